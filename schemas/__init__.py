@@ -1,0 +1,1 @@
+"""What data looks like: keypoint layouts, coordinates, records, specs, errors. Imports nothing of ours."""

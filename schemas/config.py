@@ -1,0 +1,235 @@
+"""Configuration of the flow `retrain` and of TAO's `dataset_convert`.
+
+Paths are relative to the directory the command runs in. `${NAME}` stands for an environment variable.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.errors import SpecError
+from schemas.yamlspec import SpecModel, parse_spec
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+
+MULTIPIE_KPI_IDS = (*range(79, 85), *range(164, 170), *range(250, 256), *range(342, 347))
+"""Subjects of Multi-PIE on which FPENet's model card reports its error."""
+
+
+class SubjectRule(SpecModel):
+    """How a source tells whose face it is: `<dataset>/<id>`, the id from exactly one of three places.
+
+    Attributes:
+        dataset: first part of the subject. May be empty with `field`, whose value then holds both parts.
+        field: name of a field of the Label Studio task's data.
+        pattern: regular expression on the image's name with a group `subject`.
+        csv: a table with a header; its row whose column `csv_key` is the image's name has the id in `csv_value`.
+    """
+
+    dataset: str = ""
+    field: str | None = None
+    pattern: str | None = None
+    csv: str | None = None
+    csv_key: str = "file"
+    csv_value: str = "subject_id"
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                groups = re.compile(pattern).groupindex
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is not a regular expression: {error}") from None
+            if "subject" not in groups:
+                raise ValueError(f"'{pattern}' has no group (?P<subject>...)")
+        return pattern
+
+    @model_validator(mode="after")
+    def _one_place(self) -> SubjectRule:
+        if sum(place is not None for place in (self.field, self.pattern, self.csv)) != 1:
+            raise ValueError("give exactly one of field, pattern and csv")
+        if not self.dataset and self.field is None:
+            raise ValueError("dataset is needed: the same id means another person in another dataset")
+        return self
+
+
+class SourceBase(SpecModel):
+    """`occlusion`: what a keypoint without a flag means: `flagged` visible, `none` unknown, `auto` visible as
+    soon as any keypoint of the source has a flag."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    subject: SubjectRule | None = None
+    occlusion: Literal["auto", "flagged", "none"] = "auto"
+
+
+class RenderedSource(SourceBase):
+    """Faces that this project renders itself, with exact ground truth."""
+
+    kind: Literal["rendered"]
+    subjects: Annotated[int, Field(ge=60)] = 80
+    images_per_subject: Count = 20
+    seed: int = 0
+
+
+class SlothSource(SourceBase):
+    """A folder of Sloth/TAO ground-truth files: `gt` are patterns below `root`, images are below `image_root`.
+
+    `image_root` defaults to `root`. The set id of a file is its folder below `gt`, or its stem.
+    """
+
+    kind: Literal["sloth"]
+    root: str
+    gt: list[str] = ["gt/**/*.json"]
+    image_root: str | None = None
+
+
+class LabelStudioSource(SourceBase):
+    """A project on a Label Studio server; the token comes from the environment variable `token_env`."""
+
+    kind: Literal["label_studio"]
+    url: str
+    project: int | str
+    token_env: str = "LABEL_STUDIO_API_KEY"
+    image_field: str = "image"
+    page_size: Count = 500
+
+
+class LabelStudioExportSource(SourceBase):
+    """JSON exports of Label Studio projects; images are looked for below `image_root` by name."""
+
+    kind: Literal["label_studio_export"]
+    files: list[str]
+    image_root: str
+    image_field: str = "image"
+
+
+Source = Annotated[
+    RenderedSource | SlothSource | LabelStudioSource | LabelStudioExportSource, Field(discriminator="kind")
+]
+
+
+class ValidationRules(SpecModel):
+    """`max_rejected_share`: above this share of rejected records the run fails."""
+
+    max_rejected_share: Share = 0.02
+    require_subject: bool = True
+
+
+class SplitPolicy(SpecModel):
+    """Who is tested on, who steers training, who is learnt from. Always whole subjects.
+
+    Attributes:
+        kpi_subjects: subjects `<dataset>/<id>` held out for the KPI.
+        kpi_subject_files: dataset -> file with one id a line, added to `kpi_subjects`.
+        kpi_min_subjects: fewer KPI subjects than this among the records is an error.
+        validation_share: share of the other subjects used for validation, chosen by a hash of subject and seed.
+    """
+
+    kpi_subjects: list[str] = [f"multipie/{i:03d}" for i in MULTIPIE_KPI_IDS]
+    kpi_subject_files: dict[str, str] = {}
+    kpi_min_subjects: Count = 1
+    validation_share: Share = 0.1
+    seed: int = 0
+
+
+class ConversionSettings(SpecModel):
+    """`buckets`: shards per split; a face is in the bucket hash(image) modulo this, so that one changed
+    annotation rewrites one shard."""
+
+    bbox_enlarge_ratio: Annotated[float, Field(ge=1.0, le=3.0)] = 1.0
+    box_outside_frame: Literal["pad", "drop"] = "pad"
+    embed_crops: bool = True
+    color: Literal["gray", "rgb"] = "gray"
+    buckets: Annotated[int, Field(ge=1, le=4096)] = 4
+
+
+class Tracking(SpecModel):
+    """`uri`: MLflow tracking and registry; null keeps a SQLite file in the workspace."""
+
+    uri: str | None = None
+    experiment: str = "fpenet"
+    registered_model: str = "fpenet"
+
+
+class Gates(SpecModel):
+    """Bounds of a run. Pixels are network-input pixels unless said otherwise."""
+
+    onnx_parity_px: Annotated[float, Field(gt=0)] = 1e-3
+    engine_parity_px: Annotated[float, Field(gt=0)] = 0.05
+    max_all_error_crop_px: Annotated[float, Field(gt=0)] | None = None
+
+
+class RetrainConfig(SpecModel):
+    """Everything the flow `retrain` needs beside the experiment spec."""
+
+    workspace: str = "workspace"
+    num_keypoints: Count = 80
+    sources: Annotated[list[Source], Field(min_length=1)]
+    validation: ValidationRules = ValidationRules()
+    split: SplitPolicy = SplitPolicy()
+    conversion: ConversionSettings = ConversionSettings()
+    experiment_spec: str
+    tracking: Tracking = Tracking()
+    gates: Gates = Gates()
+    targets: Annotated[list[str], Field(min_length=1)] = ["cpu"]
+
+    @model_validator(mode="after")
+    def _distinct_sources(self) -> RetrainConfig:
+        names = [source.name for source in self.sources]
+        if len(set(names)) != len(names):
+            raise ValueError(f"source names must differ: {', '.join(names)}")
+        return self
+
+
+class DatasetConvertSpec(SpecModel):
+    """TAO's `dataset_convert` spec, its keys and path rules; `subject` and `box_outside_frame` are ours.
+
+    Reads every `*.json` in `gt_root_path/gt_path/<set>/`, writes
+    `save_root_path/save_path/<set>/tfrecord_folder/tfrecord_name`; a later absolute part replaces the earlier ones.
+    """
+
+    sets: Annotated[list[str], Field(min_length=1)]
+    gt_path: str
+    save_path: str
+    gt_root_path: str | None = ""
+    save_root_path: str | None = ""
+    image_root_path: str | None = ""
+    tfrecord_folder: str
+    tfrecord_name: str
+    num_keypoints: Count = 80
+    bbox_enlarge_ratio: Annotated[float, Field(ge=1.0, le=3.0)] = 1.0
+    box_outside_frame: Literal["pad", "drop"] = "drop"
+    embed_crops: bool = False
+    subject: SubjectRule | None = None
+
+
+def load_config(path: Path | str) -> RetrainConfig:
+    """Read a `retrain` configuration, `${NAME}` replaced from the environment.
+
+    Raises:
+        SpecError: unreadable, wrong, or naming a variable that is not set.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise SpecError(str(path), f"can't be read: {error.strerror}") from error
+    return parse_spec(RetrainConfig, _expand(text, path), str(path))
+
+
+def _expand(text: str, path: Path) -> str:
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        content = line if not line.lstrip().startswith("#") else ""
+        for name in re.findall(r"\$\{(\w+)\}", content):
+            if name not in os.environ:
+                raise SpecError(f"{path}:{number}", f"the environment variable {name} is not set")
+            lines[number - 1] = lines[number - 1].replace(f"${{{name}}}", os.environ[name])
+    return "\n".join(lines)

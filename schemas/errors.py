@@ -1,0 +1,113 @@
+"""Every error that this project raises on purpose.
+
+    FpenetError                      exit code 1
+    ├── InputError                   2   what the user gave is wrong
+    │   ├── SpecError                    a key or value of a spec or config file
+    │   ├── AnnotationFileError          an annotation file that can't be read (file, line, column)
+    │   ├── ViolationsError              too large a share of the records breaks the rules
+    │   ├── SubjectLeakError             a KPI subject in training or validation data
+    │   ├── UnknownSubjectError          records that name no subject
+    │   └── ModelFileError               a model or engine file that can't be used
+    ├── SourceError                  3   an annotation source can't give what was asked
+    │   ├── SourceEmptyError
+    │   ├── SourceUnreachableError
+    │   ├── SourceRefusedError           wrong or expired token
+    │   └── ProjectNotFoundError
+    ├── GateError                    4   a number is on the wrong side of its bound
+    └── StorageError                 5   disk full, no permission, damaged output
+
+A message says what is wrong, where it is, and what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class FpenetError(Exception):
+    """Root of the tree; `str()` is the text a user sees."""
+
+    exit_code = 1
+
+
+class InputError(FpenetError):
+    exit_code = 2
+
+
+class SpecError(InputError):
+    """A key or value of a spec file. `where` is `file: dotted.key`."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where}: {problem}")
+        self.where = where
+
+
+class AnnotationFileError(InputError):
+    """An annotation file that is not JSON, or not a list of images."""
+
+    def __init__(
+        self, path: Path | str, problem: str, *, line: int | None = None, column: int | None = None
+    ) -> None:
+        place = f"{path}" if line is None else f"{path}:{line}:{column}"
+        super().__init__(f"{place}: {problem}")
+        self.path, self.line, self.column = Path(path), line, column
+
+
+class ViolationsError(InputError):
+    pass
+
+
+class SubjectLeakError(InputError):
+    """KPI subjects found where a model would learn from them."""
+
+    def __init__(self, subjects: Iterable[str], place: str) -> None:
+        self.subjects = sorted(subjects)
+        shown = ", ".join(self.subjects[:10]) + (" ..." if len(self.subjects) > 10 else "")
+        super().__init__(
+            f"{place}: KPI subject{'s' if len(self.subjects) > 1 else ''} {shown} must not be trained on; "
+            "take them out of this set or out of the KPI list"
+        )
+
+
+class UnknownSubjectError(InputError):
+    pass
+
+
+class ModelFileError(InputError):
+    pass
+
+
+class SourceError(FpenetError):
+    exit_code = 3
+
+
+class SourceEmptyError(SourceError):
+    pass
+
+
+class SourceUnreachableError(SourceError):
+    pass
+
+
+class SourceRefusedError(SourceError):
+    pass
+
+
+class ProjectNotFoundError(SourceError):
+    pass
+
+
+class GateError(FpenetError):
+    exit_code = 4
+
+
+class StorageError(FpenetError):
+    exit_code = 5
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the closest of `known`, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,0 +1,244 @@
+"""The experiment spec: TAO's keys for training, evaluation and inference, and a few of ours.
+
+Keys of ours are marked `(ours)`; a spec without them means what it means to TAO. Source: TAO's documentation
+of `fpenet`, "Facial Landmarks Estimation".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.layouts import layout
+from schemas.yamlspec import SpecModel
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class SpatialAugmentation(SpecModel):
+    """A random affine map of the crop. Radians, crop pixels and zoom factors; a factor above 1 enlarges."""
+
+    hflip_probability: Probability = 0.0
+    rotate_rad_max: NotNegative = 0.0
+    translate_max_x: NotNegative = 0.0
+    translate_max_y: NotNegative = 0.0
+    zoom_max: Positive = 1.0
+    zoom_min: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SpatialAugmentation:
+        if self.zoom_min > self.zoom_max:
+            raise ValueError(f"zoom_min {self.zoom_min} is above zoom_max {self.zoom_max}")
+        return self
+
+
+class GammaAugmentation(SpecModel):
+    gamma_max: Positive = 1.0
+    gamma_min: Positive = 1.0
+    gamma_probability: Probability = 0.0
+    gamma_type: Literal["uniform"] = "uniform"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> GammaAugmentation:
+        if self.gamma_min > self.gamma_max:
+            raise ValueError(f"gamma_min {self.gamma_min} is above gamma_max {self.gamma_max}")
+        return self
+
+
+class Augmentation(SpecModel):
+    enable_online_augmentation: bool = False
+    enable_resize_augmentation: bool = False
+    augmentation_resize_probability: Probability = 0.0
+    augmentation_resize_scale: Positive = 1.0
+    enable_occlusion_augmentation: bool = False
+    patch_probability: Probability = 0.0
+    size_to_image_ratio: Probability = 0.5
+    mask_augmentation_patch: bool = False
+    gamma_augmentation: GammaAugmentation = GammaAugmentation()
+    modulus_spatial_augmentation: SpatialAugmentation = SpatialAugmentation()
+
+
+class DatasetInfo(SpecModel):
+    """Where the TFRecords are: `<tfrecords_directory_path>/<set>/<tfrecord_folder_name>/<tfrecord_file_name>`.
+
+    The three set lists hold set ids separated by spaces, as in TAO.
+    """
+
+    root_path: str | None = None
+    tfrecords_directory_path: str
+    tfrecord_folder_name: str
+    tfrecord_file_name: str
+    tfrecords_set_id_train: str
+    tfrecords_set_id_val: str
+    no_occlusion_masking_sets: str | None = None
+    image_extension: str | None = None
+    test_file_name: str | None = None
+    use_extra_dataset: Literal[False] = False
+
+
+class ImageShape(SpecModel):
+    channel: Literal[1, 3] = 1
+    height: Count = 80
+    width: Count = 80
+
+    @model_validator(mode="after")
+    def _sixteenths(self) -> ImageShape:
+        if self.height != self.width or self.height % 16:
+            raise ValueError(
+                f"the network takes squares of a multiple of 16 pixels, not {self.width} x {self.height}"
+            )
+        return self
+
+
+class ImageInfo(SpecModel):
+    image: ImageShape = ImageShape()
+
+
+class KpiSetInfo(SpecModel):
+    tfrecords_set_id_kpi: str
+
+
+class Dataloader(SpecModel):
+    class_name: Literal["FpeNetDataloader"] = Field("FpeNetDataloader", alias="__class_name__")
+    augmentation_info: Augmentation = Augmentation()
+    batch_size: Count = 64
+    dataset_info: DatasetInfo
+    image_info: ImageInfo = ImageInfo()
+    kpiset_info: KpiSetInfo
+    num_keypoints: Count = 80
+
+
+class EltLoss(SpecModel):
+    elt_alpha: NotNegative = 0.5
+    enable_elt_loss: bool = False
+    modulus_spatial_augmentation: SpatialAugmentation = SpatialAugmentation()
+
+
+class LossSpec(SpecModel):
+    """`wing_width`, `wing_curvature` (ours): w and epsilon of the Wing loss in crop pixels, the paper's by default.
+
+    `heatmap_coeff` (ours): weight of the cross-entropy between the soft-argmax map and a Gaussian of
+    `heatmap_sigma_px` crop pixels around the true point; 0 switches it off.
+    """
+
+    class_name: Literal["FpeLoss"] = Field("FpeLoss", alias="__class_name__")
+    loss_type: Literal["l1", "square_euclidean", "wing_loss"] = "l1"
+    kpts_coeff: Positive = 0.01
+    mask_occ: bool = False
+    weights_dict: dict[Literal["face", "eyes", "mouth", "pupil"], NotNegative] | None = None
+    elt_loss_info: EltLoss = EltLoss()
+    wing_width: Positive = 10.0
+    wing_curvature: Positive = 2.0
+    heatmap_coeff: NotNegative = 0.0
+    heatmap_sigma_px: Positive = 1.5
+
+    @model_validator(mode="after")
+    def _weights(self) -> LossSpec:
+        if self.weights_dict is not None:
+            missing = {"face", "eyes", "mouth"} - set(self.weights_dict)
+            if missing:
+                raise ValueError(f"weights_dict lacks {', '.join(sorted(missing))}")
+            total = sum(self.weights_dict.values())
+            if abs(total - 1) > 1e-6:
+                raise ValueError(f"the weights of weights_dict must sum to 1, not {total:g}")
+        return self
+
+
+ModelType = Literal["FpeNet_base", "FpeNet_base_5x5_conv", "FpeNet_release", "FpeNet_public", "ResidualUNet"]
+
+
+class ModelParameters(SpecModel):
+    """`width` (ours): channels of a convolution, 64 in the reference; smaller is faster.
+
+    `type: ResidualUNet` (ours): residual encoder-decoder whose maps are half the input's side.
+    """
+
+    type: ModelType = "FpeNet_public"
+    beta: Positive = 0.1
+    width: Annotated[int, Field(ge=4, le=512)] = 64
+    use_upsampling_layer: bool = False
+    pretrained_model_path: str | None = None
+    regularizer_type: Literal["l1", "l2"] = "l2"
+    regularizer_weight: NotNegative = 0.0
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    freeze_Convlayer: list[str] | None = None
+    train_fpe_model: bool = True
+    use_less_face_layers: Literal[False] = False
+    visualization_parameters: None = None
+
+
+class ModelSpec(SpecModel):
+    class_name: Literal["FpeNetBaseModel"] = Field("FpeNetBaseModel", alias="__class_name__")
+    model_parameters: ModelParameters = ModelParameters()
+
+
+class LearningRateSchedule(SpecModel):
+    """Rises from `min_learning_rate` until the share `soft_start` of the training, falls from `annealing` on.
+
+    `last_step` is accepted and overridden by the number of steps, as in the reference.
+    """
+
+    class_name: Literal["SoftstartAnnealingLearningRateSchedule"] = Field(
+        "SoftstartAnnealingLearningRateSchedule", alias="__class_name__"
+    )
+    soft_start: Probability = 0.3
+    annealing: Probability = 0.5
+    base_learning_rate: Positive = 5e-4
+    min_learning_rate: Positive = 1e-7
+    last_step: int | None = None
+
+
+class Optimizer(SpecModel):
+    """`ema_momentum` (ours): keep an exponential average of the weights and save that; null keeps the weights."""
+
+    class_name: Literal["AdamOptimizer"] = Field("AdamOptimizer", alias="__class_name__")
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    epsilon: Positive = 1e-8
+    learning_rate_schedule: LearningRateSchedule = LearningRateSchedule()
+    ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+class ExperimentSpec(SpecModel):
+    """A whole experiment, as `fpenet train -e` reads it."""
+
+    class_name: Literal["FpeNetTrainer"] = Field("FpeNetTrainer", alias="__class_name__")
+    checkpoint_dir: str | None = None
+    checkpoint_n_epoch: Count = 1
+    dataloader: Dataloader
+    enable_visualization: bool = True
+    hooks: None = None
+    infrequent_summary_every_n_steps: Literal[0] = 0
+    log_every_n_secs: Count = 60
+    loss: LossSpec = LossSpec()
+    model: ModelSpec = ModelSpec()
+    num_epoch: Count = 40
+    num_keypoints: Count = 80
+    optimizer: Optimizer = Optimizer()
+    random_seed: int = 42
+    visualize_num_images: Annotated[int, Field(ge=0)] = 3
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExperimentSpec:
+        n = self.num_keypoints
+        if self.dataloader.num_keypoints != n:
+            raise ValueError(f"num_keypoints is {n} here and {self.dataloader.num_keypoints} in dataloader")
+        if not layout(n).is_face:
+            spatial = self.dataloader.augmentation_info.modulus_spatial_augmentation
+            if spatial.hflip_probability:
+                raise ValueError(
+                    f"hflip_probability must be 0 with {n} keypoints: only 68, 80 and 104 can be mirrored"
+                )
+            if self.loss.weights_dict:
+                raise ValueError(
+                    f"weights_dict must be null with {n} keypoints: only 68, 80 and 104 have regions"
+                )
+        if self.checkpoint_n_epoch > self.num_epoch:
+            raise ValueError(
+                f"checkpoint_n_epoch {self.checkpoint_n_epoch} is above num_epoch {self.num_epoch}"
+            )
+        return self

@@ -1,0 +1,62 @@
+"""A raw annotation as a source gave it, and the JSON Lines file that keeps it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from schemas.storage import atomic_path
+
+RawFormat = Literal["sloth", "label_studio"]
+
+
+@dataclass(frozen=True)
+class RawRecord:
+    """One image entry of a Sloth/TAO file, or one Label Studio task with its annotations.
+
+    Attributes:
+        format: how to read `payload`.
+        source: name of the source in the configuration, such as `w300`.
+        set_id: the source's own grouping: the ground-truth file's set, the Label Studio project.
+        key: unique within the source: `gt/train.json#12`, `task/17`.
+        payload: the JSON exactly as received.
+        image: local file that holds the image, or None where the source could not give one.
+        flags_known: what a keypoint without an occluded flag means here: True visible, False unknown.
+        subject: `<dataset>/<id>` by the source's subject rule, or None.
+    """
+
+    format: RawFormat
+    source: str
+    set_id: str
+    key: str
+    payload: dict[str, Any]
+    image: str | None
+    flags_known: bool
+    subject: str | None
+
+    @property
+    def source_key(self) -> str:
+        return f"{self.source}:{self.key}"
+
+
+def write_raw(path: Path, records: Iterable[RawRecord]) -> int:
+    """Write one line per record, atomically; return their number."""
+    count = 0
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for record in records:
+            fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+            file.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+            count += 1
+    return count
+
+
+def read_raw(path: Path) -> Iterator[RawRecord]:
+    """The records of `write_raw`, in order, one at a time."""
+    with path.open("rb") as file:
+        for line in file:
+            yield RawRecord(**orjson.loads(line))

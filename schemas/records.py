@@ -1,0 +1,186 @@
+"""Typed records: a face, a violation, and the Parquet tables that hold them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.geometry import Box
+from schemas.storage import sha256_of
+
+SCHEMA_VERSION = 1
+"""Of the face table. Part of every snapshot id; raise it when a column changes its meaning."""
+
+
+class Flag(IntEnum):
+    """What an annotator said of one keypoint."""
+
+    UNKNOWN = -1
+    VISIBLE = 0
+    OCCLUDED = 1
+
+
+class Split(StrEnum):
+    TRAIN = "train"
+    VALIDATION = "validation"
+    KPI = "kpi"
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One annotated face.
+
+    Attributes:
+        source_key: raw record it comes from: source + task id + annotation id, unique in a snapshot.
+        image: path or URL of the frame as this machine finds it.
+        image_name: the name in the annotation, which is what TFRecords carry.
+        image_sha256: of the file's bytes, hex.
+        frame_width, frame_height: in pixels, as decoded.
+        subject: `<dataset>/<id>`, or None where the source does not say.
+        set_id: the source's own grouping (a TAO set, a Label Studio project).
+        points_N2: float32, x and y in source pixels (`schemas.geometry`).
+        flags_N: int8, `Flag` values.
+        tight_box, outer_box: face boxes as annotated, source pixels; None where absent.
+        session, camera, illumination: capture conditions where known.
+        annotator, annotation_id, annotated_at: who, which, when (ISO 8601) where known.
+    """
+
+    source_key: str
+    image: str
+    image_name: str
+    image_sha256: str
+    frame_width: int
+    frame_height: int
+    subject: str | None
+    set_id: str
+    points_N2: np.ndarray
+    flags_N: np.ndarray
+    tight_box: Box | None = None
+    outer_box: Box | None = None
+    session: str | None = None
+    camera: str | None = None
+    illumination: str | None = None
+    annotator: str | None = None
+    annotation_id: str | None = None
+    annotated_at: str | None = None
+
+    @property
+    def num_keypoints(self) -> int:
+        return len(self.points_N2)
+
+    @property
+    def occlusion_known(self) -> bool:
+        return bool((self.flags_N != Flag.UNKNOWN).all())
+
+    def content_hash(self) -> str:
+        """What makes two annotations the same: image bytes, subject, layout, points, flags, boxes.
+
+        Names, paths, times and people stay out of it: they differ between machines and pulls.
+        """
+        return sha256_of(
+            [
+                self.image_sha256,
+                self.subject,
+                self.num_keypoints,
+                np.asarray(self.points_N2, "<f4").tobytes().hex(),
+                np.asarray(self.flags_N, "i1").tobytes().hex(),
+                self.tight_box and [float(v) for v in self.tight_box],
+                self.outer_box and [float(v) for v in self.outer_box],
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One broken rule in one record.
+
+    Attributes:
+        code: stable kebab-case name of the rule, such as `keypoint-outside-frame`.
+        record: source key of the record.
+        image: image name, or None.
+        keypoint: label such as `P7`, or None where the whole record is meant.
+        value: what was found, as text.
+        rule: what must hold, in words.
+        hint: what to do about it.
+    """
+
+    code: str
+    record: str
+    image: str | None
+    keypoint: str | None
+    value: str
+    rule: str
+    hint: str
+
+    def __str__(self) -> str:
+        where = " ".join(part for part in (self.record, self.keypoint) if part)
+        return f"{where}: {self.code}: {self.value} ({self.rule}); {self.hint}"
+
+
+VIOLATION_TABLE = pa.schema([(f.name, pa.string()) for f in dataclasses.fields(Violation)])
+
+
+def violations_to_table(violations: list[Violation]) -> pa.Table:
+    return pa.Table.from_pylist([dataclasses.asdict(v) for v in violations], schema=VIOLATION_TABLE)
+
+
+def violations_from_table(table: pa.Table) -> list[Violation]:
+    return [Violation(**row) for row in table.to_pylist()]
+
+
+_BOX = pa.list_(pa.float32(), 4)
+
+
+def face_table_schema(num_keypoints: int) -> pa.Schema:
+    """Columns of the face table; `points` is x0, y0, x1, y1, ... as in TAO's TFRecords."""
+    return pa.schema(
+        [
+            ("content_hash", pa.string()),
+            ("split", pa.string()),
+            ("subject", pa.string()),
+            ("set_id", pa.string()),
+            ("source_key", pa.string()),
+            ("image", pa.string()),
+            ("image_name", pa.string()),
+            ("image_sha256", pa.string()),
+            ("frame_width", pa.int32()),
+            ("frame_height", pa.int32()),
+            ("points", pa.list_(pa.float32(), 2 * num_keypoints)),
+            ("flags", pa.list_(pa.int8(), num_keypoints)),
+            ("tight_box", _BOX),
+            ("outer_box", _BOX),
+            ("session", pa.string()),
+            ("camera", pa.string()),
+            ("illumination", pa.string()),
+            ("annotator", pa.string()),
+            ("annotation_id", pa.string()),
+            ("annotated_at", pa.string()),
+        ]
+    )
+
+
+def faces_to_table(faces: list[Face], splits: list[Split], num_keypoints: int) -> pa.Table:
+    rows = []
+    for face, split in zip(faces, splits, strict=True):
+        row = {f.name: getattr(face, f.name) for f in dataclasses.fields(face)}
+        row["points"] = np.asarray(row.pop("points_N2"), np.float32).reshape(-1)
+        row["flags"] = np.asarray(row.pop("flags_N"), np.int8)
+        rows.append(row | {"content_hash": face.content_hash(), "split": str(split)})
+    return pa.Table.from_pylist(rows, schema=face_table_schema(num_keypoints))
+
+
+def faces_from_table(table: pa.Table) -> tuple[list[Face], list[Split]]:
+    faces, splits = [], []
+    for row in table.to_pylist():
+        row.pop("content_hash")
+        splits.append(Split(row.pop("split")))
+        row["points_N2"] = np.asarray(row.pop("points"), np.float32).reshape(-1, 2)
+        row["flags_N"] = np.asarray(row.pop("flags"), np.int8)
+        for name in ("tight_box", "outer_box"):
+            row[name] = Box(*row[name]) if row[name] is not None else None
+        faces.append(Face(**row))
+    return faces, splits

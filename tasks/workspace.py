@@ -1,0 +1,79 @@
+"""The catalogue: every path of a workspace, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A directory that holds everything a project of this workflow keeps.
+
+    raw/<source>/      raw.jsonl as pulled, images downloaded from a server
+    snapshots/<id>/    faces.parquet, violations.parquet, manifest.json, provenance.json
+    shards/            TFRecords by content hash; conversions/<key>/manifest.json names those of a conversion
+    training/<key>/    experiment_spec.yaml, checkpoints, model.keras, history.json
+    evaluation/<key>/  the reference's three files, report.json, figures
+    exports/<key>/     model.onnx and its parity
+    engines/<build_key>/   engine and manifest
+    targets/<target>/  a pointer file per stage, log.jsonl
+    reports/<run>/     index.html, summary.json
+    """
+
+    root: Path
+
+    def raw(self, source: str) -> Path:
+        return self.root / "raw" / source
+
+    @property
+    def image_index(self) -> Path:
+        return self.root / "image-index.json"
+
+    @property
+    def rendered(self) -> Path:
+        return self.root / "rendered"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / "snapshots"
+
+    @property
+    def shards(self) -> Path:
+        return self.root / "shards"
+
+    @property
+    def conversions(self) -> Path:
+        return self.root / "conversions"
+
+    @property
+    def training(self) -> Path:
+        return self.root / "training"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "evaluation"
+
+    @property
+    def exports(self) -> Path:
+        return self.root / "exports"
+
+    @property
+    def engines(self) -> Path:
+        return self.root / "engines"
+
+    @property
+    def targets(self) -> Path:
+        return self.root / "targets"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{(self.root / 'mlflow.db').resolve()}"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "mlflow-artifacts"
