@@ -47,9 +47,7 @@ class SpecError(InputError):
 class AnnotationFileError(InputError):
     """An annotation file that is not JSON, or not a list of images."""
 
-    def __init__(
-        self, path: Path | str, problem: str, *, line: int | None = None, column: int | None = None
-    ) -> None:
+    def __init__(self, path: Path | str, problem: str, *, line: int | None = None, column: int | None = None) -> None:
         place = f"{path}" if line is None else f"{path}:{line}:{column}"
         super().__init__(f"{place}: {problem}")
         self.path, self.line, self.column = Path(path), line, column

@@ -234,11 +234,7 @@ class ExperimentSpec(SpecModel):
                     f"hflip_probability must be 0 with {n} keypoints: only 68, 80 and 104 can be mirrored"
                 )
             if self.loss.weights_dict:
-                raise ValueError(
-                    f"weights_dict must be null with {n} keypoints: only 68, 80 and 104 have regions"
-                )
+                raise ValueError(f"weights_dict must be null with {n} keypoints: only 68, 80 and 104 have regions")
         if self.checkpoint_n_epoch > self.num_epoch:
-            raise ValueError(
-                f"checkpoint_n_epoch {self.checkpoint_n_epoch} is above num_epoch {self.num_epoch}"
-            )
+            raise ValueError(f"checkpoint_n_epoch {self.checkpoint_n_epoch} is above num_epoch {self.num_epoch}")
         return self
