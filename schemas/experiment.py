@@ -106,9 +106,9 @@ class Dataloader(SpecModel):
     class_name: Literal["FpeNetDataloader"] = Field("FpeNetDataloader", alias="__class_name__")
     augmentation_info: Augmentation = Augmentation()
     batch_size: Count = 64
-    dataset_info: DatasetInfo
+    dataset_info: DatasetInfo | None = None
     image_info: ImageInfo = ImageInfo()
-    kpiset_info: KpiSetInfo
+    kpiset_info: KpiSetInfo | None = None
     num_keypoints: Count = 80
 
 
@@ -204,7 +204,10 @@ class Optimizer(SpecModel):
 
 
 class ExperimentSpec(SpecModel):
-    """A whole experiment, as `fpenet train -e` reads it."""
+    """A whole experiment, as `fpenet train -e` reads it.
+
+    The flow `retrain` knows its own data and needs neither `dataset_info` nor `kpiset_info`.
+    """
 
     class_name: Literal["FpeNetTrainer"] = Field("FpeNetTrainer", alias="__class_name__")
     checkpoint_dir: str | None = None
