@@ -7,6 +7,7 @@
     │   ├── ViolationsError              too large a share of the records breaks the rules
     │   ├── SubjectLeakError             a KPI subject in training or validation data
     │   ├── UnknownSubjectError          records that name no subject
+    │   ├── ShardError                   a TFRecord file that can't be read, or an image that it names
     │   └── ModelFileError               a model or engine file that can't be used
     ├── SourceError                  3   an annotation source can't give what was asked
     │   ├── SourceEmptyError
@@ -70,6 +71,10 @@ class SubjectLeakError(InputError):
 
 
 class UnknownSubjectError(InputError):
+    pass
+
+
+class ShardError(InputError):
     pass
 
 
