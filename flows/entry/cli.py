@@ -1,0 +1,182 @@
+"""The command line `fpenet`. Only the parser lives here: a command's code is imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from schemas.errors import FpenetError
+
+DESCRIPTION = (
+    "From facial-keypoint annotations to engines on devices: TAO's fpenet commands, and the flows around them."
+)
+EPILOG = """\
+the whole line, from annotations to checked engines:
+  fpenet run retrain --config examples/demo.yaml
+
+TAO's commands keep their options and spec files:
+  fpenet dataset_convert -e dataset_config.yaml
+  fpenet train -e experiment_spec.yaml -r results -k KEY
+  fpenet evaluate -m results -e experiment_spec.yaml
+  fpenet export -m results/model.keras -o model.onnx
+  fpenet inference -e experiment_spec.yaml -i faces.json -m model.onnx -o out -r images
+
+`fpenet COMMAND --help` explains one command. Exit codes: 0 done, 2 bad input, 3 a source can't deliver,
+4 a gate refused, 5 storage, 1 anything else.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fpenet", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_tao_commands(commands)
+    _add_workflow_commands(commands)
+    _add_label_studio_commands(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, handler: str, summary: str, *, more: str = "") -> argparse.ArgumentParser:
+    """Add a command. `handler` is `module:function`; it takes the parsed arguments, returns an exit code or None."""
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}".strip())
+    parser.set_defaults(handler=f"flows.entry.{handler}")
+    return parser
+
+
+def _add_tao_commands(commands: Any) -> None:
+    convert = _command(commands, "dataset_convert", "tao:dataset_convert", "convert ground-truth JSON to TFRecords")
+    convert.add_argument("-e", "--experiment_spec", required=True, metavar="FILE", help="dataset spec (YAML)")
+    convert.add_argument("-r", "--results_dir", metavar="DIR", help="where the report goes (default: no report file)")
+
+    train = _command(
+        commands,
+        "train",
+        "tao:train",
+        "train a network from TFRecords",
+        more="Run it again after an interruption and it goes on from the last checkpoint.",
+    )
+    train.add_argument("-e", "--experiment_spec", required=True, metavar="FILE", help="experiment spec (YAML)")
+    train.add_argument("-r", "--results_dir", metavar="DIR", help="results (default: checkpoint_dir of the spec)")
+    train.add_argument(
+        "--allow-unknown-subjects",
+        action="store_true",
+        help="accept TFRecords that do not say whose face it is, as TAO's own: KPI subjects may be among them",
+    )
+    _add_key(train)
+
+    evaluate = _command(commands, "evaluate", "tao:evaluate", "measure the region keypoint error on the KPI sets")
+    evaluate.add_argument("-m", "--model", required=True, metavar="PATH", help="results folder, or a model file")
+    evaluate.add_argument(
+        "-e",
+        "--experiment_spec",
+        default="experiment_spec.yaml",
+        metavar="FILE",
+        help="experiment spec: a path, or a name inside the results folder (default: %(default)s)",
+    )
+    evaluate.add_argument("-r", "--results_dir", metavar="DIR", help="where tables go (default: the model's folder)")
+    _add_key(evaluate)
+
+    inference = _command(commands, "inference", "tao:inference", "find the keypoints of faces in images")
+    inference.add_argument("-e", "--experiment_spec", required=True, metavar="FILE", help="experiment spec (YAML)")
+    inference.add_argument(
+        "-i", "--input", required=True, metavar="FILE", help="JSON with image names and face boxes"
+    )
+    inference.add_argument("-m", "--model", required=True, metavar="FILE", help="model: .keras or .onnx")
+    inference.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="folder for result.txt, result.json and the drawn images"
+    )
+    inference.add_argument("-r", "--root", default="", metavar="DIR", help="folder the image names are relative to")
+    _add_key(inference)
+
+    export = _command(commands, "export", "tao:export", "export a trained model to ONNX")
+    export.add_argument("-m", "--model", required=True, metavar="FILE", help="trained model (.keras)")
+    export.add_argument("-o", "--output", metavar="FILE", help="ONNX file (default: beside the model)")
+    export.add_argument(
+        "-t", "--target_opset", type=int, default=13, metavar="N", help="ONNX opset (default: %(default)s)"
+    )
+    export.add_argument(
+        "--heatmap", action="store_true", help="give the heatmap as a third output, as DeepStream wants"
+    )
+    _add_key(export)
+
+
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-k", "--key", metavar="KEY", help="accepted for TAO's scripts; models are not encrypted")
+
+
+def _add_workflow_commands(commands: Any) -> None:
+    run = _command(
+        commands,
+        "run",
+        "workflow:run",
+        "run a flow here, without a Prefect server to start",
+        more="Running it again redoes only what has changed, and says what it reused.",
+    )
+    run.add_argument("flow", choices=("retrain",), help="which flow")
+    run.add_argument("--config", required=True, metavar="FILE", help="configuration (YAML)")
+    run.add_argument("--verbose", action="store_true", help="show Prefect's log")
+
+    _add_workspace(_command(commands, "status", "workflow:status", "show which engine is at which stage, per target"))
+    for name, summary in (
+        ("promote", "make the staged engine of a target its production engine"),
+        ("rollback", "restore the production engine that a target had before"),
+    ):
+        parser = _command(commands, name, f"workflow:{name}", summary)
+        parser.add_argument("--target", required=True, metavar="NAME", help="target device, such as cpu")
+        parser.add_argument("--by", metavar="NAME", help="who decides (default: the login name)")
+        parser.add_argument("--reason", default="", metavar="TEXT", help="why; kept in the target's log")
+        _add_workspace(parser)
+
+    _command(commands, "doctor", "workflow:doctor", "show what is installed, missing, and can be built here")
+
+
+def _add_workspace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workspace", default="workspace", metavar="DIR", help="workspace of the flow (%(default)s)")
+
+
+def _add_label_studio_commands(commands: Any) -> None:
+    parser = commands.add_parser("label-studio", help="set up Label Studio projects")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    load = _command(
+        actions,
+        "import",
+        "label_studio:import_folder",
+        "make a project from a folder of Sloth/TAO ground truth",
+        more="The token comes from the environment variable LABEL_STUDIO_API_KEY. Running it twice doubles nothing.",
+    )
+    load.add_argument("--url", required=True, metavar="URL", help="Label Studio, such as http://127.0.0.1:8080")
+    load.add_argument(
+        "--title", required=True, metavar="TEXT", help="title of the project, created if it is not there"
+    )
+    load.add_argument("--folder", required=True, metavar="DIR", help="folder with gt/**/*.json and the images")
+    load.add_argument("--num-keypoints", type=int, default=80, metavar="N", help="(default: %(default)s)")
+    load.add_argument("--dataset", required=True, metavar="NAME", help="first part of the subjects: NAME/<id>")
+    subject = load.add_mutually_exclusive_group(required=True)
+    subject.add_argument("--subject-csv", metavar="FILE", help="CSV with the columns file and subject_id")
+    subject.add_argument(
+        "--subject-pattern", metavar="REGEX", help="on the image name, with a group (?P<subject>...)"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its errors become one message and an exit code."""
+    parsed = build_parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    module, function = parsed.handler.split(":")
+    try:
+        return getattr(importlib.import_module(module), function)(parsed) or 0
+    except FpenetError as error:
+        sys.stderr.write(f"fpenet: error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("fpenet: interrupted; run the same command again to go on\n")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

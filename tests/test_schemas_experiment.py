@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pytest
+
+from schemas.config import DatasetConvertSpec, RetrainConfig, load_config
+from schemas.errors import SpecError
+from schemas.experiment import ExperimentSpec
+from schemas.yamlspec import dump_spec, load_spec, parse_spec
+
+DATA = Path(__file__).parent / "data"
+MINIMAL = "sources: [{kind: sloth, name: faces, root: there}]\nexperiment_spec: spec.yaml\n"
+
+
+def test_tao_s_documented_experiment_spec_loads_as_it_stands():
+    spec = load_spec(ExperimentSpec, DATA / "tao_experiment_spec.yaml")
+    assert spec.model.model_parameters.type == "FpeNet_public"
+    assert spec.loss.loss_type == "square_euclidean"
+    assert spec.loss.elt_loss_info.modulus_spatial_augmentation.rotate_rad_max == 0.35
+    assert spec.dataloader.kpiset_info.tfrecords_set_id_kpi == "s578-usercalibration-incar-1"
+    assert spec.optimizer.learning_rate_schedule.min_learning_rate == 1e-7
+
+
+def test_tao_s_documented_dataset_spec_loads_as_it_stands():
+    spec = load_spec(DatasetConvertSpec, DATA / "tao_dataset_config.yaml")
+    assert spec.sets == ["dataset1", "dataset2"]
+
+
+def test_a_dumped_spec_reads_back_equal():
+    spec = load_spec(ExperimentSpec, DATA / "tao_experiment_spec.yaml")
+    assert parse_spec(ExperimentSpec, dump_spec(spec), "dump") == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("num_epochs: 3", r"spec:1: num_epochs: unknown key \(did you mean 'num_epoch'\?\)"),
+        ("loss: {kpts_coef: 1.0}", r"spec:1: loss.kpts_coef: unknown key \(did you mean 'kpts_coeff'\?\)"),
+        ("num_epoch: many", "spec:1: num_epoch: input should be a valid integer, not 'many'"),
+        ("num_epoch: 0", "spec:1: num_epoch: input should be greater than 0, not 0"),
+        ("num_epoch: 3\nnum_epoch: 4", "spec:2: key 'num_epoch' is given twice"),
+        ("a: [1", "spec:.*not YAML"),
+        ("- a list", "spec: holds list, not a mapping"),
+        ("hooks: {a: 1}", "hooks: input should be None"),
+        ("num_keypoints: 68", "num_keypoints is 68 here and 80 in dataloader"),
+        ("loss: {weights_dict: {face: 0.5, eyes: 0.4, mouth: 0.3}}", "must sum to 1, not 1.2"),
+        ("loss: {weights_dict: {face: 0.5, eyes: 0.5}}", "weights_dict lacks mouth"),
+        ("model: {model_parameters: {type: FpeNet_huge}}", "FpeNet_public"),
+        ("checkpoint_n_epoch: 50", "checkpoint_n_epoch 50 is above num_epoch 40"),
+    ],
+)
+def test_a_bad_spec_says_what_where_and_which_key_was_meant(text, message):
+    if "dataloader" not in text and not text.startswith("-"):
+        text += "\ndataloader: {}"
+    with pytest.raises(SpecError, match=message):
+        parse_spec(ExperimentSpec, text, "spec")
+
+
+def test_every_problem_of_a_spec_is_told_at_once():
+    with pytest.raises(SpecError) as error:
+        parse_spec(ExperimentSpec, "dataloader: {batch_size: -1}\nnum_epochs: 3", "spec")
+    assert "spec:1: dataloader.batch_size" in str(error.value)
+    assert "spec:2: num_epochs" in str(error.value)
+
+
+def test_mirroring_needs_a_known_face():
+    text = (
+        "num_keypoints: 10\ndataloader:\n  num_keypoints: 10\n  augmentation_info:\n"
+        "    modulus_spatial_augmentation: {hflip_probability: 0.5}"
+    )
+    with pytest.raises(SpecError, match="only 68, 80 and 104 can be mirrored"):
+        parse_spec(ExperimentSpec, text, "spec")
+
+
+@pytest.mark.parametrize("n", [68, 80, 104])
+def test_scientific_notation_without_a_point_is_a_number(n):
+    text = f"num_keypoints: {n}\nloss: {{kpts_coeff: 1e-2}}\ndataloader: {{num_keypoints: {n}}}"
+    assert parse_spec(ExperimentSpec, text, "spec").loss.kpts_coeff == 0.01
+
+
+def test_a_subject_rule_needs_one_place():
+    text = MINIMAL.replace("root: there", "root: there, subject: {dataset: w300}")
+    with pytest.raises(SpecError, match="exactly one of field, pattern and csv"):
+        parse_spec(RetrainConfig, text, "config")
+
+
+def test_an_unknown_key_inside_a_source_names_the_nearest():
+    with pytest.raises(SpecError, match=r"unknown key \(did you mean 'image_root'\?\)"):
+        parse_spec(RetrainConfig, MINIMAL.replace("root: there", "root: there, image_rot: x"), "config")
+
+
+def test_two_sources_need_two_names():
+    text = MINIMAL.replace("[{", "[{kind: sloth, name: faces, root: a}, {")
+    with pytest.raises(SpecError, match="source names must differ"):
+        parse_spec(RetrainConfig, text, "config")
+
+
+def test_a_configuration_takes_paths_from_the_environment(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    path.write_text(MINIMAL.replace("there", "${FACES}") + "# ${NOT_SET} in a comment is nothing\n")
+    monkeypatch.setenv("FACES", "/faces")
+    assert load_config(path).sources[0].root == "/faces"
+    monkeypatch.delenv("FACES")
+    with pytest.raises(SpecError, match=r"config.yaml:1: the environment variable FACES is not set"):
+        load_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SpecError, match=r"nowhere.yaml: can't be read: No such file"):
+        load_config(tmp_path / "nowhere.yaml")

@@ -1,0 +1,40 @@
+import errno
+
+import pytest
+
+from schemas.errors import StorageError
+from schemas.storage import atomic_path, canonical_json, read_json, sha256_of, write_bytes, write_json
+
+
+def test_a_write_replaces_whole_files(tmp_path):
+    path = tmp_path / "deep" / "file.json"
+    write_json(path, {"b": 1, "a": [1.5, None]})
+    write_json(path, {"b": 2})
+    assert read_json(path) == {"b": 2}
+    assert [p.name for p in path.parent.iterdir()] == ["file.json"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_bytes(b"ne")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_a_storage_error(tmp_path):
+    with pytest.raises(StorageError, match=r"file: can't be written: No space left"), atomic_path(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_equal_values_have_equal_hashes():
+    assert canonical_json({"b": 1, "a": "ä"}) == '{"a":"ä","b":1}'.encode()
+    assert sha256_of({"a": 1, "b": 2}) == sha256_of({"b": 2, "a": 1})
+
+
+def test_nan_has_no_hash():
+    with pytest.raises(ValueError, match="JSON"):
+        sha256_of(float("nan"))

@@ -1,0 +1,112 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tasks.reuse import code_version, reuse_or_run, step_key
+
+
+def make(text):
+    def run(directory):
+        (directory / "out.txt").write_text(text)
+        return {"length": len(text)}
+
+    return run
+
+
+def must_not_run(directory):
+    raise AssertionError(f"ran in {directory}")
+
+
+def test_a_finished_output_is_reused(tmp_path):
+    first = reuse_or_run(tmp_path, "key", make("hello"))
+    again = reuse_or_run(tmp_path, "key", must_not_run)
+    assert (first.reused, again.reused) == (False, True)
+    assert again.result == {"length": 5}
+    assert (again.directory / "out.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_damaged_output_is_made_again(tmp_path, damage):
+    output = reuse_or_run(tmp_path, "key", make("hello")).directory / "out.txt"
+    output.write_text("other") if damage == "changed" else output.unlink()
+    again = reuse_or_run(tmp_path, "key", make("hello"))
+    assert not again.reused
+    assert output.read_text() == "hello"
+
+
+def test_a_failed_step_leaves_no_output(tmp_path):
+    def fail(directory):
+        (directory / "half").write_text("x")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        reuse_or_run(tmp_path, "key", fail)
+    assert not (tmp_path / "key").exists()
+
+
+def test_a_killed_step_is_continued(tmp_path):
+    """SIGKILL in the middle of a step: the next run finds what was finished and goes on."""
+    script = textwrap.dedent(
+        """
+        import pathlib, sys, time
+        from tasks.reuse import reuse_or_run
+        def run(directory):
+            (directory / "first.txt").write_text("done")
+            print("half way", flush=True)
+            sys.stdin.read()
+            return {}
+        reuse_or_run(pathlib.Path(sys.argv[1]), "key", run)
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "half way\n"
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (tmp_path / "key").exists()
+
+    def finish(directory):
+        assert (directory / "first.txt").read_text() == "done"
+        return {}
+
+    assert not reuse_or_run(tmp_path, "key", finish).reused
+    assert (tmp_path / "key" / "first.txt").exists()
+
+
+def test_a_key_depends_on_inputs_and_name():
+    key = step_key("convert", code="schemas.geometry", snapshot="a")
+    assert key == step_key("convert", code="schemas.geometry", snapshot="a")
+    assert key != step_key("convert", code="schemas.geometry", snapshot="b")
+    assert key != step_key("train", code="schemas.geometry", snapshot="a")
+    assert key != step_key("convert", code="schemas.layouts", snapshot="a")
+
+
+def test_code_version_follows_imports(tmp_path, monkeypatch):
+    """A change in a module that a step only imports, inside a function, changes the step's version."""
+    for package in ("schemas", "tasks"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "schemas" / "low.py").write_text("X = 1\n")
+    (tmp_path / "schemas" / "rules.json").write_text("{}")
+    (tmp_path / "tasks" / "step.py").write_text(
+        "def run():\n    from schemas import low\n    return low, 'rules.json'"
+    )
+    monkeypatch.setattr("tasks.reuse.SOURCE_ROOT", tmp_path)
+
+    def version():
+        code_version.cache_clear()
+        return code_version("tasks.step")
+
+    first = version()
+    assert version() == first
+    (tmp_path / "schemas" / "low.py").write_text("X = 2\n")
+    second = version()
+    assert second != first
+    (tmp_path / "schemas" / "unrelated.py").write_text("Y = 1\n")
+    assert version() == second
+    code_version.cache_clear()
