@@ -1,0 +1,147 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.evaluation import evaluate
+from model.evaluation_files import evaluation_report, write_reference_files
+from model.region_error import FaceErrors, Points, Unit
+from schemas.errors import InputError, ModelFileError
+from schemas.geometry import SquareCrop
+from schemas.records import Flag
+from tests.evaluation_sets import made_up_evaluation, made_up_faces, oracle, split
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "eval_80.json").read_text())
+
+
+def golden_batch():
+    inputs = GOLDEN["inputs"]
+    crops = [SquareCrop(x, y, w) for x, y, w, _ in inputs["bbox_xywh"]]
+    faces = made_up_faces(6, 80)
+    batch = replace(
+        faces,
+        points_BN2=np.stack([crop.to_frame(np.array(gt)) for crop, gt in zip(crops, inputs["gt"], strict=True)]),
+        flags_BN=np.where(np.array(inputs["visible"]) > 0, Flag.VISIBLE, Flag.OCCLUDED).astype(np.int8),
+        boxes_B4=np.array(inputs["bbox_xywh"], np.float32),
+        names=tuple(entry["image_path"] for entry in GOLDEN["all_data_json"]),
+    )
+    return batch, lambda images: (np.array(inputs["pred"]), np.array(inputs["conf"]))
+
+
+def test_the_three_files_are_the_references(tmp_path):
+    batch, predict = golden_batch()
+    evaluation = evaluate(predict, [batch])
+    write_reference_files(evaluation, tmp_path)
+    entries = json.loads((tmp_path / "kpi_testing_all_data.json").read_text())
+    for entry, expected in zip(entries, GOLDEN["all_data_json"], strict=True):
+        assert list(entry) == list(expected)
+        assert entry["face_box"] == expected["face_box"] and entry["image_path"] == expected["image_path"]
+        np.testing.assert_allclose(entry["gt_keypoints"], expected["gt_keypoints"], atol=1e-5)
+        for key in ("pred_keypoints", "gt_occlusions", "pred_conf"):
+            assert entry[key] == pytest.approx(expected[key]) if key == "pred_conf" else entry[key] == expected[key]
+    for name, golden in (("point", "csv_per_point"), ("region", "csv_per_region")):
+        found = (tmp_path / f"kpi_testing_error_per_{name}.csv").read_bytes().decode()
+        assert_same_table(found, GOLDEN[golden])
+
+
+def assert_same_table(found, expected):
+    """The same text, but for the last digits of errors."""
+    for mine, theirs in zip(found.split("\r\n"), expected.split("\r\n"), strict=True):
+        for a, b in zip(mine.split(","), theirs.split(","), strict=True):
+            assert a == b or ("." in b and float(a) == pytest.approx(float(b), rel=1e-9))
+
+
+def test_the_files_layout_is_the_references(tmp_path):
+    write_reference_files(made_up_evaluation(num_keypoints=80), tmp_path)
+    text = (tmp_path / "kpi_testing_all_data.json").read_text()
+    assert text.startswith('[\n    {\n        "image_path": "images/000.png",\n        "face_box": [\n')
+
+
+def test_every_face_counts_once_whatever_the_batches():
+    batch = made_up_faces(11, 68)
+    predict = oracle(batch)
+    one, many = evaluate(predict, [batch]), evaluate(predict, split(batch, 4, 4, 3))
+    assert len(one) == len(many) == 11
+    assert many.names == batch.names
+    assert evaluation_report(one) == evaluation_report(many)
+    assert [face.name for face in one.worst] == [face.name for face in many.worst]
+
+
+def test_only_points_declared_visible_count_as_visible():
+    batch = made_up_faces(8, 80)
+    report = evaluation_report(evaluate(oracle(batch), [batch]))
+    assert report["points"] == {
+        "unknown": int((batch.flags_BN == -1).sum()),
+        "visible": int((batch.flags_BN == 0).sum()),
+        "occluded": int((batch.flags_BN == 1).sum()),
+    }
+    assert report["regions"]["All"]["samples"] == {"all": 8 * 80, "visible": report["points"]["visible"]}
+
+
+@pytest.mark.parametrize("num_keypoints", [3, 68, 80, 104])
+def test_files_for_any_number_of_keypoints(tmp_path, num_keypoints):
+    evaluation = made_up_evaluation(num_keypoints=num_keypoints)
+    report = write_reference_files(evaluation, tmp_path)
+    lines = (tmp_path / "kpi_testing_error_per_point.csv").read_bytes().decode().split("\r\n")
+    assert len(lines) == num_keypoints + 2 and lines[-1] == ""
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert report["faces"] == 10 and report["subjects"] == 5
+    cell = report["regions"]["All"]["crop_px"]["all"]
+    assert cell["low"] < cell["error"] < cell["high"]
+    assert cell["error"] == pytest.approx(evaluation.error())
+
+
+def test_a_point_never_visible_is_empty_in_the_table(tmp_path):
+    evaluation = made_up_evaluation(num_keypoints=4)
+    errors = evaluation.errors
+    visible = errors.visible_BK.copy()
+    visible[:, 2] = False
+    hidden = FaceErrors(errors.source_px_BK, errors.crop_px_BK, visible, errors.subjects)
+    write_reference_files(replace(evaluation, errors=hidden), tmp_path)
+    lines = (tmp_path / "kpi_testing_error_per_point.csv").read_bytes().decode().split("\r\n")
+    point, everything, visible_only, number = lines[3].split(",")
+    assert (point, visible_only, number) == ("2", "", "0") and float(everything) > 0
+
+
+def test_extremes_are_the_best_and_the_worst_and_never_the_same_face():
+    batch = made_up_faces(9, 68)
+    evaluation = evaluate(oracle(batch), [batch], examples=3)
+    order = np.argsort(evaluation.errors.crop_px_BK.mean(axis=1))
+    assert [face.name for face in evaluation.best] == [batch.names[i] for i in order[:3]]
+    assert [face.name for face in evaluation.worst] == [batch.names[i] for i in order[:-4:-1]]
+    few = evaluate(oracle(batch), split(batch, 3), examples=6)
+    assert len(few.best) == 2 and len(few.worst) == 1
+    assert few.worst[0].image_HWC.dtype == np.uint8
+
+
+def test_unreachable_points_lie_beyond_the_outermost_pixel_centres():
+    batch = made_up_faces(1, 4)
+    corner = np.array([[-0.4, 5], [0.0, 79.0], [79.2, 1], [40, 40]])
+    batch = replace(
+        batch,
+        boxes_B4=np.array([[0, 0, 80, 80]], np.float32),
+        points_BN2=corner[None].astype(np.float32),
+    )
+    evaluation = evaluate(oracle(batch), [batch])
+    assert evaluation.unreachable_share == 0.5
+
+
+def test_errors_are_in_the_unit_asked_for():
+    evaluation = made_up_evaluation()
+    source, crop = (evaluation.error(unit=unit, points=Points.ALL) for unit in Unit)
+    assert source / crop == pytest.approx(200 / 80, rel=0.05)
+
+
+def test_nothing_to_evaluate_is_an_input_error():
+    with pytest.raises(InputError, match="holds no face"):
+        evaluate(lambda images: images, [])
+
+
+def test_a_model_that_does_not_fit_is_named():
+    batch = made_up_faces(2, 68)
+    with pytest.raises(ModelFileError, match="predicts 80 keypoints, the set has 68"):
+        evaluate(oracle(made_up_faces(2, 80)), [batch])
+    with pytest.raises(ModelFileError, match=r"not a number for images/000\.png"):
+        evaluate(lambda images: (np.full((2, 68, 2), np.nan), np.zeros((2, 68))), [batch])
