@@ -105,7 +105,7 @@ def collect_points(
         if label not in indices:
             problems.append(_unknown_label(label, num_keypoints, face))
         elif label in seen:
-            problems.append(_duplicate_label(label, face))
+            problems.append(duplicate_label(label, face))
         elif not (math.isfinite(x) and math.isfinite(y)):
             problems.append(_not_finite(label, f"({x}, {y})", face))
         else:
@@ -119,15 +119,29 @@ def collect_points(
 
 def schema_problems(validator: Any, payload: Any) -> list[Problem]:
     """What a `jsonschema_rs` validator finds in `payload`, one problem each, with the place in the record."""
-    return [
-        Problem(
-            code="schema",
-            value=f"{_json_path(error.instance_path)}: {error.message}",
-            rule="a record follows the JSON Schema of its format",
-            hint="correct the record where it was annotated or exported",
-        )
-        for error in validator.iter_errors(payload)
-    ]
+    return [schema_problem(error) for error in validator.iter_errors(payload)]
+
+
+def schema_problem(error: Any) -> Problem:
+    """One `jsonschema_rs.ValidationError`."""
+    return Problem(
+        code="schema",
+        value=f"{_json_path(error.instance_path)}: {error.message}",
+        rule="a record follows the JSON Schema of its format",
+        hint="correct the record where it was annotated or exported",
+    )
+
+
+def duplicate_label(label: str, face: str = "") -> Problem:
+    """A keypoint that is placed more than once in a face."""
+    return Problem(
+        code="duplicate-label",
+        keypoint=label,
+        value=f"{label} more than once",
+        rule="every keypoint is placed once",
+        hint="delete the wrong one",
+        face=face,
+    )
 
 
 def _json_path(parts: list[str | int]) -> str:
@@ -141,17 +155,6 @@ def _unknown_label(label: str, num_keypoints: int, face: str) -> Problem:
         value=label,
         rule=f"keypoints are labelled P1 to P{num_keypoints}",
         hint="rename or delete the keypoint, or correct num_keypoints",
-        face=face,
-    )
-
-
-def _duplicate_label(label: str, face: str) -> Problem:
-    return Problem(
-        code="duplicate-label",
-        keypoint=label,
-        value=f"{label} more than once",
-        rule="every keypoint is placed once",
-        hint="delete the wrong one",
         face=face,
     )
 
