@@ -88,8 +88,8 @@ class Face:
                 self.num_keypoints,
                 np.asarray(self.points_N2, "<f4").tobytes().hex(),
                 np.asarray(self.flags_N, "i1").tobytes().hex(),
-                self.tight_box and [float(v) for v in self.tight_box],
-                self.outer_box and [float(v) for v in self.outer_box],
+                self.tight_box and np.asarray(self.tight_box, "<f4").tobytes().hex(),
+                self.outer_box and np.asarray(self.outer_box, "<f4").tobytes().hex(),
             ]
         )
 
