@@ -61,7 +61,7 @@ def test_a_region_drawn_in_the_editor():
     assert (face.ground_truth, face.annotated_at) == (True, "2026-11-21T22:57:52.198136Z")
 
 
-frames = st.tuples(st.integers(1, 8192), st.integers(1, 8192))
+frames = st.tuples(st.integers(100, 8192), st.integers(100, 8192))
 coordinates = st.floats(-0.5, 8191.5, width=32)
 sides = st.floats(0.25, 4096, width=32)
 
