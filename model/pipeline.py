@@ -5,6 +5,7 @@ Legend: B batch, H W rows and columns of the network's input, C channels, N keyp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from model.augment import Draws, Patches, change_pixels, hidden_by, mirror_order, random_affine
 from model.crop import CONTEXT_SIZE
 from model.shards import face_dataset, shard_errors
-from model.warp import crop_to_context, warp
-from schemas.experiment import ExperimentSpec
+from model.warp import crop_to_context, move_points, to_crop, warp
+from schemas.experiment import Augmentation, ExperimentSpec
 from schemas.geometry import Box, SquareCrop
+from schemas.layouts import layout
 from schemas.records import Flag
 
 
@@ -93,3 +96,90 @@ def _with_crops(faces: dict[str, tf.Tensor], size: int) -> dict[str, tf.Tensor]:
 
 def _texts(values: np.ndarray) -> tuple[str, ...]:
     return tuple(value.decode() for value in values)
+
+
+def training_batches(
+    files: Sequence[Path], spec: ExperimentSpec, *, epoch: int, first_step: int, steps: int
+) -> tf.data.Dataset:
+    """The batches of one epoch, in an order and with random changes that depend on the spec's seed alone.
+
+    Order comes from (seed, epoch), the changes from (seed, step), so a training that stopped goes on as if it had
+    not. What is left of the last batch waits for the next epoch's order, unless it is all there is.
+
+    Args:
+        epoch: 0-based.
+        first_step: number of the epoch's first step in the whole training.
+        steps: batches to give.
+
+    Returns:
+        Dataset of dicts: `image_BHWC`, `points_BN2` in pixels of the image, `counted_BN` (1 takes part in the loss);
+        with ELT also `moved_BHWC` (the same faces through one more map), `move_B33` that map, `mirrored_B`.
+    """
+    seed = spec.random_seed % 2**31
+    order = np.random.default_rng([seed, epoch])
+    names = tf.data.Dataset.from_tensor_slices([str(files[i]) for i in order.permutation(len(files))])
+    faces = face_dataset(names, spec, shuffle_seed=int(order.integers(2**31)))
+    batches = faces.batch(spec.dataloader.batch_size).take(steps)
+    numbers = tf.data.Dataset.range(first_step, first_step + steps)
+    return (
+        tf.data.Dataset.zip(batches, numbers)
+        .map(
+            lambda faces, step: _augmented(faces, spec, tf.stack([seed, tf.cast(step, tf.int32)])),
+            num_parallel_calls=2,
+        )
+        .prefetch(2)
+    )
+
+
+def steps_per_epoch(records: int, spec: ExperimentSpec) -> int:
+    """Whole batches in `records`, at least one."""
+    return max(1, records // spec.dataloader.batch_size)
+
+
+def _augmented(faces: dict[str, tf.Tensor], spec: ExperimentSpec, seed_2: tf.Tensor) -> dict[str, tf.Tensor]:
+    augmentation, elt = spec.dataloader.augmentation_info, spec.loss.elt_loss_info
+    size, flip = spec.dataloader.image_info.image.height, layout(spec.num_keypoints).flip
+    draws = Draws(seed_2, tf.shape(faces["box_4"])[0])
+    to_context_B33 = crop_to_context(faces["box_4"], faces["region_3"], size=size, context_size=CONTEXT_SIZE)
+    points_BN2 = to_crop(faces["points_N2"], faces["box_4"], size=size)
+    occluded_BN = faces["flags_N"] == Flag.OCCLUDED
+    if augmentation.enable_online_augmentation:
+        map_B33, mirrored_B = random_affine(augmentation.modulus_spatial_augmentation, draws, size=size)
+        to_context_B33 = to_context_B33 @ tf.linalg.inv(map_B33)
+        points_BN2 = mirror_order(move_points(map_B33, points_BN2), mirrored_B, flip)
+        occluded_BN = mirror_order(occluded_BN, mirrored_B, flip)
+    image_BHWC, patches = _view(faces["context_SSC"], to_context_B33, augmentation, draws, size)
+    if patches is not None and augmentation.mask_augmentation_patch:
+        occluded_BN |= hidden_by(patches, points_BN2)
+    batch = {
+        "image_BHWC": image_BHWC,
+        "points_BN2": points_BN2,
+        "counted_BN": _counted(faces, occluded_BN, spec),
+    }
+    if elt.enable_elt_loss:
+        move_B33, mirrored_B = random_affine(elt.modulus_spatial_augmentation, draws, size=size)
+        moved_BHWC, _ = _view(
+            faces["context_SSC"], to_context_B33 @ tf.linalg.inv(move_B33), augmentation, draws, size
+        )
+        batch |= {"moved_BHWC": moved_BHWC, "move_B33": move_B33, "mirrored_B": mirrored_B}
+    return batch
+
+
+def _view(
+    context_BSSC: tf.Tensor, to_context_B33: tf.Tensor, augmentation: Augmentation, draws: Draws, size: int
+) -> tuple[tf.Tensor, Patches | None]:
+    image_BHWC = warp(context_BSSC, to_context_B33, size=size)
+    if not augmentation.enable_online_augmentation:
+        return image_BHWC, None
+    return change_pixels(image_BHWC, augmentation, draws, size=size)
+
+
+def _counted(faces: dict[str, tf.Tensor], occluded_BN: tf.Tensor, spec: ExperimentSpec) -> tf.Tensor:
+    """1 where a point takes part in the loss: all, or with `mask_occ` those not occluded and those of exempt sets."""
+    if not spec.loss.mask_occ:
+        return tf.ones_like(occluded_BN, tf.float32)
+    exempt_B = tf.zeros_like(faces["name"], tf.bool)
+    for token in (spec.dataloader.dataset_info.no_occlusion_masking_sets or "").split():
+        named = tf.strings.regex_full_match(faces["name"], f".*{re.escape(token)}.*")
+        exempt_B |= named | (faces["set"] == token)
+    return tf.cast(exempt_B[:, None] | ~occluded_BN, tf.float32)

@@ -8,14 +8,17 @@
     │   ├── SubjectLeakError             a KPI subject in training or validation data
     │   ├── UnknownSubjectError          records that name no subject
     │   ├── ShardError                   a TFRecord file that can't be read, or an image that it names
-    │   └── ModelFileError               a model or engine file that can't be used
+    │   ├── ModelFileError               a model or engine file that can't be used
+    │   └── TrainingError                a training that can't go on: other settings than before, or it diverged
     ├── SourceError                  3   an annotation source can't give what was asked
     │   ├── SourceEmptyError
     │   ├── SourceUnreachableError
     │   ├── SourceRefusedError           wrong or expired token
     │   └── ProjectNotFoundError
     ├── GateError                    4   a number is on the wrong side of its bound
-    └── StorageError                 5   disk full, no permission, damaged output
+    ├── StorageError                 5   disk full, no permission, damaged output
+    ├── TrackingError                6   MLflow can't be reached, or refuses
+    └── EngineBuildError             7   a builder that made no engine
 
 A message says what is wrong, where it is, and what to do about it.
 """
@@ -82,6 +85,10 @@ class ModelFileError(InputError):
     pass
 
 
+class TrainingError(InputError):
+    pass
+
+
 class SourceError(FpenetError):
     exit_code = 3
 
@@ -108,6 +115,14 @@ class GateError(FpenetError):
 
 class StorageError(FpenetError):
     exit_code = 5
+
+
+class TrackingError(FpenetError):
+    exit_code = 6
+
+
+class EngineBuildError(FpenetError):
+    exit_code = 7
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,0 +1,139 @@
+"""Random changes to training faces, on whole batches.
+
+All randomness is stateless: the same seed gives the same batch. A probability is that of the thing happening.
+Legend: B batch, H W rows and columns, C channels, N keypoints, 33 affine matrices on columns (u, v, 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from model.warp import homogeneous
+from schemas.experiment import Augmentation, GammaAugmentation, SpatialAugmentation
+
+_SMALLEST_PATCH_PX = 10
+
+
+class Draws:
+    """Random numbers for one batch: every call gives new ones, the same for the same seed (2 integers)."""
+
+    def __init__(self, seed_2: tf.Tensor, batch: tf.Tensor) -> None:
+        self._seed_2, self._batch, self._drawn = seed_2, batch, 0
+
+    def uniform(self, low: float, high: float) -> tf.Tensor:
+        """One number per sample, (B,) float32 in [low, high)."""
+        self._drawn += 1
+        seed_2 = tf.random.experimental.stateless_fold_in(self._seed_2, self._drawn)
+        return tf.random.stateless_uniform((self._batch,), seed_2, low, high)
+
+    def happens(self, probability: float) -> tf.Tensor:
+        """(B,) bool."""
+        return self.uniform(0.0, 1.0) < probability
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Rectangles of one grey value, one per sample: first row and column, size in pixels (0 for none), grey value."""
+
+    top_B: tf.Tensor
+    left_B: tf.Tensor
+    height_B: tf.Tensor
+    width_B: tf.Tensor
+    grey_B: tf.Tensor
+
+
+def random_affine(spatial: SpatialAugmentation, draws: Draws, *, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """A map of crop pixels per sample: mirror, rotate and zoom about the centre, then shift.
+
+    The reference zooms into a random window and shifts by whole pixels; here the shift alone moves the face.
+
+    Returns:
+        (B, 3, 3) from pixels before to pixels after, and (B,) bool: mirrored, so points change their order.
+    """
+    angle_B = draws.uniform(-spatial.rotate_rad_max, spatial.rotate_rad_max)
+    zoom_B = draws.uniform(spatial.zoom_min, spatial.zoom_max)
+    shift_B2 = tf.stack(
+        [
+            draws.uniform(-spatial.translate_max_x, spatial.translate_max_x),
+            draws.uniform(-spatial.translate_max_y, spatial.translate_max_y),
+        ],
+        axis=1,
+    )
+    mirrored_B = draws.happens(spatial.hflip_probability)
+    sign_B = tf.where(mirrored_B, -1.0, 1.0)
+    cosine_B, sine_B = zoom_B * tf.cos(angle_B), zoom_B * tf.sin(angle_B)
+    linear_B22 = tf.stack(
+        [tf.stack([cosine_B * sign_B, -sine_B], axis=1), tf.stack([sine_B * sign_B, cosine_B], axis=1)], axis=1
+    )
+    centre = (size - 1) / 2
+    return homogeneous(linear_B22, centre - centre * tf.reduce_sum(linear_B22, axis=2) + shift_B2), mirrored_B
+
+
+def mirror_order(values_BN: tf.Tensor, mirrored_B: tf.Tensor, flip: Sequence[int] | None) -> tf.Tensor:
+    """Per-keypoint values (B, N, ...), in the order of the mirrored face where a sample is mirrored."""
+    if flip is None:
+        return values_BN
+    condition = tf.reshape(mirrored_B, (-1, *[1] * (values_BN.shape.rank - 1)))
+    return tf.where(condition, tf.gather(values_BN, flip, axis=1), values_BN)
+
+
+def change_pixels(
+    image_BHWC: tf.Tensor, augmentation: Augmentation, draws: Draws, *, size: int
+) -> tuple[tf.Tensor, Patches | None]:
+    """Coarsen, cover with a patch, change the gamma, as far as the spec enables it."""
+    patches = None
+    if augmentation.enable_resize_augmentation:
+        chosen_B = draws.happens(augmentation.augmentation_resize_probability)
+        image_BHWC = resize_and_back(image_BHWC, chosen_B, augmentation.augmentation_resize_scale, size=size)
+    if augmentation.enable_occlusion_augmentation:
+        patches = random_patches(augmentation, draws, size=size)
+        image_BHWC = paint(image_BHWC, patches)
+    return change_gamma(image_BHWC, augmentation.gamma_augmentation, draws), patches
+
+
+def resize_and_back(image_BHWC: tf.Tensor, chosen_B: tf.Tensor, scale: float, *, size: int) -> tf.Tensor:
+    """Bilinear to `size * scale` pixels and back, where chosen: softer images, as of faces small in a frame."""
+    other = max(1, int(size * scale))
+    changed = tf.image.resize(tf.image.resize(image_BHWC, (other, other)), (size, size))
+    return tf.where(chosen_B[:, None, None, None], changed, image_BHWC)
+
+
+def random_patches(augmentation: Augmentation, draws: Draws, *, size: int) -> Patches:
+    """Sides of 10 pixels to `size_to_image_ratio` of the image, anywhere in it (the reference: always centred)."""
+    largest = max(_SMALLEST_PATCH_PX, size * augmentation.size_to_image_ratio)
+    happens_B = tf.cast(draws.happens(augmentation.patch_probability), tf.float32)
+    height_B, width_B = (tf.floor(draws.uniform(_SMALLEST_PATCH_PX, largest)) * happens_B for _ in range(2))
+    top_B = tf.floor(draws.uniform(0.0, 1.0) * (size - height_B + 1))
+    left_B = tf.floor(draws.uniform(0.0, 1.0) * (size - width_B + 1))
+    return Patches(top_B, left_B, height_B, width_B, draws.uniform(0.0, 255.0))
+
+
+def paint(image_BHWC: tf.Tensor, patches: Patches) -> tf.Tensor:
+    """The images with their patches on."""
+    height, width = image_BHWC.shape[1:3]
+    rows_B = _between(tf.range(height, dtype=tf.float32)[None], patches.top_B, patches.height_B, edge=0.0)
+    columns_B = _between(tf.range(width, dtype=tf.float32)[None], patches.left_B, patches.width_B, edge=0.0)
+    inside = rows_B[:, :, None, None] & columns_B[:, None, :, None]
+    return tf.where(inside, patches.grey_B[:, None, None, None], image_BHWC)
+
+
+def hidden_by(patches: Patches, points_BN2: tf.Tensor) -> tf.Tensor:
+    """(B, N) bool: the point lies on the patch, whose pixel k covers [k - 0.5, k + 0.5)."""
+    return _between(points_BN2[:, :, 0], patches.left_B, patches.width_B, edge=0.5) & _between(
+        points_BN2[:, :, 1], patches.top_B, patches.height_B, edge=0.5
+    )
+
+
+def change_gamma(image_BHWC: tf.Tensor, gamma: GammaAugmentation, draws: Draws) -> tf.Tensor:
+    """255 * (x / 255) ** g: the range stays 0..255 (the reference raises 0..255 itself to g)."""
+    exponent_B = tf.where(
+        draws.happens(gamma.gamma_probability), draws.uniform(gamma.gamma_min, gamma.gamma_max), 1.0
+    )
+    return 255.0 * tf.clip_by_value(image_BHWC / 255.0, 0.0, 1.0) ** exponent_B[:, None, None, None]
+
+
+def _between(position: tf.Tensor, start_B: tf.Tensor, length_B: tf.Tensor, *, edge: float) -> tf.Tensor:
+    return (position >= start_B[:, None] - edge) & (position < (start_B + length_B)[:, None] - edge)

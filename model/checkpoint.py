@@ -1,0 +1,78 @@
+"""Checkpoints: one file that holds all a training needs to go on as if it had not stopped."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from schemas.errors import TrainingError
+from schemas.storage import atomic_path
+
+_META = "meta"
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch of training came to.
+
+    Attributes:
+        epoch: epochs done, from 1.
+        step: steps done in the whole training.
+        loss: mean over the epoch's steps of what was minimised.
+        terms: the same for what it is made of, and for the loss regions (`region/eyes`), which are not weighted.
+        validation_loss: of the averaged network, without ELT and regularisation; None without validation faces.
+        validation_error_px: mean distance over keypoints and faces, in crop pixels (`Unit.CROP`); None likewise.
+        learning_rate: of the last step.
+        seconds: wall time with validation.
+        best: this epoch's network is the best so far and was kept.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    terms: dict[str, float]
+    validation_loss: float | None
+    validation_error_px: float | None
+    learning_rate: float
+    seconds: float
+    best: bool
+
+
+def save_checkpoint(
+    path: Path, variables: Sequence[keras.Variable], history: Sequence[EpochResult], fingerprint: str
+) -> None:
+    """Write variables and history to `path`, atomically."""
+    arrays = {f"{i:04d}": variable.numpy() for i, variable in enumerate(variables)}
+    meta = {"fingerprint": fingerprint, "history": [asdict(result) for result in history]}
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **{_META: np.array(json.dumps(meta))}, **arrays)
+
+
+def restore_checkpoint(path: Path, variables: Sequence[keras.Variable], fingerprint: str) -> list[EpochResult]:
+    """Set the variables to what `save_checkpoint` wrote and give back the history; empty if there is no file.
+
+    Raises:
+        TrainingError: the checkpoint is damaged or belongs to a training with another spec or other data.
+    """
+    if not path.exists():
+        return []
+    try:
+        with np.load(path) as stored:
+            meta = json.loads(str(stored[_META]))
+            if meta["fingerprint"] != fingerprint:
+                raise TrainingError(
+                    f"{path}: belongs to a training with another spec or other data; choose another results "
+                    "directory, or remove this file to start anew"
+                )
+            for i, variable in enumerate(variables):
+                variable.assign(stored[f"{i:04d}"])
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+        raise TrainingError(f"{path}: damaged; remove it to start anew") from error
+    names = {field.name for field in fields(EpochResult)}
+    return [EpochResult(**{name: row[name] for name in names}) for row in meta["history"]]

@@ -1,0 +1,197 @@
+"""Training: from TFRecord files and a spec to a network, with validation, checkpoints and resume.
+
+Left in the directory: `model.keras` (the best network), `checkpoint.npz` (to go on from), `history.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from model.checkpoint import EpochResult, restore_checkpoint, save_checkpoint
+from model.learner import Learner
+from model.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from model.progress import QuietProgress
+from model.region_error import face_errors
+from model.schedule import learning_rate
+from model.shards import ShardSurvey, refuse_leaks, survey
+from model.warp import to_crop
+from model.weights import save_network
+from schemas.errors import ShardError, TrainingError
+from schemas.experiment import ExperimentSpec
+from schemas.storage import sha256_of, write_bytes
+
+MODEL_FILE = "model.keras"
+CHECKPOINT_FILE = "checkpoint.npz"
+HISTORY_FILE = "history.csv"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training.
+
+    Attributes:
+        model_path: `.keras` file of the best network: lowest validation error, the first of equals; the last epoch's
+            where there are no validation faces. With `ema_momentum` it is the averaged network.
+        history: every epoch's result, those before a resume included.
+        best: the epoch that `model_path` comes from.
+        training_faces, validation_faces: number of records.
+        resumed_after: epochs that an earlier run had done; 0 for a fresh start.
+    """
+
+    model_path: Path
+    history: tuple[EpochResult, ...]
+    best: EpochResult
+    training_faces: int
+    validation_faces: int
+    resumed_after: int
+
+
+def train(
+    spec: ExperimentSpec,
+    *,
+    train_files: Sequence[Path],
+    validation_files: Sequence[Path],
+    directory: Path,
+    kpi_subjects: Collection[str] = (),
+    allow_unknown_subjects: bool = False,
+    on_epoch: Callable[[EpochResult], None] | None = None,
+    progress: QuietProgress | None = None,
+) -> TrainingResult:
+    """Train the spec's network, or go on where an earlier call in the same directory was stopped.
+
+    On one machine the result depends on spec and files alone, stopped and resumed or not.
+
+    Args:
+        kpi_subjects: subjects that must not be in any of the files.
+        on_epoch: called after every epoch of this run, once its files are written.
+
+    Raises:
+        SubjectLeakError, UnknownSubjectError: see `model.shards.refuse_leaks`.
+        ShardError: a file can't be read, or there is nothing to train on.
+        SpecError, ModelFileError: the network can't be built as the spec says.
+        TrainingError: the loss is no longer finite, or the directory belongs to another training.
+        StorageError: a file can't be written.
+    """
+    train_files, validation_files = [Path(p) for p in train_files], [Path(p) for p in validation_files]
+    shards = survey(train_files, spec), survey(validation_files, spec)
+    refuse_leaks([*shards[0], *shards[1]], kpi_subjects, allow_unknown=allow_unknown_subjects)
+    faces, validation_faces = (sum(shard.records for shard in part) for part in shards)
+    if not faces:
+        raise ShardError(f"no faces to train on in {', '.join(map(str, train_files)) or 'no file'}")
+    tf.random.set_seed(spec.random_seed % 2**31)
+    learner, fingerprint = Learner(spec), _fingerprint(spec, *shards)
+    history = restore_checkpoint(directory / CHECKPOINT_FILE, learner.variables(), fingerprint)
+    resumed_after, steps = len(history), steps_per_epoch(faces, spec)
+    with progress or QuietProgress() as progress:
+        progress.begin(epochs=spec.num_epoch, epochs_done=resumed_after, steps=steps)
+        for epoch in range(resumed_after, spec.num_epoch):
+            started = time.monotonic()
+            means = _train_epoch(learner, train_files, epoch, steps, progress)
+            validation = _validate(learner, validation_files) if validation_faces else (None, None)
+            history.append(_result(spec, epoch, steps, means, validation, history, time.monotonic() - started))
+            _write(learner, directory, history, fingerprint)
+            progress.epoch(history[-1])
+            if on_epoch:
+                on_epoch(history[-1])
+    best = next(result for result in reversed(history) if result.best)
+    return TrainingResult(directory / MODEL_FILE, tuple(history), best, faces, validation_faces, resumed_after)
+
+
+def _train_epoch(
+    learner: Learner, files: Sequence[Path], epoch: int, steps: int, progress: QuietProgress
+) -> dict[str, float]:
+    """Means over the epoch of the loss and its terms."""
+    spec, first = learner.spec, epoch * steps
+    sums: dict[str, float] = {}
+    batches = training_batches(files, spec, epoch=epoch, first_step=first, steps=steps)
+    for number, batch in enumerate(batches, start=first):
+        rate = _learning_rate(spec, number, steps)
+        terms = learner.step(batch, number=number, learning_rate=rate)
+        values = {name: float(value) for name, value in terms.items()}
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(f"the loss is {values['loss']} after step {number + 1}; lower base_learning_rate")
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value / steps
+        progress.step(values["loss"])
+    return sums
+
+
+def _validate(learner: Learner, files: Sequence[Path]) -> tuple[float, float]:
+    """Loss and mean error in crop pixels of the averaged network, every face once."""
+    spec = learner.spec
+    size = spec.dataloader.image_info.image.height
+    losses, errors = [], []
+    for batch in evaluation_batches(files, spec):
+        points_BN2 = to_crop(tf.constant(batch.points_BN2), tf.constant(batch.boxes_B4), size=size)
+        counted_BN = batch.visible_BN if spec.loss.mask_occ else np.ones_like(batch.visible_BN)
+        loss, keypoints_BN2 = learner.assess(batch.images_BHWC, points_BN2, counted_BN.astype(np.float32))
+        predicted = [crop.to_frame(k) for crop, k in zip(batch.crops, keypoints_BN2.numpy(), strict=True)]
+        errors.append(face_errors(batch.points_BN2, np.array(predicted), batch.visible_BN, batch.subjects).crop_px_BK)
+        losses += [float(loss)] * len(batch)
+    return float(np.mean(losses)), float(np.concatenate(errors).mean())
+
+
+def _result(
+    spec: ExperimentSpec,
+    epoch: int,
+    steps: int,
+    means: dict[str, float],
+    validation: tuple[float | None, float | None],
+    history: Sequence[EpochResult],
+    seconds: float,
+) -> EpochResult:
+    loss, error = validation
+    return EpochResult(
+        epoch=epoch + 1,
+        step=(epoch + 1) * steps,
+        loss=means["loss"],
+        terms={name: value for name, value in means.items() if name != "loss"},
+        validation_loss=loss,
+        validation_error_px=error,
+        learning_rate=_learning_rate(spec, (epoch + 1) * steps - 1, steps),
+        seconds=seconds,
+        best=error is None or all(error < past.validation_error_px for past in history),
+    )
+
+
+def _learning_rate(spec: ExperimentSpec, step: int, steps: int) -> float:
+    return learning_rate(spec.optimizer.learning_rate_schedule, step=step, steps=steps * spec.num_epoch)
+
+
+def _write(learner: Learner, directory: Path, history: Sequence[EpochResult], fingerprint: str) -> None:
+    """The best model first: a checkpoint never tells of a model that isn't there."""
+    result, spec = history[-1], learner.spec
+    if result.best:
+        save_network(learner.averaged, directory / MODEL_FILE)
+    if result.epoch % spec.checkpoint_n_epoch == 0 or result.epoch == spec.num_epoch:
+        save_checkpoint(directory / CHECKPOINT_FILE, learner.variables(), history, fingerprint)
+    write_bytes(directory / HISTORY_FILE, _history_csv(history).encode())
+
+
+def _history_csv(history: Sequence[EpochResult]) -> str:
+    text = io.StringIO()
+    columns = ["epoch", "step", "loss", "validation_loss", "validation_error_px", "learning_rate", "seconds", "best"]
+    terms = sorted(history[0].terms)
+    writer = csv.writer(text)
+    writer.writerow([*columns, *terms])
+    for result in history:
+        writer.writerow([*(getattr(result, name) for name in columns), *(result.terms[name] for name in terms)])
+    return text.getvalue()
+
+
+def _fingerprint(spec: ExperimentSpec, train: Sequence[ShardSurvey], validation: Sequence[ShardSurvey]) -> str:
+    """Of all that decides what a training does, but not of where things are."""
+    places = {"checkpoint_dir": True, "checkpoint_n_epoch": True, "dataloader": {"dataset_info"}}
+    settings = spec.model_dump(mode="json", exclude=places)
+    files = [[[s.path.name, s.path.stat().st_size, s.records] for s in part] for part in (train, validation)]
+    return sha256_of([settings, files, keras.__version__, tf.__version__])
