@@ -5,6 +5,7 @@
     │   ├── SpecError                    a key or value of a spec or config file
     │   ├── AnnotationFileError          an annotation file that can't be read (file, line, column)
     │   ├── ViolationsError              too large a share of the records breaks the rules
+    │   ├── SplitError                   records that can't be split into training, validation and KPI as asked
     │   ├── SubjectLeakError             a KPI subject in training or validation data
     │   ├── UnknownSubjectError          records that name no subject
     │   ├── ShardError                   a TFRecord file that can't be read, or an image that it names
@@ -58,6 +59,10 @@ class AnnotationFileError(InputError):
 
 
 class ViolationsError(InputError):
+    pass
+
+
+class SplitError(InputError):
     pass
 
 

@@ -132,7 +132,7 @@ def violations_from_table(table: pa.Table) -> list[Violation]:
     return [Violation(**row) for row in table.to_pylist()]
 
 
-_BOX = pa.list_(pa.float32(), 4)
+_BOX = pa.list_(pa.float32())  # four values or null; Parquet does not read null lists of a fixed size back
 
 
 def face_table_schema(num_keypoints: int) -> pa.Schema:

@@ -189,7 +189,7 @@ def _check_together(candidates: list[_Candidate], superseded: set[str]) -> None:
     used = [c for c in candidates if c.face is not None and c.key not in superseded]
     subjects: dict[str, set[str]] = defaultdict(set)
     for face in (c.face for c in used if c.face is not None):
-        subjects[face.image_sha256] |= {face.subject} - {None}
+        subjects[face.image_sha256].add(face.subject or "unknown")
     first_with: dict[str, str] = {}
     for candidate in used:
         face = candidate.face

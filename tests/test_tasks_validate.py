@@ -154,6 +154,13 @@ def test_same_image_under_two_subjects_is_used_by_neither(tmp_path, check):
     assert outcome.violations[0].value == "d/000 and kpi/1"
 
 
+def test_same_image_with_and_without_a_subject_is_used_by_neither(tmp_path, check):
+    unknown = replace(edited(sloth_record(tmp_path, 0, source="t"), P1x=20), subject=None)
+    outcome = check([sloth_record(tmp_path, 0), unknown], require_subject=False)
+    assert codes(outcome) == ["image-under-two-subjects"] * 2
+    assert outcome.violations[0].value == "d/000 and unknown"
+
+
 def label_studio_record(tmp_path, annotations):
     image = write_image(tmp_path / "images" / "ls.png", seed=9)
     task = build_task({"image": "ls.png"}, some_points(0), some_flags(0), frame_size=(WIDTH, HEIGHT))
