@@ -18,8 +18,10 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
+import orjson
 
 from schemas.annotation import AnnotatedFace, Problem, collect_points, schema_problems
+from schemas.errors import AnnotationFileError
 from schemas.geometry import Box, percent_to_pixels
 from schemas.records import Flag
 
@@ -61,6 +63,23 @@ _RULES = {
 """Code -> rule and hint of the problems that only this format can have."""
 
 
+def load_export_file(path: Path) -> list[Any]:
+    """The tasks of a JSON export, not yet checked one by one.
+
+    Raises:
+        AnnotationFileError: the file can't be read, is not JSON (with line and column), or is not a list.
+    """
+    try:
+        tasks = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise AnnotationFileError(path, f"can't be read: {error.strerror}") from error
+    except orjson.JSONDecodeError as error:
+        raise AnnotationFileError(path, f"not JSON: {error.msg}", line=error.lineno, column=error.colno) from error
+    if not isinstance(tasks, list):
+        raise AnnotationFileError(path, f"holds a JSON {type(tasks).__name__}, not a list of tasks")
+    return tasks
+
+
 def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[AnnotatedFace], list[Problem]]:
     """Read one task: a face for every submitted annotation. See `schemas.annotation`.
 
@@ -99,7 +118,7 @@ def image_name(data: Mapping[str, Any]) -> str:
 
 def has_flags(payload: Any) -> bool:
     """True if any annotation of a task says of any keypoint that it is occluded."""
-    if schema_problems(_validator("task"), payload):
+    if not _validator("task").is_valid(payload):
         return False
     regions = (
         region

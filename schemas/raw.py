@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +46,40 @@ class RawRecord:
         return f"{self.source}:{self.key}"
 
 
+class RawTally:
+    """Counts and hashes records on their way, so that they need not all be in memory.
+
+    Attributes:
+        sets: set id -> number of records.
+        content_hash: of the records so far, wherever this machine keeps the images.
+    """
+
+    def __init__(self) -> None:
+        self.sets: Counter[str] = Counter()
+        self._digest = hashlib.sha256()
+
+    def watch(self, records: Iterable[RawRecord]) -> Iterator[RawRecord]:
+        for record in records:
+            self.sets[record.set_id] += 1
+            content = {name: value for name, value in _fields(record).items() if name != "image"}
+            self._digest.update(orjson.dumps(content, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE))
+            yield record
+
+    @property
+    def content_hash(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _fields(record: RawRecord) -> dict[str, Any]:
+    return {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+
+
 def write_raw(path: Path, records: Iterable[RawRecord]) -> int:
     """Write one line per record, atomically; return their number."""
     count = 0
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         for record in records:
-            fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
-            file.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+            file.write(orjson.dumps(_fields(record), option=orjson.OPT_APPEND_NEWLINE))
             count += 1
     return count
 

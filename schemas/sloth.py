@@ -91,6 +91,14 @@ def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[A
     return faces, problems
 
 
+def has_flags(payload: Any) -> bool:
+    """True if an image entry says of any keypoint whether it is occluded."""
+    if not _image_validator().is_valid(payload):
+        return False
+    keys = (key for chunk in _chunks(payload, "fiducialpoints") for key in chunk)
+    return any((match := _KEYPOINT_KEY.match(key)) and match["what"].lower() not in "xy" for key in keys)
+
+
 def read_face_boxes(payload: Any) -> tuple[str, list[Box], list[Problem]]:
     """An entry for inference: the image's name and the tight face box of every `FaceBbox` chunk."""
     if problems := _broken_rules(payload):

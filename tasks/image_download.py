@@ -1,0 +1,127 @@
+"""Images of Label Studio tasks, fetched once and kept beside the raw records.
+
+A file is named after the value in the task's data, so the same task finds it again. `index.json` remembers each
+file's size and what the server needs to say whether it has changed. Uploads get a new name when they change;
+everything else is asked about on every pull, and sent again only if it differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from schemas.errors import SourceUnreachableError
+from schemas.storage import read_json, write_bytes, write_json
+from tasks.images import Progress
+from tasks.label_studio_client import TIMEOUT, Connection, get_patiently
+
+WORKERS = 4
+"""More than a few only queue up at Label Studio's own server."""
+
+_UPLOADS = "/data/upload/"
+_VALIDATORS = {"etag": "If-None-Match", "last-modified": "If-Modified-Since"}
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What became of one image.
+
+    Attributes:
+        file: where the image is now; None if it could not be had.
+        problem: why not, such as `HTTP 404`.
+        downloaded: False if the file was there already.
+    """
+
+    file: Path | None
+    problem: str | None = None
+    downloaded: bool = False
+
+
+class ImageStore:
+    """The folder of images of one source."""
+
+    def __init__(self, folder: Path, connection: Connection) -> None:
+        self._folder, self._connection = folder, connection
+        self._index_path = folder / "index.json"
+        self._index: dict[str, dict[str, Any]] = read_json(self._index_path) if self._index_path.is_file() else {}
+
+    def fetch(self, values: Iterable[str], *, progress: Progress | None = None) -> dict[str, Fetched]:
+        """The local file of every value; files of values that are no longer asked for are removed.
+
+        Raises:
+            SourceUnreachableError: the server went away. What has arrived is kept for the next pull.
+        """
+        wanted = sorted(set(values))
+        fetched: dict[str, Fetched] = {}
+        pool = ThreadPoolExecutor(WORKERS)
+        try:
+            with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as elsewhere:
+                for value, result in zip(wanted, pool.map(lambda v: self._get(v, elsewhere), wanted), strict=True):
+                    fetched[value] = result
+                    if progress is not None:
+                        progress(len(fetched), len(wanted))
+        finally:
+            pool.shutdown(cancel_futures=True)
+            if self._index:
+                write_json(self._index_path, self._index)
+        self._forget_others(wanted)
+        return fetched
+
+    def _get(self, value: str, elsewhere: httpx.Client) -> Fetched:
+        parts = urlsplit(value)
+        if value.startswith("/data/") or value.startswith(f"{self._connection.url}/"):
+            return self._download(value, self._connection.files)
+        if parts.scheme in ("http", "https"):
+            return self._download(value, elsewhere)
+        if parts.scheme in ("", "file"):
+            path = Path(parts.path)
+            return Fetched(path) if path.is_file() else Fetched(None, "no such file")
+        return Fetched(None, f"no way to fetch {parts.scheme}:// from here")
+
+    def _download(self, value: str, client: httpx.Client) -> Fetched:
+        path, known = self._path(value), self._index.get(value, {})
+        whole = path.is_file() and path.stat().st_size == known.get("bytes")
+        if whole and urlsplit(value).path.startswith(_UPLOADS):
+            return Fetched(path)
+        ask = {header: known[name] for name, header in _VALIDATORS.items() if whole and name in known}
+        try:
+            reply = get_patiently(client, value, ask)
+        except httpx.TransportError as error:
+            raise SourceUnreachableError(
+                f"{value} can't be fetched ({error or type(error).__name__}); see that {client.base_url or value} "
+                "is up, and run again: what has arrived is kept"
+            ) from None
+        if reply.status_code == httpx.codes.NOT_MODIFIED:
+            return Fetched(path)
+        if reply.status_code >= 500:
+            raise SourceUnreachableError(f"{value}: HTTP {reply.status_code}; see the server's log, and run again")
+        if not reply.is_success:
+            return Fetched(None, f"HTTP {reply.status_code}")
+        return self._keep(value, path, reply, whole)
+
+    def _keep(self, value: str, path: Path, reply: httpx.Response, whole: bool) -> Fetched:
+        downloaded = not (whole and path.read_bytes() == reply.content)
+        if downloaded:
+            write_bytes(path, reply.content)
+        validators = {name: reply.headers[name] for name in _VALIDATORS if name in reply.headers}
+        self._index[value] = {"bytes": len(reply.content)} | validators
+        return Fetched(path, downloaded=downloaded)
+
+    def _path(self, value: str) -> Path:
+        suffix = PurePosixPath(urlsplit(value).path).suffix.lower() or PurePosixPath(value).suffix.lower()
+        name = sha256(value.encode()).hexdigest()[:32] + (suffix if suffix[1:].isalnum() else "")
+        return self._folder / name[:2] / name
+
+    def _forget_others(self, wanted: list[str]) -> None:
+        for value in sorted(set(self._index) - set(wanted)):
+            self._path(value).unlink(missing_ok=True)
+            del self._index[value]
+        if self._index_path.is_file():
+            write_json(self._index_path, self._index)

@@ -1,0 +1,194 @@
+"""The connection to a Label Studio server: one place for its token, its errors and its retries."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from schemas.errors import ProjectNotFoundError, SourceError, SourceRefusedError, SourceUnreachableError
+
+if TYPE_CHECKING:
+    from label_studio_sdk import LabelStudio
+
+TIMEOUT = httpx.Timeout(120.0, connect=10.0)
+PATIENCE_S = (0.5, 2.0, 5.0)
+"""Waits before a failed download is tried again."""
+
+_BUSY = (408, 409, 425, 429)
+
+
+def token_from_environment(name: str) -> str:
+    """The token in the environment variable `name`.
+
+    Raises:
+        SourceRefusedError: it is not set, or holds what can't be a token.
+    """
+    token = os.environ.get(name, "").strip()
+    if not token or not token.isascii() or any(c.isspace() for c in token):
+        state = "holds no token" if token else "is not set"
+        raise SourceRefusedError(
+            f"the environment variable {name} {state}; copy an access token from Label Studio "
+            f"(Account & Settings) and set it: export {name}=..."
+        )
+    return token
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A server and the token for it, legacy or personal. The token is in no `repr` and no message."""
+
+    url: str
+    token: str = field(repr=False)
+
+    @cached_property
+    def sdk(self) -> LabelStudio:
+        from label_studio_sdk import LabelStudio
+
+        with self.errors():
+            return LabelStudio(base_url=self.url, api_key=self.token, httpx_client=self._sdk_transport)
+
+    @cached_property
+    def _sdk_transport(self) -> httpx.Client:
+        return httpx.Client(timeout=TIMEOUT, follow_redirects=True)
+
+    @cached_property
+    def files(self) -> httpx.Client:
+        """For what the SDK does not do: sending and fetching files. Takes paths of the server."""
+        return httpx.Client(
+            base_url=self.url, auth=_TokenAuth(self.url, self.token), timeout=TIMEOUT, follow_redirects=True
+        )
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the SDK's and httpx's errors into `SourceError`s that name the server."""
+        from label_studio_sdk.core.api_error import ApiError
+
+        try:
+            yield
+        except ApiError as error:
+            raise self._of_status(error.status_code, error.body) from None
+        except httpx.HTTPStatusError as error:
+            raise self._of_status(error.response.status_code, error.response.text) from None
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise SourceUnreachableError(
+                f"Label Studio at {self.url} can't be reached ({error or type(error).__name__}); "
+                "check the URL, and that the server is up: its page /health/ says UP"
+            ) from None
+
+    def _of_status(self, status: int | None, body: Any) -> SourceError:
+        if status in (401, 403):
+            return SourceRefusedError(
+                f"Label Studio at {self.url} refuses the token (HTTP {status}); it is wrong, expired or revoked, may "
+                "not see this project, or is of a kind that the organisation has switched off: copy a new one"
+            )
+        if status is None or status >= 500 or status in _BUSY:
+            return SourceUnreachableError(
+                f"Label Studio at {self.url} is in trouble (HTTP {status}); see the server's log, then run again"
+            )
+        return SourceError(
+            f"Label Studio at {self.url} does not accept the request (HTTP {status}): {str(body)[:300]}"
+        )
+
+    def version(self) -> str:
+        """The server's release, such as `1.23.2`. Asked first: it shows that a Label Studio answers.
+
+        Raises:
+            SourceUnreachableError: nobody answers, or something that is no Label Studio.
+        """
+        with self.errors():
+            reply = self.files.get("/api/version", auth=None)
+        try:
+            return str(reply.json()["release"])
+        except (ValueError, KeyError, TypeError):
+            raise SourceUnreachableError(
+                f"{self.url} answers, but is no Label Studio (/api/version: HTTP {reply.status_code}); check the URL"
+            ) from None
+
+    def project(self, wanted: int | str) -> Any:
+        """The project with this id or title.
+
+        Raises:
+            ProjectNotFoundError: there is none, or several have the title; the message lists the projects.
+        """
+        known = self.projects()
+        found = [project for project in known if wanted in (project.id, project.title)]
+        if len(found) == 1:
+            return found[0]
+        shown = ", ".join(f"{project.id} '{project.title}'" for project in known[:20]) or "none"
+        problem = "several projects are called" if found else "there is no project"
+        raise ProjectNotFoundError(
+            f"Label Studio at {self.url}: {problem} {wanted!r}; there are: {shown}{' ...' if len(known) > 20 else ''}"
+        )
+
+    def projects(self) -> list[Any]:
+        """All projects that the token may see, by id."""
+        with self.errors():
+            return sorted(self.sdk.projects.list(page_size=100), key=lambda project: project.id)
+
+    def close(self) -> None:
+        self.files.close()
+        self._sdk_transport.close()
+
+
+@contextmanager
+def connected(url: str, token: str) -> Iterator[Connection]:
+    """A `Connection` that is closed in the end."""
+    connection = Connection(url.rstrip("/"), token)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+class _TokenAuth(httpx.Auth):
+    """A legacy token is sent as it is; a personal one is changed into an access token, anew when that expires."""
+
+    requires_response_body = True
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url, self._token = url, token
+        self._personal = token.count(".") == 2  # a JSON web token
+        self._access: str | None = None
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if not self._personal:
+            request.headers["Authorization"] = f"Token {self._token}"
+            yield request
+            return
+        if self._access is None:
+            yield from self._refresh()
+        request.headers["Authorization"] = f"Bearer {self._access}"
+        response = yield request
+        if response.status_code == 401:
+            yield from self._refresh()
+            request.headers["Authorization"] = f"Bearer {self._access}"
+            yield request
+
+    def _refresh(self) -> Generator[httpx.Request, httpx.Response, None]:
+        response = yield httpx.Request("POST", f"{self._url}/api/token/refresh/", json={"refresh": self._token})
+        self._access = response.json()["access"] if response.status_code == 200 else ""
+
+
+def get_patiently(client: httpx.Client, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    """GET, tried again while the server is busy or the connection breaks.
+
+    Raises:
+        httpx.TransportError: the connection broke every time.
+    """
+    for wait_s in PATIENCE_S:
+        try:
+            response = client.get(url, headers=headers)
+        except httpx.TransportError:
+            pass
+        else:
+            if response.status_code < 500 and response.status_code not in _BUSY:
+                return response
+        time.sleep(wait_s)
+    return client.get(url, headers=headers)

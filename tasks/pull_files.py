@@ -1,0 +1,196 @@
+"""Raw records out of files: Sloth/TAO ground truth, and JSON exports of Label Studio."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import unquote
+
+from schemas import label_studio, sloth
+from schemas.config import LabelStudioExportSource, SlothSource
+from schemas.errors import AnnotationFileError
+from schemas.raw import RawRecord
+from tasks.subjects import SubjectOf, subject_finder
+
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+def pull_sloth(source: SlothSource) -> Iterator[RawRecord]:
+    """A record for every image entry, by file and position; one file at a time is in memory.
+
+    Raises:
+        AnnotationFileError: a file is broken, or a pattern of `gt` matches none.
+        SpecError: the subject rule's CSV can't be used.
+    """
+    root = Path(source.root)
+    files = ground_truth_files(root, source.gt)
+    known = flags_known(
+        source.occlusion, lambda: any(sloth.has_flags(e) for path, _ in files for e in sloth.load_sloth_file(path))
+    )
+    subject_of = subject_finder(source.subject)
+    return (
+        _entry_record(entry, source, f"{path.relative_to(root).as_posix()}#{index}", set_id, known, subject_of)
+        for path, set_id in files
+        for index, entry in enumerate(sloth.load_sloth_file(path))
+    )
+
+
+def _entry_record(
+    entry: Any, source: SlothSource, key: str, set_id: str, known: bool, subject_of: SubjectOf
+) -> RawRecord:
+    fields = entry if isinstance(entry, Mapping) else {}
+    name = fields.get("filename")
+    name = name if isinstance(name, str) else ""
+    return RawRecord(
+        format="sloth",
+        source=source.name,
+        set_id=set_id,
+        key=key,
+        payload=entry,
+        image=str(Path(source.image_root or source.root) / name) if name else None,
+        flags_known=known,
+        subject=subject_of(name, fields),
+    )
+
+
+def ground_truth_files(root: Path, patterns: Iterable[str]) -> list[tuple[Path, str]]:
+    """The files below `root` that match, sorted, each with its set id: its folder below the fixed part of the
+    pattern, or its stem where it lies directly in it.
+
+    Raises:
+        AnnotationFileError: there is no such folder, or a pattern matches nothing.
+    """
+    if not root.is_dir():
+        raise AnnotationFileError(root, "no such folder")
+    found: dict[Path, str] = {}
+    for pattern in patterns:
+        matches = [path for path in root.glob(pattern) if path.is_file()]
+        if not matches:
+            raise AnnotationFileError(root / pattern, f"no file matches; {root} holds {_listing(root)}")
+        fixed = root / Path(*_fixed_part(pattern))
+        for path in matches:
+            folder = path.parent.relative_to(fixed).as_posix()
+            found.setdefault(path, path.stem if folder == "." else folder)
+    return sorted(found.items())
+
+
+def pull_export(source: LabelStudioExportSource) -> Iterator[RawRecord]:
+    """A record for every task of the exports, by file and position; one file at a time is in memory.
+
+    Raises:
+        AnnotationFileError: a file is broken, a pattern matches none, or there is no folder of images.
+        SpecError: the subject rule's CSV can't be used.
+    """
+    paths = _export_files(source.files)
+    above = Path(os.path.commonpath([path.parent for path in paths]))
+    find = _image_finder(Path(source.image_root), source.image_field)
+    known = flags_known(
+        source.occlusion,
+        lambda: any(label_studio.has_flags(t) for path in paths for t in label_studio.load_export_file(path)),
+    )
+    subject_of = subject_finder(source.subject)
+    return (
+        task_record(
+            task,
+            source=source.name,
+            set_id=path.stem,
+            key=f"{path.relative_to(above).as_posix()}#{index}{_task_suffix(task)}",
+            image=find(task_data(task)),
+            flags_are_known=known,
+            subject_of=subject_of,
+        )
+        for path in paths
+        for index, task in enumerate(label_studio.load_export_file(path))
+    )
+
+
+def task_record(
+    task: Any,
+    *,
+    source: str,
+    set_id: str,
+    key: str,
+    image: str | None,
+    flags_are_known: bool,
+    subject_of: SubjectOf,
+) -> RawRecord:
+    """The record of a Label Studio task; its field `occlusion: unknown` says that this one was not flagged."""
+    data = task_data(task)
+    return RawRecord(
+        format="label_studio",
+        source=source,
+        set_id=set_id,
+        key=key,
+        payload=task,
+        image=image,
+        flags_known=flags_are_known and data.get("occlusion") != "unknown",
+        subject=subject_of(label_studio.image_name(data), data),
+    )
+
+
+def task_data(task: Any) -> Mapping[str, Any]:
+    """The fields of a task; none if it is not of a task's form, which is for validation to report."""
+    data = task.get("data") if isinstance(task, Mapping) else None
+    return data if isinstance(data, Mapping) else {}
+
+
+def flags_known(occlusion: Literal["auto", "flagged", "none"], has_flags: Callable[[], bool]) -> bool:
+    """What a keypoint without a flag means, see `SourceBase`: True visible, False unknown."""
+    return has_flags() if occlusion == "auto" else occlusion == "flagged"
+
+
+def _task_suffix(task: Any) -> str:
+    return f"/task/{task['id']}" if isinstance(task, Mapping) and "id" in task else ""
+
+
+def _fixed_part(pattern: str) -> tuple[str, ...]:
+    """The folders of a pattern before the first wildcard, its last part apart."""
+    parts = PurePosixPath(pattern).parts[:-1]
+    fixed = next((i for i, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
+    return parts[:fixed]
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") or "nothing"
+
+
+def _export_files(patterns: Iterable[str]) -> list[Path]:
+    found: set[Path] = set()
+    for pattern in patterns:
+        fixed = Path(Path(pattern).anchor, *_fixed_part(pattern))
+        matches = {path for path in fixed.glob(str(Path(pattern).relative_to(fixed))) if path.is_file()}
+        if not matches:
+            raise AnnotationFileError(pattern, f"no file matches; {fixed} {_state(fixed)}")
+        found |= matches
+    return sorted(path.absolute() for path in found)
+
+
+def _state(folder: Path) -> str:
+    return f"holds {_listing(folder)}" if folder.is_dir() else "is not there"
+
+
+def _image_finder(root: Path, image_field: str) -> Callable[[Mapping[str, Any]], str | None]:
+    """Finds a task's image below `root`: by its path there, else by a file name that only one file has."""
+    if not root.is_dir():
+        raise AnnotationFileError(root, "no such folder of images")
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for path in root.rglob("*"):
+        by_name[path.name].append(path)
+
+    def find(data: Mapping[str, Any]) -> str | None:
+        value = data.get(image_field)
+        stored = unquote(value.split("?")[0]).rsplit("/", 1)[-1] if isinstance(value, str) else ""
+        for name in filter(None, (stored, label_studio.image_name(data))):
+            if (root / name).is_file():
+                return str(root / name)
+            same = by_name.get(PurePosixPath(name).name, [])
+            if len(same) == 1:
+                return str(same[0])
+        return None
+
+    return find

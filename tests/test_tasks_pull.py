@@ -1,0 +1,197 @@
+import json
+
+import numpy as np
+import pytest
+
+from schemas.config import LabelStudioExportSource, RenderedSource, SlothSource, SubjectRule
+from schemas.errors import AnnotationFileError, SourceEmptyError, SpecError
+from schemas.raw import read_raw
+from schemas.records import Flag
+from schemas.sloth import face_to_sloth, image_entry
+from schemas.storage import read_json
+from tasks.pull import pull
+from tasks.workspace import Workspace
+from tests.label_studio_faces import some_points, some_task
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "workspace")
+
+
+def entry(name, *, occluded=(), num_keypoints=3):
+    flags_N = np.zeros(num_keypoints, np.int8)
+    flags_N[list(occluded)] = Flag.OCCLUDED
+    return image_entry(name, [face_to_sloth(some_points(num_keypoints), flags_N)])
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "team"
+    write(root / "gt/train.json", [entry("images/1_a.png"), entry("images/2_a.png")])
+    write(root / "gt/kpi/b.json", [entry("images/3_a.png")])
+    write(root / "gt/kpi/a.json", [entry("images/4_a.png"), "junk"])
+    return root
+
+
+def sloth_source(root, **settings):
+    return SlothSource(kind="sloth", name="team", root=str(root), **settings)
+
+
+def records_of(result):
+    return list(read_raw(result.raw))
+
+
+def test_a_folder_of_ground_truth(folder, workspace):
+    rule = SubjectRule(dataset="team", pattern=r"(?P<subject>\d+)_")
+    result = pull(sloth_source(folder, subject=rule), workspace, num_keypoints=3)
+    records = records_of(result)
+    assert [(r.key, r.set_id, r.subject) for r in records] == [
+        ("gt/kpi/a.json#0", "kpi", "team/4"),
+        ("gt/kpi/a.json#1", "kpi", None),
+        ("gt/kpi/b.json#0", "kpi", "team/3"),
+        ("gt/train.json#0", "train", "team/1"),
+        ("gt/train.json#1", "train", "team/2"),
+    ]
+    assert records[3].image == str(folder / "images/1_a.png")
+    assert (records[1].payload, records[1].image) == ("junk", None)
+    assert records[0].payload == entry("images/4_a.png")
+    assert (result.records, result.sets) == (5, {"kpi": 3, "train": 2})
+
+
+def test_the_same_annotations_give_the_same_bytes(folder, workspace, tmp_path):
+    first = pull(sloth_source(folder), workspace, num_keypoints=3)
+    again = pull(sloth_source(folder), Workspace(tmp_path / "other"), num_keypoints=3)
+    assert again.raw.read_bytes() == first.raw.read_bytes()
+    moved = folder.rename(folder.with_name("moved"))
+    elsewhere = pull(sloth_source(moved), workspace, num_keypoints=3)
+    assert elsewhere.content_hash == first.content_hash
+    write(moved / "gt/kpi/b.json", [entry("images/3_a.png", occluded=[1])])
+    assert pull(sloth_source(moved), workspace, num_keypoints=3).content_hash != first.content_hash
+
+
+def test_pull_json_says_what_came(folder, workspace):
+    result = pull(sloth_source(folder), workspace, num_keypoints=3)
+    noted = read_json(result.raw.with_name("pull.json"))
+    assert (noted["source"], noted["kind"], noted["records"]) == ("team", "sloth", 5)
+    assert noted["content_hash"] == result.content_hash
+    assert str(folder) not in json.dumps(noted)
+
+
+@pytest.mark.parametrize(
+    ("occlusion", "flagged", "known"),
+    [("auto", False, False), ("auto", True, True), ("flagged", False, True), ("none", True, False)],
+)
+def test_what_a_missing_flag_means(folder, workspace, occlusion, flagged, known):
+    if flagged:
+        write(folder / "gt/train.json", [entry("images/1_a.png", occluded=[2])])
+    result = pull(sloth_source(folder, occlusion=occlusion), workspace, num_keypoints=3)
+    assert {record.flags_known for record in records_of(result)} == {known}
+
+
+def test_image_root(folder, workspace, tmp_path):
+    result = pull(sloth_source(folder, image_root=str(tmp_path / "nas")), workspace, num_keypoints=3)
+    assert records_of(result)[0].image == str(tmp_path / "nas/images/4_a.png")
+
+
+def test_a_pattern_that_matches_nothing_is_named(folder, workspace):
+    source = sloth_source(folder, gt=["gt/train.json", "labels/*.json"])
+    with pytest.raises(AnnotationFileError, match=r"labels/\*.json: no file matches; .*team holds gt/"):
+        pull(source, workspace, num_keypoints=3)
+
+
+def test_a_folder_that_is_not_there(tmp_path, workspace):
+    with pytest.raises(AnnotationFileError, match="nowhere: no such folder"):
+        pull(sloth_source(tmp_path / "nowhere"), workspace, num_keypoints=3)
+
+
+def test_broken_json_is_located(folder, workspace):
+    write(folder / "gt/train.json", '[\n  {"filename": "a.png",}\n]')
+    with pytest.raises(AnnotationFileError, match=r"train.json:2:\d+: not JSON"):
+        pull(sloth_source(folder), workspace, num_keypoints=3)
+
+
+def test_an_empty_source_leaves_the_last_pull_alone(folder, workspace):
+    before = pull(sloth_source(folder), workspace, num_keypoints=3).raw.read_bytes()
+    for path in folder.rglob("*.json"):
+        write(path, [])
+    with pytest.raises(SourceEmptyError, match=r"source team: .*team \(gt/\*\*/\*.json\) holds no record"):
+        pull(sloth_source(folder), workspace, num_keypoints=3)
+    assert (workspace.raw("team") / "raw.jsonl").read_bytes() == before
+
+
+def export_source(tmp_path, *files, **settings):
+    return LabelStudioExportSource(
+        kind="label_studio_export",
+        name="export",
+        files=[str(tmp_path / file) for file in files],
+        image_root=str(tmp_path / "media"),
+        **settings,
+    )
+
+
+def test_an_export(tmp_path, workspace):
+    unflagged = some_task() | {"id": 18}
+    unflagged["data"] |= {"occlusion": "unknown", "image": "/data/local-files/?d=set/face2.png"}
+    lost = {"id": 19, "data": {"image": "nowhere.png"}, "annotations": []}
+    write(tmp_path / "a.json", [some_task(occluded=(1,)), unflagged, lost, 7])
+    write(tmp_path / "media/3/0a1b2c3d-face.png", "")
+    write(tmp_path / "media/set/face2.png", "")
+    source = export_source(tmp_path, "*.json", subject=SubjectRule(field="subject"))
+    records = records_of(pull(source, workspace, num_keypoints=5))
+    media = tmp_path / "media"
+    assert [(r.key, r.image, r.flags_known, r.subject) for r in records] == [
+        ("a.json#0/task/17", str(media / "3/0a1b2c3d-face.png"), True, "set/7"),
+        ("a.json#1/task/18", str(media / "set/face2.png"), False, "set/7"),
+        ("a.json#2/task/19", None, True, None),
+        ("a.json#3", None, True, None),
+    ]
+    assert records[0].payload == some_task(occluded=(1,))
+
+
+def test_a_name_that_two_images_have_finds_neither(tmp_path, workspace):
+    write(tmp_path / "a.json", [some_task()])
+    write(tmp_path / "media/1/face.png", "")
+    write(tmp_path / "media/2/face.png", "")
+    (record,) = records_of(pull(export_source(tmp_path, "a.json"), workspace, num_keypoints=5))
+    assert record.image is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [('{"id": 1}', "holds a JSON dict, not a list of tasks"), ("[1,\n2", r"a.json:2:\d+: not JSON")],
+)
+def test_an_export_that_is_broken(tmp_path, workspace, content, message):
+    write(tmp_path / "a.json", content)
+    write(tmp_path / "media/x.png", "")
+    with pytest.raises(AnnotationFileError, match=message):
+        pull(export_source(tmp_path, "a.json"), workspace, num_keypoints=5)
+
+
+def test_an_export_that_is_not_there(tmp_path, workspace):
+    with pytest.raises(AnnotationFileError, match=r"b-\*.json: no file matches"):
+        pull(export_source(tmp_path, "b-*.json"), workspace, num_keypoints=5)
+
+
+def test_rendered_faces(workspace):
+    source = RenderedSource(kind="rendered", name="demo", subjects=60, images_per_subject=1)
+    seen = []
+    result = pull(source, workspace, num_keypoints=68, progress=lambda *step: seen.append(step))
+    records = records_of(result)
+    assert len(records) == 60
+    assert seen[-1] == ("images", 60, 60)
+    assert all(record.flags_known and record.subject.startswith("multipie-like/") for record in records)
+    again = pull(source, workspace, num_keypoints=68)
+    assert again.details["reused"]
+    assert again.content_hash == result.content_hash
+
+
+def test_rendered_faces_have_a_face_s_layout(workspace):
+    source = RenderedSource(kind="rendered", name="demo")
+    with pytest.raises(SpecError, match="source demo: rendered faces have 68, 80, 104 keypoints, not 10"):
+        pull(source, workspace, num_keypoints=10)

@@ -1,0 +1,57 @@
+import pytest
+
+from schemas.config import SubjectRule
+from schemas.errors import SpecError
+from tasks.subjects import subject_finder
+
+
+def test_without_a_rule_nobody_is_known():
+    assert subject_finder(None)("a.png", {"subject": "set/1"}) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "fields", "subject"),
+    [
+        (SubjectRule(field="subject"), {"subject": "w300/1003"}, "w300/1003"),
+        (SubjectRule(dataset="w300", field="person"), {"person": " 007 "}, "w300/007"),
+        (SubjectRule(dataset="w300", field="person"), {"person": 7}, None),
+        (SubjectRule(dataset="w300", field="person"), {"person": ""}, None),
+        (SubjectRule(dataset="w300", field="person"), {}, None),
+    ],
+)
+def test_a_field_of_the_task(rule, fields, subject):
+    assert subject_finder(rule)("a.png", fields) == subject
+
+
+def test_a_pattern_on_the_image_s_name():
+    find = subject_finder(SubjectRule(dataset="multipie", pattern=r"(?:^|/)(?P<subject>\d{3})_"))
+    assert find("images/079_01_01_051_07.png", {}) == "multipie/079"
+    assert find("images/face.png", {}) is None
+
+
+def test_a_table(tmp_path):
+    table = tmp_path / "manifest.csv"
+    table.write_text("﻿file,subject_id,split\na.png,0079,kpi\nb.png,,train\na.png,0079,kpi\n", encoding="utf-8")
+    find = subject_finder(SubjectRule(dataset="set", csv=str(table)))
+    assert [find(name, {}) for name in ("a.png", "b.png", "c.png")] == ["set/0079", None, None]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"file,subject\na,1\n", r"no column 'subject_id' \(did you mean 'subject'\?\); it has file, subject"),
+        (b"file,subject_id\na,1\nb,2\na,3\n", r"manifest.csv:4: a has two subjects: 1 and 3"),
+        (b"file,subject_id\n\xff\xfe,1\n", "is no CSV in UTF-8"),
+        (b"", "no column 'file'"),
+    ],
+)
+def test_a_table_that_can_t_be_used(tmp_path, content, message):
+    table = tmp_path / "manifest.csv"
+    table.write_bytes(content)
+    with pytest.raises(SpecError, match=message):
+        subject_finder(SubjectRule(dataset="set", csv=str(table)))
+
+
+def test_a_table_that_is_not_there(tmp_path):
+    with pytest.raises(SpecError, match=r"manifest.csv: can't be read: No such file"):
+        subject_finder(SubjectRule(dataset="set", csv=str(tmp_path / "manifest.csv")))
