@@ -179,7 +179,7 @@ def _counted(faces: dict[str, tf.Tensor], occluded_BN: tf.Tensor, spec: Experime
     if not spec.loss.mask_occ:
         return tf.ones_like(occluded_BN, tf.float32)
     exempt_B = tf.zeros_like(faces["name"], tf.bool)
-    for token in (spec.dataloader.dataset_info.no_occlusion_masking_sets or "").split():
+    for token in spec.dataloader.sets_without_masking:
         named = tf.strings.regex_full_match(faces["name"], f".*{re.escape(token)}.*")
         exempt_B |= named | (faces["set"] == token)
     return tf.cast(exempt_B[:, None] | ~occluded_BN, tf.float32)

@@ -111,6 +111,16 @@ class Dataloader(SpecModel):
     kpiset_info: KpiSetInfo | None = None
     num_keypoints: Count = 80
 
+    @property
+    def root_path(self) -> str:
+        """Put before image names as it stands; '' where the spec names none."""
+        return (self.dataset_info and self.dataset_info.root_path) or ""
+
+    @property
+    def sets_without_masking(self) -> list[str]:
+        """Sets whose occluded keypoints count in the loss although `mask_occ` is on."""
+        return ((self.dataset_info and self.dataset_info.no_occlusion_masking_sets) or "").split()
+
 
 class EltLoss(SpecModel):
     elt_alpha: NotNegative = 0.5
