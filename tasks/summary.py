@@ -1,0 +1,166 @@
+"""What a run did, as plain data: the one input of the report page and of the terminal table."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from schemas.records import Violation
+
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """One source: records as pulled, and what became of the annotations in them (they add up)."""
+
+    name: str
+    kind: str
+    records: int
+    accepted: int
+    rejected: int
+    superseded: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    split: str
+    faces: int
+    subjects: int
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Violations of one rule: how many, how many records they are in, and the first few."""
+
+    code: str
+    rule: str
+    count: int
+    records: int
+    examples: tuple[Violation, ...]
+
+
+@dataclass(frozen=True)
+class FaceSummary:
+    """A drawn face; `picture` is a PNG file."""
+
+    picture: str
+    name: str
+    subject: str
+    error_crop_px: float
+
+
+@dataclass(frozen=True)
+class EngineSummary:
+    """One engine.
+
+    Attributes:
+        target: name in the catalogue; `title` says it in words.
+        builder: name and exact version.
+        precision: `fp32`, `fp16`, ...
+        size_bytes: of the engine file.
+        stage: where its pointer stands, such as `staging`; None where it was not put anywhere.
+        parity_px: mean distance from Keras over all points, in network-input pixels; None where not run.
+        parity_max_px: the largest distance of one point.
+        latency_ms: median of one face at a time; None where not run.
+        not_run: why it was not run here; empty where it was.
+    """
+
+    target: str
+    title: str
+    builder: str
+    precision: str
+    size_bytes: int
+    stage: str | None
+    parity_px: float | None
+    parity_max_px: float | None
+    latency_ms: float | None
+    not_run: str = ""
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """A number and the bound it was held against; passed where `value <= bound`."""
+
+    name: str
+    value: float
+    bound: float
+    unit: str
+
+    @property
+    def passed(self) -> bool:
+        return self.value <= self.bound
+
+
+@dataclass(frozen=True)
+class StepSummary:
+    """A step of the flow; `detail` is one line about its result."""
+
+    name: str
+    seconds: float
+    state: Literal["ran", "reused", "resumed"]
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Everything a person is shown about a run. All of it is JSON (`dataclasses.asdict`).
+
+    Attributes:
+        run_id, started_at: id and ISO 8601 time with zone.
+        seconds: wall time of the whole run.
+        snapshot_id: of the annotations.
+        model_version: name and version in the registry, such as `fpenet/3`.
+        code_version: of the project; `git_commit` where known.
+        network: type and size in words.
+        sources, splits, rejections, steps, gates, engines: see the classes.
+        history: `model.checkpoint.EpochResult`s as mappings.
+        evaluation: the evaluation's `report.json`.
+        best, worst: drawn faces of the KPI set.
+        notes: whatever else the reader must know, such as faults found and gone around.
+    """
+
+    run_id: str
+    started_at: str
+    seconds: float
+    snapshot_id: str
+    model_version: str
+    code_version: str
+    git_commit: str | None
+    network: str
+    sources: tuple[SourceSummary, ...]
+    splits: tuple[SplitSummary, ...]
+    rejections: tuple[Rejection, ...]
+    history: tuple[Mapping[str, Any], ...]
+    evaluation: Mapping[str, Any]
+    best: tuple[FaceSummary, ...]
+    worst: tuple[FaceSummary, ...]
+    engines: tuple[EngineSummary, ...]
+    gates: tuple[GateResult, ...]
+    steps: tuple[StepSummary, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+
+def rejections(violations: Iterable[Violation]) -> tuple[Rejection, ...]:
+    """Violations by code, the most frequent first."""
+    by_code: dict[str, list[Violation]] = defaultdict(list)
+    for violation in violations:
+        by_code[violation.code].append(violation)
+    groups = [
+        Rejection(
+            code=code,
+            rule=found[0].rule,
+            count=len(found),
+            records=len({violation.record for violation in found}),
+            examples=tuple(found[:EXAMPLES]),
+        )
+        for code, found in by_code.items()
+    ]
+    return tuple(sorted(groups, key=lambda group: (-group.count, group.code)))

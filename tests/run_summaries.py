@@ -1,0 +1,100 @@
+"""A made-up run, for tests of what a person is shown of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model.evaluation_files import evaluation_report
+from model.figures import write_figures
+from schemas.records import Violation
+from tasks.summary import (
+    EngineSummary,
+    FaceSummary,
+    GateResult,
+    RunSummary,
+    SourceSummary,
+    SplitSummary,
+    StepSummary,
+    rejections,
+)
+from tests.evaluation_sets import made_up_evaluation
+
+HISTORY = tuple(
+    {"epoch": epoch, "loss": 90.0 / epoch, "validation_error_px": 2.0 + 6.0 / epoch, "best": epoch <= 18}
+    for epoch in range(1, 21)
+)
+VIOLATIONS = [
+    Violation(
+        "keypoint-outside-frame",
+        f"faces:gt/a.json#{i}",
+        f"images/{i:03d}.png",
+        "P7",
+        "(-12.0, 40.0) in a frame of 640 x 480",
+        "keypoints lie on the frame",
+        "move the keypoint onto the image or mark it",
+    )
+    for i in range(7)
+] + [
+    Violation("image-missing", "faces:gt/b.json#1", "<b>.png", None, "no such file", "images are there", "copy it"),
+]
+
+
+def made_up_summary(folder: Path, *, num_keypoints: int = 80) -> RunSummary:
+    evaluation = made_up_evaluation(30, num_keypoints)
+    report = evaluation_report(evaluation)
+    faces = write_figures(evaluation, report, HISTORY, folder / "figures")
+    best, worst = (
+        tuple(FaceSummary(str(folder / "figures" / f.file), f.name, f.subject, f.error_crop_px) for f in faces[kind])
+        for kind in ("best", "worst")
+    )
+    return RunSummary(
+        run_id="2026-01-01-ab12",
+        started_at="2026-01-01 02:00:07 +01:00",
+        seconds=312.4,
+        snapshot_id="f" * 64,
+        model_version="fpenet/3",
+        code_version="0.1.0+c0de",
+        git_commit=None,
+        network="FpeNet_public, width 16, 139 k parameters",
+        sources=(SourceSummary("faces", "sloth", 1000, 992, 8, 0, 0),),
+        splits=(SplitSummary("train", 800, 60), SplitSummary("validation", 92, 7), SplitSummary("kpi", 100, 15)),
+        rejections=rejections(VIOLATIONS),
+        history=HISTORY,
+        evaluation=report,
+        best=best,
+        worst=worst,
+        engines=(
+            EngineSummary(
+                "cpu",
+                "any CPU, ONNX Runtime",
+                "onnxruntime 1.31.1",
+                "fp32",
+                812_345,
+                "staging",
+                2.1e-5,
+                1.2e-4,
+                1.34,
+            ),
+            EngineSummary(
+                "rtx-sm75",
+                "Turing (T4, RTX 20), TensorRT-RTX",
+                "tensorrt-rtx 1.7.1",
+                "fp16",
+                2_345_678,
+                "staging",
+                None,
+                None,
+                None,
+                not_run="no GPU",
+            ),
+        ),
+        gates=(
+            GateResult("KPI error, all points", report["regions"]["All"]["crop_px"]["all"]["error"], 3.0, "crop px"),
+            GateResult("ONNX parity", 2.3e-5, 1e-3, "px"),
+        ),
+        steps=(
+            StepSummary("pull", 0.4, "reused", "1000 records"),
+            StepSummary("validate", 3.2, "ran", "992 accepted, 8 rejected"),
+            StepSummary("train", 261.0, "resumed", "20 epochs"),
+        ),
+    )

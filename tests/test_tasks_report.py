@@ -1,0 +1,140 @@
+import io
+import json
+import re
+from dataclasses import asdict, replace
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from tasks.report import duration, number, print_summary, render, size, write_report
+from tasks.summary import GateResult, rejections
+from tests.run_summaries import VIOLATIONS, made_up_summary
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory):
+    return made_up_summary(tmp_path_factory.mktemp("run"))
+
+
+class Page(HTMLParser):
+    """Text, ids and every address that a browser would fetch."""
+
+    VOID = {"meta", "img", "br", "link", "input"}
+
+    def __init__(self, html):
+        super().__init__()
+        self.text, self.addresses, self.ids, self.open = "", [], set(), []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.addresses += [given[name] for name in ("src", "href", "srcset", "data") if name in given]
+        self.ids.add(given.get("id"))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        """SVG elements, closed at once."""
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_asks_for_nothing_else(summary):
+    html = render(summary)
+    page = Page(html)
+    assert page.open == []
+    assert len(page.addresses) == 12
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    without_namespace = html.replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"https?://|@import|url\(|<script", without_namespace)
+
+
+def test_the_page_shows_every_part_of_the_run(summary):
+    page = Page(render(summary))
+    parts = {"gates", "input", "rejected", "learning", "regions", "faces", "engines", "steps"}
+    assert parts <= page.ids
+    for expected in (
+        summary.model_version,
+        summary.snapshot_id,
+        summary.code_version,
+        "keypoint-outside-frame",
+        "move the keypoint onto the image or mark it",
+        "and 2 more in violations.parquet",
+        "built, not run:",
+        "no GPU",
+        "tensorrt-rtx 1.7.1",
+        "4 min 21 s",
+        "reused",
+        "resumed",
+        *summary.evaluation["regions"],
+        *(face.name for face in summary.worst),
+    ):
+        assert expected in page.text
+
+
+def test_text_from_data_is_never_markup(summary):
+    html = render(summary)
+    assert "&lt;b&gt;.png" in html and "<b>.png" not in html
+
+
+def test_a_failed_gate_is_seen_at_the_top(summary):
+    failed = replace(summary, gates=(*summary.gates, GateResult("KPI error", 9.0, 2.0, "crop px")))
+    assert summary.passed and not failed.passed
+    assert "gate failed" in Page(render(failed)).text
+    assert "gate failed" not in Page(render(summary)).text
+
+
+def test_a_run_without_rejections_validation_or_engines_has_a_page_too(summary):
+    bare = replace(
+        summary,
+        rejections=(),
+        engines=(),
+        gates=(),
+        notes=("something to know",),
+        history=tuple(row | {"validation_error_px": None} for row in summary.history),
+    )
+    text = Page(render(bare)).text
+    assert "every annotation follows every rule" in text
+    assert "something to know" in text and "Validation error" not in text
+
+
+def test_any_number_of_points_has_a_page(tmp_path):
+    assert "Eyes" not in Page(render(made_up_summary(tmp_path, num_keypoints=5))).text
+
+
+def test_page_and_data_are_written_and_the_data_is_the_summary(summary, tmp_path):
+    page = write_report(summary, tmp_path)
+    assert page.read_text() == render(summary)
+    assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(asdict(summary)))
+
+
+def test_the_terminal_shows_steps_regions_engines_and_gates(summary):
+    out = io.StringIO()
+    print_summary(summary, Console(file=out, width=140))
+    text = out.getvalue()
+    for expected in ("reused", "Eyes", "crop px", "rtx-sm75", "no: no GPU", "passed", "1 of 3 steps reused"):
+        assert expected in text
+
+
+def test_rejections_are_grouped_and_the_most_frequent_comes_first():
+    first, second = rejections(VIOLATIONS)
+    assert (first.code, first.count, first.records, len(first.examples)) == ("keypoint-outside-frame", 7, 7, 5)
+    assert (second.code, second.count) == ("image-missing", 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.44, "0.4 s"), (9.96, "10 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (3720, "1 h 02 min")],
+)
+def test_durations_read_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_sizes_and_numbers_are_short():
+    assert (size(812_345), size(3_449_000)) == ("812 kB", "3.4 MB")
+    assert (number(None), number(0.0), number(1.2345), number(2.34e-5)) == ("–", "0.00", "1.23", "2.34e-05")
