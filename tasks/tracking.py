@@ -49,7 +49,7 @@ class Candidate:
         snapshot_id: of the annotations.
         snapshot: the snapshot's directory.
         split_counts: split -> number of faces.
-        history: one mapping of metric names to values per epoch, in order.
+        history: `model.checkpoint.EpochResult`s as mappings.
         report: the evaluation's `report.json`.
         keras_model, onnx_model: files.
         evaluation: directory with the evaluation's files.
@@ -62,7 +62,7 @@ class Candidate:
     snapshot_id: str
     snapshot: Path
     split_counts: Mapping[str, int]
-    history: Sequence[Mapping[str, float]]
+    history: Sequence[Mapping[str, Any]]
     report: Mapping[str, Any]
     keras_model: Path
     onnx_model: Path
@@ -199,9 +199,10 @@ def _log_numbers(client: MlflowClient, run_id: str, candidate: Candidate) -> Non
     spec = candidate.spec.model_dump(mode="json", by_alias=True)
     parameters = [Param(key, str(value)) for key, value in _flatten(spec)]
     metrics = [
-        Metric(_sanitised(name), float(value), now_ms, epoch)
-        for epoch, values in enumerate(candidate.history, start=1)
-        for name, value in values.items()
+        Metric(_sanitised(name), float(value), now_ms, row["epoch"])
+        for row in candidate.history
+        for name, value in _flatten(row)
+        if value is not None
     ]
     metrics += [Metric(_sanitised(name), value, now_ms, 0) for name, value in kpi_metrics(candidate.report)]
     for start in range(0, len(parameters), PARAMETERS_AT_ONCE):

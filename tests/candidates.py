@@ -33,7 +33,10 @@ def make_candidate(folder: Path) -> Candidate:
         snapshot_id="5" * 64,
         snapshot=folder / "snapshot",
         split_counts={"train": 10, "kpi": 2},
-        history=[{"loss": 3.0, "validation_px": 4.0}, {"loss": 2.0, "validation_px": 3.5}],
+        history=[
+            {"epoch": 1, "loss": 3.0, "terms": {"region/eyes": 1.0}, "validation_error_px": None, "best": True},
+            {"epoch": 2, "loss": 2.0, "terms": {"region/eyes": 0.5}, "validation_error_px": 3.5, "best": True},
+        ],
         report=write_reference_files(made_up_evaluation(num_keypoints=68), folder / "evaluation"),
         keras_model=folder / "model.keras",
         onnx_model=folder / "model.onnx",

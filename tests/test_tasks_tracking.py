@@ -52,6 +52,8 @@ def test_its_run_holds_what_was_asked_and_what_came_out(client, registered, cand
     assert run.data.params["model.model_parameters.type"] == "FpeNet_public"
     losses = client.get_metric_history(registered.run_id, "loss")
     assert [(metric.step, metric.value) for metric in losses] == [(1, 3.0), (2, 2.0)]
+    assert run.data.metrics["terms.region/eyes"] == 0.5
+    assert [m.step for m in client.get_metric_history(registered.run_id, "validation_error_px")] == [2]
     for name, value in kpi_metrics(candidate.report):
         assert run.data.metrics[name] == pytest.approx(value)
     assert "kpi/crop_px/visible/Eyes/low" in run.data.metrics
