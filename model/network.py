@@ -38,7 +38,7 @@ def build_network(
         SpecError: `freeze_Convlayer` names a layer that the network doesn't have.
     """
     image = keras.Input((image_size, image_size, channels), name=INPUT_NAME)
-    maker = Maker(parameters, seed)
+    maker = Maker(parameters, num_keypoints, seed)
     body = _residual_unet if parameters.type == "ResidualUNet" else _fpenet
     logits = maker.conv(body(image, maker), num_keypoints, 1, f"conv_keypoints_m{num_keypoints}", activation=None)
     keypoints, confidences = SoftArgmax(beta=parameters.beta, input_size=image_size, name="softargmax")(logits)
@@ -68,6 +68,7 @@ class Maker:
     """Makes layers that share initialisation and regularisation, each with a seed of its own."""
 
     parameters: ModelParameters
+    num_keypoints: int
     seed: int
     _made: list[str] = field(default_factory=list)
 
@@ -108,6 +109,11 @@ class Maker:
     def dropout(self, tensor, name: str):  # noqa: ANN201
         rate = self.parameters.dropout_rate
         return layers.Dropout(rate, seed=self._next_seed(name), name=name)(tensor) if rate else tensor
+
+    def hidden_name(self) -> str:
+        """The reference's name of the layer before the keypoints, which 64 keypoints would use twice."""
+        is_reference = self.parameters.width == 64 and self.num_keypoints != 64
+        return "conv_keypoints_m64" if is_reference else "conv_keypoints_hidden"
 
     def _initializer(self, kind: Callable, name: str) -> keras.initializers.Initializer:
         return kind() if kind is keras.initializers.Zeros else kind(seed=self._next_seed(name))
@@ -151,7 +157,7 @@ def _fpenet(image, maker: Maker):  # noqa: ANN202
         tensor = maker.conv(tensor, width, kernel, f"block_{order + 5}a_conv_1")
         tensor = maker.conv(tensor, width, 1, f"block_{order + 5}a_conv_2")
     if parameters.type in ("FpeNet_base", "FpeNet_release"):
-        tensor = maker.conv(tensor, width, 1, "conv_keypoints_hidden" if width != 64 else "conv_keypoints_m64")
+        tensor = maker.conv(tensor, width, 1, maker.hidden_name())
     return tensor
 
 

@@ -1,0 +1,180 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.augment import (
+    Draws,
+    Patches,
+    change_gamma,
+    hidden_by,
+    mirror_order,
+    paint,
+    random_affine,
+    random_patches,
+    resize_and_back,
+)
+from model.warp import crop_to_context, move_points, to_crop, warp
+from schemas.experiment import Augmentation, GammaAugmentation, SpatialAugmentation
+from schemas.geometry import Box, SquareCrop
+from schemas.layouts import layout
+from tests.test_model_crop import blob, centre_of_mass
+
+GOLDEN = Path(__file__).parent / "golden"
+SPATIAL = json.loads((GOLDEN / "spatial.json").read_text())
+PATCHES = json.loads((GOLDEN / "augment.json").read_text())["patch"]
+
+
+def draws(step: int, batch: int = 64) -> Draws:
+    return Draws(tf.constant([7, step]), tf.constant(batch))
+
+
+@settings(max_examples=25)
+@given(
+    step=st.integers(0, 2**31 - 1),
+    hflip=st.sampled_from([0.0, 1.0]),
+    angle=st.floats(0, 0.6),
+    shift=st.floats(0, 8),
+    zoom=st.tuples(st.floats(0.8, 1.0), st.floats(1.0, 1.25)),
+    x=st.floats(30, 50),
+    y=st.floats(30, 50),
+)
+def test_a_keypoint_stays_on_its_pixels(step, hflip, angle, shift, zoom, x, y):
+    """A blob drawn at a keypoint in the frame is found at the keypoint that the pipeline gives for the new image."""
+    spatial = SpatialAugmentation(
+        hflip_probability=hflip,
+        rotate_rad_max=angle,
+        translate_max_x=shift,
+        translate_max_y=shift,
+        zoom_min=zoom[0],
+        zoom_max=zoom[1],
+    )
+    region = SquareCrop(3.2, -1.7, 96.0, 160)
+    context = blob(*region.to_crop(np.array([x, y])), 160, 5.0)[None, :, :, None]
+    box_B4 = tf.constant([[21.0, 16.0, 60.0, 60.0]])
+    region_B3 = tf.constant([[region.x0, region.y0, region.side]], tf.float32)
+    map_B33, mirrored_B = random_affine(spatial, draws(step, 1), size=80)
+    to_context_B33 = crop_to_context(box_B4, region_B3, size=80, context_size=160) @ tf.linalg.inv(map_B33)
+    image_BHWC = warp(tf.constant(context), to_context_B33, size=80)
+    expected = move_points(map_B33, to_crop(tf.constant([[[x, y]]], tf.float32), box_B4, size=80))[0, 0]
+    assert bool(mirrored_B[0]) == bool(hflip)
+    if (np.abs(expected - 39.5) < 28).all():  # else the blob is cut off
+        assert centre_of_mass(image_BHWC[0, :, :, 0].numpy()) == pytest.approx(expected.numpy(), abs=0.1)
+
+
+@settings(max_examples=50)
+@given(
+    x=st.integers(-50, 500),
+    y=st.integers(-50, 500),
+    side=st.integers(10, 400),
+    px=st.floats(0, 500),
+    py=st.floats(0, 500),
+)
+def test_frame_to_crop_is_the_schemas_map(x, y, side, px, py):
+    expected = SquareCrop.of_box(Box(x, y, side, side)).to_crop(np.array([px, py]))
+    found = to_crop(tf.constant([[[px, py]]], tf.float32), tf.constant([[x, y, side, side]], tf.float32), size=80)
+    np.testing.assert_allclose(found[0, 0], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("case", SPATIAL["cases"], ids=lambda case: case["name"])
+def test_the_warp_is_the_references_where_it_stays_inside(case):
+    """Its matrices act on rows of edge-based coordinates; beyond the border it puts zeros, we the edge pixels."""
+    edge = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    matrix = np.linalg.inv(edge) @ np.array(case["stm_rowvector"]).T @ edge
+    image = np.array(SPATIAL["image_in"], np.float32)[None, :, :, None]
+    inverse = np.linalg.inv(matrix)
+    found = warp(tf.constant(image), tf.constant(inverse[None], tf.float32), size=8)[0, :, :, 0].numpy()
+    columns, rows = np.meshgrid(np.arange(8), np.arange(8))
+    source = np.einsum("ij,jhw->ihw", inverse, np.stack([columns, rows, np.ones_like(rows)]))[:2]
+    inside = ((source > 1e-3) & (source < 7 - 1e-3)).all(axis=0)
+    np.testing.assert_allclose(found[inside], np.array(case["image_out"])[inside], atol=0.05)
+
+
+def test_no_settings_mean_no_change():
+    map_B33, mirrored_B = random_affine(SpatialAugmentation(), draws(0), size=80)
+    np.testing.assert_allclose(map_B33, np.broadcast_to(np.eye(3), (64, 3, 3)), atol=1e-5)
+    assert not mirrored_B.numpy().any()
+
+
+def test_the_centre_stays_and_sizes_keep_their_bounds():
+    spatial = SpatialAugmentation(rotate_rad_max=0.3, zoom_min=0.8, zoom_max=1.3)
+    map_B33, _ = random_affine(spatial, draws(1, 2000), size=80)
+    centre_BN2 = tf.fill((2000, 1, 2), 39.5)
+    np.testing.assert_allclose(move_points(map_B33, centre_BN2), centre_BN2, atol=1e-4)
+    zoom_B = np.sqrt(np.linalg.det(map_B33[:, :2, :2]))
+    angle_B = np.arctan2(map_B33[:, 1, 0], map_B33[:, 0, 0])
+    assert 0.8 <= zoom_B.min() < 0.82 and 1.28 < zoom_B.max() <= 1.3
+    assert -0.3 <= angle_B.min() < -0.29 and 0.29 < angle_B.max() <= 0.3
+
+
+@pytest.mark.parametrize("num_keypoints", [68, 80, 104])
+def test_mirrored_samples_change_their_order(num_keypoints):
+    flip = layout(num_keypoints).flip
+    values = tf.random.stateless_uniform((2, num_keypoints, 2), (1, 1))
+    found = mirror_order(values, tf.constant([True, False]), flip)
+    np.testing.assert_array_equal(found[0], values[0].numpy()[list(flip)])
+    np.testing.assert_array_equal(found[1], values[1])
+
+
+def golden_patch(case: dict) -> Patches:
+    """The reference's patch: centred, applied when u is above the probability, sides cut to integers."""
+    size, applied = PATCHES["image_size"], case["u"] > case["patch_probability"]
+    width, height = int(case["size_x"]) * applied, int(case["size_y"]) * applied
+    numbers = ((size - height) // 2, (size - width) // 2, height, width, case["colour"])
+    return Patches(*(tf.constant([float(number)]) for number in numbers))
+
+
+@pytest.mark.parametrize("case", PATCHES["cases"], ids=str)
+def test_a_patch_covers_and_hides_what_the_references_does(case):
+    patches, size = golden_patch(case), PATCHES["image_size"]
+    painted = paint(tf.fill((1, size, size, 1), -1.0), patches)[0, :, :, 0].numpy()
+    rows, columns = np.nonzero(painted != -1)
+    box = [columns.min(), rows.min(), columns.max(), rows.max()] if len(rows) else None
+    assert box == case["changed_box_xyxy_incl"]
+    if case["mask_augmentation_patch"]:
+        hidden = hidden_by(patches, tf.constant([PATCHES["kpts"]]))[0].numpy()
+        visible = np.array(PATCHES["visible_in"], bool) & ~hidden
+        assert visible.tolist() == [value > 0 for value in case["visible_out"]]
+
+
+def test_patches_come_as_often_as_asked_and_lie_inside():
+    augmentation = Augmentation(patch_probability=0.25, size_to_image_ratio=0.5)
+    patches = random_patches(augmentation, draws(3, 4000), size=80)
+    height, top = patches.height_B.numpy(), patches.top_B.numpy()
+    there = height > 0
+    assert there.mean() == pytest.approx(0.25, abs=0.03)
+    assert height[there].min() >= 10 and height[there].max() < 40
+    assert top.min() >= 0 and (top + height).max() <= 80
+
+
+def test_probabilities_are_those_of_the_thing_happening():
+    assert float(tf.reduce_mean(tf.cast(draws(1, 20000).happens(0.3), tf.float32))) == pytest.approx(0.3, abs=0.02)
+    assert not draws(1, 1000).happens(0.0).numpy().any()
+    assert draws(1, 1000).happens(1.0).numpy().all()
+
+
+def test_every_draw_is_new_and_comes_again_with_its_seed():
+    first, second = draws(5), draws(5)
+    one, two = first.uniform(0, 1).numpy(), first.uniform(0, 1).numpy()
+    assert not np.array_equal(one, two)
+    np.testing.assert_array_equal(one, second.uniform(0, 1))
+    assert not np.array_equal(one, draws(6).uniform(0, 1))
+
+
+def test_gamma_keeps_the_range():
+    image = tf.constant([0.0, 1, 64, 255])[None, :, None, None]
+    gamma = GammaAugmentation(gamma_min=2.0, gamma_max=2.0, gamma_probability=1.0)
+    changed = change_gamma(image, gamma, draws(0, 1)).numpy().ravel()
+    np.testing.assert_allclose(changed, [0, 1 / 255, 64**2 / 255, 255], rtol=1e-5)
+
+
+def test_resizing_softens_where_chosen_and_moves_nothing():
+    image = tf.stack([tf.constant(blob(33.0, 41.0, 80, 3.0))[:, :, None]] * 2)
+    changed = resize_and_back(image, tf.constant([True, False]), 0.5, size=80)
+    np.testing.assert_array_equal(changed[1], image[1])
+    assert centre_of_mass(changed[0, :, :, 0].numpy()) == pytest.approx([33.0, 41.0], abs=0.02)
+    assert 0 < float(tf.reduce_max(tf.abs(changed[0] - image[0]))) < 40
