@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from model.faces.capture import KPI_SUBJECTS, Capture
-from model.faces.sitting import Sitting
+from model.faces.sitting import LAYOUTS, Sitting
 from schemas.config import SubjectRule
 from schemas.errors import StorageError
 from schemas.geometry import tight_square
@@ -44,7 +44,6 @@ KPI_SET, OTHER_SET = f"{DATASET}-kpi", DATASET
 SUBJECT_RULE = SubjectRule(dataset=DATASET, pattern=r"(?:^|/)(?P<subject>\d{3})_\d{2}_\d{2}_\d{3}_\d{2}\.png$")
 """Finds `multipie-like/079` from a file name."""
 
-LAYOUTS = (68, 80, 104)
 _DECIMALS = 3
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 4]
 

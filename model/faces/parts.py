@@ -147,7 +147,7 @@ def long_hair(f: Features) -> Part:
     y = np.linspace(8.5, -17.0, 34)
     turns, ys = np.meshgrid(turn, y)
     low = smoothstep(6.0, -8.0, ys)
-    edge = 1.28 - 0.1 * low + 0.25 * smoothstep(4.0, 8.5, ys)
+    edge = 1.15 - 0.05 * low + 0.25 * smoothstep(4.0, 8.5, ys)
     longitude = np.pi + turns * (np.pi - edge)
     strands = 0.12 * np.sin(23 * turns) + 0.08 * np.sin(51 * turns + ys)
     dome = np.sqrt(np.clip(1 - np.square((ys - 2.0) / 10.2), 0.0, 1.0))
@@ -168,7 +168,7 @@ def mask(f: Features) -> Part:
     a = across * 9.3
     xyz = surface(a, top + (bottom - top) * down, f)
     lifted = xyz.copy()
-    lifted[..., 2] = np.maximum(_blurred(xyz[..., 2]), xyz[..., 2] - 0.45)
+    lifted[..., 2] = np.maximum(_blurred(xyz[..., 2]), xyz[..., 2] - 0.2)
     longitude = a / CHART_RADIUS
     lifted += 0.65 * np.stack([np.sin(longitude), 0 * a, np.cos(longitude)], axis=-1)
     pleats = 0.9 + 0.1 * np.cos(down * 9 * np.pi)

@@ -18,6 +18,9 @@ from schemas.geometry import tight_square
 FRAME_SIZE = 192
 """Width and height of a frame in pixels."""
 
+LAYOUTS = (68, 80, 104)
+"""Numbers of keypoints that rendered faces can have."""
+
 _MARGIN = 4
 _MASK_SHARE, _SUNGLASSES_SHARE, _OCCLUDER_SHARE = 0.04, 0.04, 0.16
 
@@ -77,17 +80,22 @@ class Sitting:
 
 
 def framed(scene: Scene, frame_size: int) -> Scene:
-    """The scene moved (and made smaller, if it must be) so that the tight square of its keypoints is in the frame."""
-    room = frame_size - 2 * _MARGIN - 1
-    box = tight_square(keypoints(scene))
-    if box.width > room:
-        smaller = replace(scene.pose, scale=scene.pose.scale * (room - 2) / box.width)
-        scene = replace(scene, pose=smaller)
-        box = tight_square(keypoints(scene))
-    low, high = np.array([box.x, box.y]), np.array([box.x + box.width, box.y + box.height])
+    """The scene moved, and made smaller if it must be, so that the face's square is in the frame in every layout."""
+    room = frame_size - 1 - 2 * _MARGIN
+    low, high = _extent(scene)
+    if (side := float((high - low).max())) > room:
+        scene = replace(scene, pose=replace(scene.pose, scale=scene.pose.scale * (room - 3) / side))
+        low, high = _extent(scene)
     shift = np.maximum(_MARGIN - low, 0) + np.minimum(frame_size - 1 - _MARGIN - high, 0)
     x, y = (np.array(scene.pose.centre) + shift).tolist()
     return replace(scene, pose=replace(scene.pose, centre=(x, y)))
+
+
+def _extent(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Top left and bottom right of the squares of all layouts: without ears, a profile's square lies elsewhere."""
+    points_N2 = keypoints(scene)
+    boxes = np.array([tight_square(points_N2[:number]) for number in LAYOUTS])
+    return boxes[:, :2].min(0), (boxes[:, :2] + boxes[:, 2:]).max(0)
 
 
 def _pose(capture: Capture, rng: np.random.Generator) -> Pose:
@@ -97,7 +105,7 @@ def _pose(capture: Capture, rng: np.random.Generator) -> Pose:
         pitch=float(np.clip(rng.normal(0, 4), -9, 9)),
         roll=float(np.clip(rng.normal(0, 3), -8, 8)),
         centre=(float(centre[0]), float(centre[1])),
-        scale=float(rng.uniform(5.7, 7.3)) * FRAME_SIZE / 192,
+        scale=float(rng.uniform(5.3, 6.9)) * FRAME_SIZE / 192,
     )
 
 

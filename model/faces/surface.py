@@ -150,8 +150,8 @@ def _jaw(xyz: np.ndarray, a: np.ndarray, h: np.ndarray, f: Features) -> np.ndarr
     mouth = f.mouth
     if mouth.jaw_drop == 0:
         return xyz
-    m = np.abs(a) / mouth.half_width
-    soft = 2.6 * smoothstep(0.7, 1.7, m)
+    m = a / mouth.half_width
+    soft = 2.6 * smoothstep(0.7, 1.7, np.abs(m))
     weight = smoothstep(mouth.inner_upper(m) + soft, mouth.inner_lower(m) - soft, h)
     swing = mouth.jaw_drop / 9.0 * weight * np.clip(xyz[..., 2] / 9.0, 0.0, 1.2)
     moved = xyz.copy()
