@@ -121,11 +121,12 @@ def _model_in(annotation: Any, location: tuple[str | int, ...]) -> type[SpecMode
         return annotation  # type: ignore[return-value]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated, list, dict):
         found = [m for a in typing.get_args(annotation) if (m := _model_in(a, location))]
-        tagged = [m for m in found if any(_tag(m) == part for part in location)]
+        tagged = [m for m in found if not _tags(m).isdisjoint(location)]
         return next(iter(tagged or found), None)
     return None
 
 
-def _tag(model: type[SpecModel]) -> str | None:
-    kind = model.model_fields.get("kind")
-    return typing.get_args(kind.annotation)[0] if kind and typing.get_args(kind.annotation) else None
+def _tags(model: type[SpecModel]) -> set[str]:
+    """Values of the fields that can hold but one: what a discriminated union tells its members by."""
+    literals = [typing.get_args(field.annotation) for field in model.model_fields.values()]
+    return {values[0] for values in literals if len(values) == 1 and isinstance(values[0], str)}

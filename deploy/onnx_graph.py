@@ -1,0 +1,199 @@
+"""The form an exported graph takes: canonical names and order, an operator list, and an FP16 variant.
+
+Legend: B batch, C channels, N keypoints, H x W heatmap.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from schemas.errors import ModelFileError
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT_NAME = "input_face_images"
+KEYPOINTS_NAME = "softargmax"
+CONFIDENCE_NAME = "softargmax:1"
+PRODUCER = "fpenet-workflow"
+IR_VERSION = 7
+"""The ONNX file format that came with opset 12 and 13; older readers refuse a newer one."""
+
+LARGEST_FLOAT16 = 65504.0
+OPSET_CEILING = 13
+"""Newest opset that TensorRT 8.2 (JetPack 4.6) reads."""
+
+# fmt: off
+READABLE_OPS = frozenset((
+    "Add", "Cast", "Concat", "Conv", "ConvTranspose", "GlobalMaxPool", "MaxPool", "Mul", "ReduceSum", "Relu",
+    "Reshape", "Resize", "Softmax", "Squeeze", "Transpose", "Unsqueeze",
+))
+# fmt: on
+"""What FPENet needs of the operators that TensorRT 8.2 to 11 and TensorRT-RTX read (onnx-tensorrt's operators.md).
+
+MatMul is left out on purpose: TensorRT-RTX refuses an FP32 one for SM75, and in FP16 a soft-argmax loses 1/16 px.
+"""
+
+
+def heatmap_name(num_keypoints: int) -> str:
+    """Name of the logits (B, N, H, W), output or not."""
+    return f"conv_keypoints_m{num_keypoints}"
+
+
+def canonical(model: onnx.ModelProto, *, keep: Iterable[str] = ()) -> onnx.ModelProto:
+    """The same computation with nodes in an order and under names that depend on nothing but the graph.
+
+    Inputs, outputs and the tensors in `keep` keep their names; nodes are called by operator and count, initializers
+    after the node that reads them first. Converter metadata, inner shapes, unused nodes and initializers go.
+    """
+    import onnx
+
+    graph = model.graph
+    order = _depth_first(graph)
+    names = {name: name for name in (*(value.name for value in (*graph.input, *graph.output)), *keep)}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    result = onnx.GraphProto(name=PRODUCER)
+    counts: Counter[str] = Counter()
+    for node in order:
+        counts[node.op_type] += 1
+        result.node.append(_renamed(node, f"{node.op_type.lower()}_{counts[node.op_type]}", names, constants))
+    for old, new in sorted(names.items(), key=lambda item: item[1]):
+        if old in constants:
+            result.initializer.append(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(constants[old]), new))
+    result.input.extend(graph.input)
+    result.output.extend(graph.output)
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return onnx.helper.make_model(
+        result, producer_name=PRODUCER, ir_version=IR_VERSION, opset_imports=[onnx.helper.make_opsetid("", opset)]
+    )
+
+
+def _depth_first(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Nodes that the outputs need, each after its inputs, in the order the outputs reach them."""
+    producer = {output: node for node in graph.node for output in node.output}
+    done: set[str] = set()
+    order: list[onnx.NodeProto] = []
+    waiting = [producer[value.name] for value in reversed(graph.output)]
+    while waiting:
+        node = waiting[-1]
+        inputs = [producer[name] for name in reversed(node.input) if name in producer]
+        missing = [needed for needed in inputs if needed.output[0] not in done]
+        if missing:
+            waiting += missing
+            continue
+        waiting.pop()
+        if node.output[0] not in done:
+            done.add(node.output[0])
+            order.append(node)
+    return order
+
+
+def _renamed(
+    node: onnx.NodeProto, name: str, names: dict[str, str], constants: dict[str, onnx.TensorProto]
+) -> onnx.NodeProto:
+    import onnx
+
+    copy = onnx.NodeProto(op_type=node.op_type, name=name)
+    copy.attribute.extend(sorted(node.attribute, key=lambda attribute: attribute.name))
+    for slot, old in enumerate(node.input):
+        if old in constants:
+            names.setdefault(old, f"{name}/{slot}")
+        copy.input.append(names[old] if old else "")
+    for slot, old in enumerate(node.output):
+        names.setdefault(old, name if slot == 0 else f"{name}:{slot}")
+        copy.output.append(names[old])
+    return copy
+
+
+def check_readable(model: onnx.ModelProto, where: str) -> None:
+    """Refuse what a target's parser would refuse.
+
+    Raises:
+        ModelFileError: the graph breaks ONNX's own rules, its opset is above `OPSET_CEILING`, or it holds an
+            operator that is not in `READABLE_OPS`.
+    """
+    import onnx
+
+    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+    if opset > OPSET_CEILING:
+        raise ModelFileError(
+            f"{where}: opset {opset} is above {OPSET_CEILING}, the newest that TensorRT 8.2 reads; "
+            f"export with opset {OPSET_CEILING}"
+        )
+    foreign = sorted({node.op_type for node in model.graph.node} - READABLE_OPS)
+    if foreign:
+        raise ModelFileError(
+            f"{where}: {', '.join(foreign)} can't be read by every target; the operators in use are "
+            f"{', '.join(sorted(READABLE_OPS))}"
+        )
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelFileError(f"{where}: not a valid ONNX graph: {error}") from error
+
+
+def to_float16(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelProto:
+    """The graph with everything up to the heatmap in FP16 and the soft-argmax behind it in FP32.
+
+    Inputs and outputs stay float32; two casts mark the borders, so a strongly typed builder keeps the types.
+    FP16 has a spacing of 1/16 px between 64 and 128, too coarse for the coordinates.
+
+    Raises:
+        ModelFileError: a weight is beyond FP16's largest number.
+    """
+    import onnx
+
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    logits = heatmap_name(num_keypoints)
+    body = _ancestors(half.graph, logits)
+    names = {node.name for node in body}
+    head = [node for node in half.graph.node if node.name not in names]
+    weights = {name for node in body if node.op_type != "Resize" for name in node.input}  # its scales stay FP32
+    for tensor in half.graph.initializer:
+        if tensor.name in weights and tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(_half(tensor), tensor.name))
+    renamed = {INPUT_NAME: f"{INPUT_NAME}/fp16", logits: f"{logits}/fp16"}
+    for node in body:
+        for slots in (node.input, node.output):
+            slots[:] = [renamed.get(name, name) for name in slots]
+    first = _cast(INPUT_NAME, renamed[INPUT_NAME], onnx.TensorProto.FLOAT16)
+    last = _cast(renamed[logits], logits, onnx.TensorProto.FLOAT)
+    nodes = [first, *body, last, *head]
+    del half.graph.node[:]
+    half.graph.node.extend(nodes)
+    return half
+
+
+def _ancestors(graph: onnx.GraphProto, tensor: str) -> list[onnx.NodeProto]:
+    """Nodes that `tensor` depends on, in the graph's order."""
+    needed, found = {tensor}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            found.append(node)
+    if not found:
+        raise ModelFileError(f"no tensor '{tensor}' in the graph; export it with this project")
+    return found[::-1]
+
+
+def _half(tensor: onnx.TensorProto) -> np.ndarray:
+    import onnx
+
+    values = onnx.numpy_helper.to_array(tensor)
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > LARGEST_FLOAT16:
+        raise ModelFileError(
+            f"initializer {tensor.name}: {largest:g} does not fit FP16 ({LARGEST_FLOAT16:g}); use an FP32 target"
+        )
+    return values.astype(np.float16)
+
+
+def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
+    import onnx
+
+    return onnx.helper.make_node("Cast", [source], [target], f"cast_{target}", to=kind)

@@ -1,0 +1,116 @@
+"""How far an engine is from the Keras model it was made of, and how fast it is.
+
+Legend: B faces, S side of the crop, C channels, N keypoints.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deploy.builders.base import Engine, Predictions
+from deploy.targets import ParityBound
+from schemas.errors import GateError
+from schemas.layouts import layout
+
+if TYPE_CHECKING:
+    import keras
+
+KERAS_BATCH = 64
+WARM_UP_RUNS = 20
+TIMED_RUNS = 200
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Distance between two sets of predictions.
+
+    Attributes:
+        faces: how many were compared.
+        mean_px: region -> mean over its keypoints and all faces, in network-input pixels.
+        max_px: region -> the largest of one keypoint of one face.
+        max_confidence: largest difference of a confidence.
+    """
+
+    faces: int
+    mean_px: dict[str, float]
+    max_px: dict[str, float]
+    max_confidence: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall time of one call with `batch` faces, after warm-up, in milliseconds."""
+
+    batch: int
+    runs: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+
+    @property
+    def faces_per_second(self) -> float:
+        return 1000.0 * self.batch / self.p50_ms
+
+
+def keras_predictions(model: keras.Model, images_BSSC: np.ndarray) -> Predictions:
+    """What the Keras model says of float32 crops (B, S, S, C)."""
+    parts = [
+        [np.asarray(output) for output in model(images_BSSC[i : i + KERAS_BATCH], training=False)[:2]]
+        for i in range(0, len(images_BSSC), KERAS_BATCH)
+    ]
+    return Predictions(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def compare(expected: Predictions, found: Predictions) -> Parity:
+    """Distances of `found` from `expected`, every face and keypoint counted once.
+
+    Raises:
+        ValueError: no faces, or other shapes.
+    """
+    if expected.keypoints_BN2.shape != found.keypoints_BN2.shape or not len(expected.keypoints_BN2):
+        shapes = f"{expected.keypoints_BN2.shape} and {found.keypoints_BN2.shape}"
+        raise ValueError(f"predictions of the same faces are needed, not {shapes}")
+    difference_BN2 = found.keypoints_BN2.astype(np.float64) - expected.keypoints_BN2
+    confidence_BN = np.nan_to_num(np.abs(found.confidence_BN - expected.confidence_BN), nan=1.0)
+    distance_BN = np.nan_to_num(np.linalg.norm(difference_BN2, axis=-1), nan=np.inf)
+    regions = {name: distance_BN[:, list(points)] for name, points in layout(distance_BN.shape[1]).regions.items()}
+    return Parity(
+        faces=len(distance_BN),
+        mean_px={name: float(distances.mean()) for name, distances in regions.items()},
+        max_px={name: float(distances.max()) for name, distances in regions.items()},
+        max_confidence=float(confidence_BN.max()),
+    )
+
+
+def require_parity(parity: Parity, bound: ParityBound, what: str) -> None:
+    """Let a small enough difference pass.
+
+    Raises:
+        GateError: names the regions beyond the bound, their numbers and the bound.
+    """
+    beyond = [
+        f"{region} mean {parity.mean_px[region]:.3g} px (at most {bound.mean_px:g}), "
+        f"largest {parity.max_px[region]:.3g} px (at most {bound.max_px:g})"
+        for region in parity.mean_px
+        if not (parity.mean_px[region] <= bound.mean_px and parity.max_px[region] <= bound.max_px)
+    ]
+    if beyond:
+        raise GateError(f"{what} is too far from Keras on {parity.faces} faces: {'; '.join(beyond)}")
+
+
+def measure_latency(
+    engine: Engine, images_BSSC: np.ndarray, *, batch: int, warm_up: int = WARM_UP_RUNS, runs: int = TIMED_RUNS
+) -> Latency:
+    """Time `runs` calls of `batch` faces each, taken from `images_BSSC` in turn."""
+    crops = np.resize(images_BSSC, (batch, *images_BSSC.shape[1:])).astype(np.float32)
+    times_ms = []
+    for _ in range(warm_up + runs):
+        started = time.perf_counter()
+        engine.predict(crops)
+        times_ms.append(1000 * (time.perf_counter() - started))
+    p50, p90, p99 = np.percentile(times_ms[warm_up:], (50, 90, 99))
+    return Latency(batch, runs, float(p50), float(p90), float(p99))

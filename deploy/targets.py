@@ -1,0 +1,122 @@
+"""The catalogue of target devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.errors import SpecError, nearest
+from schemas.yamlspec import SpecModel, load_spec
+
+CATALOGUE = Path(__file__).with_name("targets.yaml")
+
+Count = Annotated[int, Field(gt=0)]
+Pixels = Annotated[float, Field(gt=0)]
+ComputeCapability = Literal[75, 80, 86, 89, 120, 121]
+
+
+class BatchProfile(SpecModel):
+    """Faces in one call: the fewest, the number the engine is tuned for, the most."""
+
+    minimum: Count = 1
+    optimum: Count = 1
+    maximum: Count = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> BatchProfile:
+        if not self.minimum <= self.optimum <= self.maximum:
+            raise ValueError(
+                f"minimum {self.minimum}, optimum {self.optimum} and maximum {self.maximum} must not decrease"
+            )
+        return self
+
+
+class ParityBound(SpecModel):
+    """Largest distance from Keras in network-input pixels: mean over a region's keypoints, and any one keypoint."""
+
+    mean_px: Pixels
+    max_px: Pixels
+
+
+class TargetBase(SpecModel):
+    """A kind of device.
+
+    Attributes:
+        name: key of the catalogue.
+        title: what it is, for people.
+        precision: of everything up to the heatmap; soft-argmax is always FP32.
+        opset_ceiling: newest ONNX opset that its parser reads.
+        parity: gate of an engine against Keras.
+        expected_fps: faces a second at `batch.optimum` that the device must reach; null where nobody has measured.
+    """
+
+    name: str
+    title: str
+    precision: Literal["fp32", "fp16"]
+    opset_ceiling: Annotated[int, Field(ge=13)]
+    batch: BatchProfile
+    parity: ParityBound
+    expected_fps: Pixels | None = None
+
+    def build_settings(self) -> dict[str, Any]:
+        """All that decides what the builder makes: part of an engine's `build_key`."""
+        return self.model_dump(mode="json", exclude={"title", "opset_ceiling", "parity", "expected_fps"})
+
+
+class OnnxRuntimeTarget(TargetBase):
+    """`threads`: of one inference session."""
+
+    builder: Literal["onnxruntime"]
+    threads: Count = 1
+
+
+class TensorRtRtxTarget(TargetBase):
+    """`compute_capabilities`: GPU generations one file serves, 86 for 8.6."""
+
+    builder: Literal["tensorrt-rtx"]
+    compute_capabilities: Annotated[list[ComputeCapability], Field(min_length=1)]
+
+    @property
+    def devices(self) -> str:
+        return ", ".join(f"SM{capability}" for capability in self.compute_capabilities)
+
+
+Target = Annotated[OnnxRuntimeTarget | TensorRtRtxTarget, Field(discriminator="builder")]
+
+
+class Catalogue(SpecModel):
+    targets: dict[str, Target]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_targets(cls, data: Any) -> Any:
+        targets = data.get("targets") if isinstance(data, dict) else None
+        if not isinstance(targets, dict):
+            return data
+        named = {key: {**body, "name": key} if isinstance(body, dict) else body for key, body in targets.items()}
+        return {**data, "targets": named}
+
+
+def load_targets(path: Path = CATALOGUE) -> dict[str, Target]:
+    """Targets by name.
+
+    Raises:
+        SpecError: the catalogue has an unknown key or a bad value.
+    """
+    return load_spec(Catalogue, path).targets
+
+
+def find_target(name: str, path: Path = CATALOGUE) -> Target:
+    """One target.
+
+    Raises:
+        SpecError: the catalogue has no such target; the nearest name is in the message.
+    """
+    targets = load_targets(path)
+    if name not in targets:
+        raise SpecError(
+            str(path), f"there is no target '{name}'{nearest(name, targets)}; known: {', '.join(targets)}"
+        )
+    return targets[name]

@@ -1,0 +1,26 @@
+"""Networks and crops for tests of what comes after training."""
+
+import keras
+import numpy as np
+
+from model.network import build_network
+from schemas.experiment import ModelParameters
+
+
+def sharp_network(
+    kind: str = "ResidualUNet", *, width: int = 8, num_keypoints: int = 80, channels: int = 1, seed: int = 0
+) -> keras.Model:
+    """Fresh weights, the last layer's scaled so that heatmaps have peaks and keypoints spread over the crop."""
+    parameters = ModelParameters(type=kind, width=width)
+    network = build_network(parameters, num_keypoints=num_keypoints, channels=channels, seed=seed)
+    logits = network.get_layer(f"conv_keypoints_m{num_keypoints}")
+    spread = float(np.std(network(crops(4, channels=channels), training=False)[2]))
+    logits.set_weights([weight * np.float32(30.0 / spread) for weight in logits.get_weights()])
+    return network
+
+
+def crops(count: int, *, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """Float32 crops (count, 80, 80, channels), 0..255: soft blobs, no two alike."""
+    random = np.random.default_rng(seed)
+    coarse = random.uniform(0, 255, (count, 10, 10, channels)).astype(np.float32)
+    return np.repeat(np.repeat(coarse, 8, axis=1), 8, axis=2)

@@ -1,0 +1,65 @@
+import pytest
+
+from deploy.builders.registry import BUILDERS
+from deploy.targets import find_target, load_targets
+from schemas.errors import SpecError
+
+CPU = """\
+targets:
+  cpu:
+    title: a CPU
+    builder: onnxruntime
+    precision: fp32
+    opset_ceiling: 21
+    threads: 2
+    batch: {minimum: 1, optimum: 2, maximum: 4}
+    parity: {mean_px: 0.001, max_px: 0.01}
+"""
+
+
+def test_the_catalogue_loads_and_every_target_has_a_builder():
+    targets = load_targets()
+    assert {"cpu", "rtx-sm75", "rtx-sm86"} <= set(targets)
+    assert {target.builder for target in targets.values()} <= set(BUILDERS)
+    assert all(name == target.name for name, target in targets.items())
+    assert targets["rtx-sm75"].compute_capabilities == [75]
+    assert targets["rtx-sm75"].precision == "fp16"
+
+
+def test_an_unknown_target_names_the_nearest():
+    with pytest.raises(SpecError, match=r"no target 'rtx-sm57' \(did you mean 'rtx-sm75'\?\)"):
+        find_target("rtx-sm57")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("threads: 2", "threds: 2", r"threds: unknown key \(did you mean 'threads'\?\)"),
+        ("builder: onnxruntime", "builder: trtexec", "onnxruntime"),
+        ("optimum: 2", "optimum: 8", "minimum 1, optimum 8 and maximum 4 must not decrease"),
+        ("precision: fp32", "precision: int4", "precision"),
+        ("    threads: 2\n", "    compute_capabilities: [75]\n", "compute_capabilities: unknown key"),
+        ("opset_ceiling: 21", "opset_ceiling: 9", "opset_ceiling"),
+    ],
+)
+def test_a_wrong_catalogue_names_the_line(old, new, message, tmp_path):
+    path = tmp_path / "targets.yaml"
+    path.write_text(CPU)
+    assert load_targets(path)["cpu"].threads == 2
+    path.write_text(CPU.replace(old, new))
+    with pytest.raises(SpecError, match=rf"targets\.yaml:\d+: .*{message}"):
+        load_targets(path)
+
+
+def test_build_settings_hold_what_changes_an_engine_and_nothing_else(tmp_path):
+    path = tmp_path / "targets.yaml"
+    settings = []
+    for old, new in [
+        ("", ""),
+        ("a CPU", "another CPU"),
+        ("max_px: 0.01", "max_px: 0.02"),
+        ("maximum: 4", "maximum: 8"),
+    ]:
+        path.write_text(CPU.replace(old, new))
+        settings.append(load_targets(path)["cpu"].build_settings())
+    assert settings[0] == settings[1] == settings[2] != settings[3]
