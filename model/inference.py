@@ -122,6 +122,8 @@ def run_inference(
 def square_crop(box: Box, frame_width: int, frame_height: int, size: int) -> SquareCrop | None:
     """TAO's square: the longer side about the box's middle, in whole pixels, its corner and then its side clamped
     to the frame. None where nothing of it is inside."""
+    if not np.isfinite(box).all():
+        return None
     x, y, width, height = (int(value) for value in box)
     side = max(width, height)
     x = min(max(int(x - (side - width) / 2), 0), frame_width)

@@ -203,6 +203,7 @@ def test_a_failure_leaves_no_half_result(infer, tmp_path):
         ((100, 30, 40, 40), (100, 30, 20)),
         ((10, -20, 40, 40), (10, 0, 40)),
         ((200, 10, 20, 20), None),
+        ((float("inf"), 10, 20, 20), None),
     ],
 )
 def test_boxes_become_squares_as_in_tao(box, expected):
