@@ -3,10 +3,15 @@ import pytest
 
 from deploy.onnx_export import export_onnx
 from deploy.predictor import load_predictor
+from model.evaluation import evaluate
+from model.evaluation_files import evaluation_report
+from model.pipeline import evaluation_batches
 from model.weights import save_network
 from schemas.errors import ModelFileError
 from tests.networks import crops, sharp_network
-from tests.shard_files import small_spec
+from tests.shard_files import blob_face, small_spec, write_shard
+
+FACES = {"a": range(9), "b": range(9, 11)}
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +30,18 @@ def test_both_kinds_predict_the_same(files):
         np.testing.assert_allclose(a, b, atol=1e-3)
     for predictor in (ours, theirs):
         assert (predictor.num_keypoints, predictor.input_size, predictor.channels) == (5, 80, 1)
+
+
+def test_both_kinds_have_the_same_error_on_records(files, tmp_path):
+    shards = [write_shard(tmp_path / name, [blob_face(i) for i in indices]) for name, indices in FACES.items()]
+    keras, onnx = (
+        evaluate(load_predictor(files / f"model.{kind}").predict, evaluation_batches(shards, small_spec()))
+        for kind in ("keras", "onnx")
+    )
+    assert keras.names == tuple(f"images/{i:04d}.png" for i in range(11))
+    assert keras.error() == pytest.approx(onnx.error(), abs=1e-3)
+    report = evaluation_report(onnx)
+    assert (report["faces"], report["subjects"], report["faces_without_subject"]) == (11, 6, 0)
 
 
 def test_a_spec_of_another_model_is_refused(files):
