@@ -52,7 +52,7 @@ EXPRESSIONS = {
         eyes_open=-0.2, lower_lid_raise=0.12, cheek_raise=0.5,
     ),
     "surprise": Expression(
-        mouth_open=0.9, jaw_drop=1.5, mouth_wide=-0.18, teeth=0.35, eyes_open=0.35, brow_raise=0.75,
+        mouth_open=0.9, jaw_drop=1.5, mouth_wide=-0.18, eyes_open=0.35, brow_raise=0.75,
     ),
     "squint": Expression(
         corner_lift=0.1, mouth_wide=0.06, eyes_open=-0.62, lower_lid_raise=0.16, brow_raise=-0.3, brow_frown=0.25,

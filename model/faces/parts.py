@@ -211,7 +211,7 @@ def spectacles(f: Features) -> list[Part]:
     for eye in f.eyes:
         x = 0.5 * eye.side * (eye.inner + eye.outer + 0.4) * who.head_width + 2.35 * _squarish(np.cos(turn))
         rim = np.stack([x, -0.15 + 1.7 * _squarish(np.sin(turn)), 10.35 - 0.035 * x * x], axis=-1)
-        wires.append(_ribbon(rim, rim + 0.07 * (rim - rim.mean(0)) * (1, 1, 0)))
+        wires.append(_ribbon(rim, rim + 0.11 * (rim - rim.mean(0)) * (1, 1, 0)))
     for side in (-1, 1):
         x = side * np.array([5.7, 7.15, 7.7]) * who.head_width
         low = np.stack([x, np.array([0.45, 0.5, 0.4]), np.array([9.2, 6.0, -0.8])], axis=-1)
