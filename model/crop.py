@@ -1,6 +1,7 @@
 """Square crops of a frame: the pixels that go into a record, and those that go into the network.
 
-Legend: HW or HWC image in rows, columns (and channels); S side of the crop in pixels; R source pixels.
+Legend: HW or HWC image in rows, columns (and channels); S side of the crop in pixels; K source pixels under one
+crop pixel.
 """
 
 from __future__ import annotations
@@ -40,27 +41,35 @@ def crop_face(image: np.ndarray, crop: SquareCrop) -> np.ndarray:
     Returns:
         (S, S) or (S, S, C): uint8, rounded, for a uint8 image; else float32.
     """
-    rows, row_weights_SR = _triangle_weights(crop.y0, crop, image.shape[0])
-    columns, column_weights_SR = _triangle_weights(crop.x0, crop, image.shape[1])
-    region = image[rows][:, columns].astype(np.float32)
-    across = np.tensordot(column_weights_SR, region, axes=(1, 1))  # S(columns), rows[, C]
-    result = np.tensordot(row_weights_SR, across, axes=(1, 1))
+    rows_SK, row_weights_SK = _taps(crop.y0, crop, image.shape[0])
+    columns_SK, column_weights_SK = _taps(crop.x0, crop, image.shape[1])
+    top, left = rows_SK.min(), columns_SK.min()
+    region = image[top : rows_SK.max() + 1, left : columns_SK.max() + 1].astype(np.float32)
+    across = _weighted(region, columns_SK - left, column_weights_SK, axis=1)
+    result = _weighted(across, rows_SK - top, row_weights_SK, axis=0)
     return np.rint(result).astype(np.uint8) if image.dtype == np.uint8 else result
 
 
-def _triangle_weights(start: float, crop: SquareCrop, length: int) -> tuple[slice, np.ndarray]:
-    """Source pixels along one axis that the crop touches, and the (S, R) weight of each in every crop pixel.
+def _taps(start: float, crop: SquareCrop, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Along one axis: the K source pixels under every crop pixel's triangle, and their weights, both (S, K).
 
-    Weights of pixels beyond the frame are added to the pixel at its edge.
+    A pixel beyond the frame is the pixel at its edge.
     """
     step = 1.0 / crop.scale
-    centres_S = start + (np.arange(crop.size) + 0.5) * step - 0.5
+    centres_S1 = (start + (np.arange(crop.size) + 0.5) * step - 0.5)[:, None]
     reach = max(1.0, step)
-    positions = np.arange(np.floor(centres_S[0] - reach), np.ceil(centres_S[-1] + reach) + 1)
-    weights = np.maximum(0.0, 1.0 - np.abs(positions - centres_S[:, None]) / reach)
-    weights /= weights.sum(axis=1, keepdims=True)
-    inside = np.clip(positions, 0, length - 1).astype(int)
-    first, last = inside[0], inside[-1]
-    folded_SR = np.zeros((crop.size, last - first + 1), np.float32)
-    np.add.at(folded_SR, (slice(None), inside - first), weights)
-    return slice(first, last + 1), folded_SR
+    positions_SK = np.ceil(centres_S1 - reach) + np.arange(np.floor(2 * reach) + 1)
+    weights_SK = np.maximum(0.0, 1.0 - np.abs(positions_SK - centres_S1) / reach)
+    weights_SK /= weights_SK.sum(axis=1, keepdims=True)
+    return np.clip(positions_SK, 0, length - 1).astype(int), weights_SK.astype(np.float32)
+
+
+def _weighted(image: np.ndarray, taps_SK: np.ndarray, weights_SK: np.ndarray, *, axis: int) -> np.ndarray:
+    """Sum over K of the pixels at the taps. Not a matrix product: its last bits differ between processors, and
+    shards are to be the same bytes everywhere."""
+    shape = [1] * image.ndim
+    shape[axis] = len(taps_SK)
+    total = np.zeros((), np.float32)
+    for taps_S, weights_S in zip(taps_SK.T, weights_SK.T, strict=True):
+        total = total + image.take(taps_S, axis=axis) * weights_S.reshape(shape)
+    return total

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import tensorflow as tf
 
 from model.crop import CONTEXT_SIZE, context_crop, crop_face
+from model.images import read_image
 from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.experiment import ExperimentSpec
 from schemas.geometry import Box
@@ -148,7 +148,7 @@ def _check_records(
 
 def image_path(name: str, spec: ExperimentSpec) -> str:
     """Where a record's image is: `root_path` and the name put together as they stand, as TAO does it."""
-    return (spec.dataloader.dataset_info.root_path or "") + name
+    return spec.dataloader.root_path + name
 
 
 def _parse(serialized: tf.Tensor, spec: ExperimentSpec) -> dict[str, tf.Tensor]:
@@ -164,7 +164,7 @@ def _parse(serialized: tf.Tensor, spec: ExperimentSpec) -> dict[str, tf.Tensor]:
     context_SSC, region_3 = tf.cond(
         tf.strings.length(face["image/encoded"]) > 0,
         lambda: (tf.io.decode_png(face["image/encoded"], channels=channels), face["image/region"]),
-        lambda: _read_context((spec.dataloader.dataset_info.root_path or "") + name, box_4, channels),
+        lambda: _read_context(spec.dataloader.root_path + name, box_4, channels),
     )
     occluded_N = tf.ensure_shape(face["train/landmarks_occ"][:n], (n,))
     known_N = face["image/occ_known"][:n]
@@ -192,16 +192,3 @@ def _read_context(path: tf.Tensor, box_4: tf.Tensor, channels: int) -> tuple[tf.
         return context.reshape(CONTEXT_SIZE, CONTEXT_SIZE, channels), region_3
 
     return tuple(tf.numpy_function(read, [path, box_4], (tf.uint8, tf.float32), stateful=False))
-
-
-def read_image(path: Path, *, channels: int) -> np.ndarray:
-    """Decode an image file: (H, W) gray or (H, W, 3) RGB, uint8, as stored (no EXIF rotation).
-
-    Raises:
-        ShardError: the file can't be read or is no image.
-    """
-    flags = (cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise ShardError(f"{path}: not an image that can be decoded")
-    return image if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
