@@ -11,8 +11,6 @@ from tasks.workspace import Workspace
 from tests.candidates import make_candidate
 from tests.servers import free_port
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
-
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
