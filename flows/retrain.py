@@ -1,0 +1,88 @@
+"""The flow `retrain`: from annotations to checked engines at stage `staging`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.utilities.annotations import quote
+
+from schemas.config import RetrainConfig, load_config
+from schemas.errors import GateError, SpecError
+from schemas.experiment import ExperimentSpec
+from schemas.yamlspec import load_spec
+from tasks.evaluate import KpiCrops
+from tasks.run import Run
+from tasks.steps import (
+    build_target,
+    convert_snapshot,
+    evaluate_candidate,
+    export_candidate,
+    pull_source,
+    register,
+    report_run,
+    snapshot_faces,
+    stage_engine,
+    train_candidate,
+    validate_records,
+)
+from tasks.summarise import RunResults, gate_results
+
+
+@flow(name="retrain", persist_result=False)
+def retrain(config: str) -> str:
+    """Pull, validate, snapshot, convert, train, evaluate, export, register, build, check, stage, report.
+
+    Steps whose inputs, configuration and code are those of an earlier run are reused. Promotion waits for review.
+
+    Args:
+        config: path of a configuration (`schemas.config.RetrainConfig`).
+
+    Returns:
+        Path of the run's page.
+
+    Raises:
+        GateError: the candidate is worse than the configuration allows; it is registered, nothing is staged.
+        FpenetError: see `schemas.errors`.
+    """
+    settings = load_config(config)
+    spec = load_experiment(settings)
+    run = Run(settings)
+    pulls = [pull_source(run, source) for source in settings.sources]
+    validation = validate_records(run, pulls)
+    snapshot = snapshot_faces(run, quote(validation), pulls)
+    conversion = convert_snapshot(run, quote(snapshot))
+    trained = train_candidate(run, spec, conversion, snapshot.kpi_subjects)
+    evaluated = evaluate_candidate(run, spec, conversion, trained)
+    crops = KpiCrops(conversion, spec)
+    exported = export_candidate(run, crops, trained)
+    registered = register(run, spec, quote(snapshot), trained, evaluated, exported)
+    gates = gate_results(run, evaluated, exported)
+    failed = [gate for gate in gates if not gate.passed]
+    engines = [
+        build_target(run, target, quote(snapshot), crops, trained, exported, registered)
+        for target in ([] if failed else settings.targets)
+    ]
+    for engine in engines:
+        stage_engine(run, engine)
+    results = RunResults(spec, pulls, snapshot, trained, evaluated, exported, registered, engines, gates)
+    page = report_run(run, quote(results))
+    if failed:
+        bounds = "; ".join(f"{gate.name} is {gate.value:.3g} {gate.unit}, at most {gate.bound:g}" for gate in failed)
+        raise GateError(f"{bounds}. Nothing was staged; the page says more: {page}")
+    return str(page)
+
+
+def load_experiment(settings: RetrainConfig) -> ExperimentSpec:
+    """The configuration's experiment spec.
+
+    Raises:
+        SpecError: it can't be read, or has another number of keypoints.
+    """
+    path = Path(settings.experiment_spec)
+    spec = load_spec(ExperimentSpec, path)
+    if spec.num_keypoints != settings.num_keypoints:
+        raise SpecError(
+            f"{path}: num_keypoints", f"is {spec.num_keypoints}, but {settings.num_keypoints} in the configuration"
+        )
+    return spec

@@ -1,0 +1,80 @@
+"""Build an engine per target, check it against Keras, and put it at stage `staging`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.storage import sha256_file
+from tasks.reuse import reuse_or_run, step_key
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from deploy.engine import BuiltEngine, Provenance
+    from tasks.evaluate import KpiCrops
+
+
+@dataclass(frozen=True)
+class CheckedEngine:
+    """An engine of a target with its manifest; `reused` is True where build and check are an earlier run's."""
+
+    target: str
+    title: str
+    directory: Path
+    manifest: dict[str, Any]
+    reused: bool
+
+    @property
+    def check(self) -> dict[str, Any]:
+        """`state`, `reason`, `graph`, `parity`, `latency`, as `deploy.engine.EngineCheck`."""
+        return self.manifest["check"]
+
+
+def build_and_check(
+    onnx: Path,
+    target: str,
+    *,
+    model: Path,
+    crops: KpiCrops,
+    provenance: Provenance,
+    engines: Path,
+) -> CheckedEngine:
+    """The engine of `onnx` for `target`, compared with Keras: the engine where it can run here, else its graph.
+
+    Args:
+        model: the Keras model that `onnx` was exported from.
+        crops: what to compare on.
+
+    Raises:
+        SpecError: no such target.
+        EngineBuildError: its builder is not here, or made no engine.
+        GateError: the engine is further from Keras than the target allows.
+    """
+    from deploy.engine import build_engine, write_manifest
+    from deploy.targets import find_target
+
+    device = find_target(target)
+    built = build_engine(onnx, device, engines)
+    key = step_key(
+        "check",
+        code="deploy.engine",
+        engine=built.sha256,
+        model=sha256_file(model),
+        crops=crops.id,
+        parity=device.parity.model_dump(),
+    )
+    checked = reuse_or_run(engines / "checks", key, lambda _: _check(built, model, crops()))
+    manifest = write_manifest(built, checked.result, provenance)
+    return CheckedEngine(target, device.title, built.directory, manifest, reused=built.reused and checked.reused)
+
+
+def _check(built: BuiltEngine, model: Path, images_BSSC: np.ndarray) -> dict[str, Any]:
+    from deploy.engine import check_engine
+    from deploy.parity import keras_predictions
+    from model.weights import load_network
+
+    expected = keras_predictions(load_network(model), images_BSSC)
+    return dataclasses.asdict(check_engine(built, expected, images_BSSC))

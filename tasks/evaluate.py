@@ -1,0 +1,90 @@
+"""Measure a trained network on the KPI shards, and draw the faces it sees best and worst."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.experiment import ExperimentSpec
+from schemas.records import Split
+from schemas.storage import sha256_file, sha256_of
+from tasks.convert import Conversion
+from tasks.reuse import StepOutput, reuse_or_run, step_key
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+FILES, FIGURES = "files", "figures"
+PARITY_FACES = 64
+
+
+def evaluate_network(
+    model: Path,
+    spec: ExperimentSpec,
+    conversion: Conversion,
+    *,
+    history: list[dict[str, Any]],
+    parent: Path,
+) -> StepOutput:
+    """Region errors of `model` on the KPI faces, or what an earlier run measured.
+
+    Returns:
+        Directory with `files/` (the reference's three and `report.json`) and `figures/`; `result` has `report` and
+        `faces` (`best` and `worst`, each a list of drawn faces).
+    """
+    key = step_key(
+        "evaluate",
+        code="tasks.evaluate",
+        model=sha256_file(model),
+        shards=conversion.hashes(Split.KPI),
+        size=spec.dataloader.image_info.image.height,
+        history=history,
+    )
+
+    def run(directory: Path) -> dict[str, Any]:
+        from model.evaluation import evaluate
+        from model.evaluation_files import write_reference_files
+        from model.figures import write_figures
+        from model.pipeline import evaluation_batches
+        from model.weights import load_network
+
+        network = load_network(model)
+        evaluation = evaluate(
+            lambda images_BHWC: _predict(network, images_BHWC), evaluation_batches(conversion.files[Split.KPI], spec)
+        )
+        report = write_reference_files(evaluation, directory / FILES)
+        figures = write_figures(evaluation, report, history, directory / FIGURES)
+        faces = {kind: [dataclasses.asdict(face) for face in drawn] for kind, drawn in figures.items()}
+        return {"report": report, "faces": faces}
+
+    return reuse_or_run(parent, key, run)
+
+
+class KpiCrops:
+    """Network inputs (B, S, S, C) of the first KPI faces, to compare models on; read when first called for.
+
+    Attributes:
+        id: names them: hashes of the KPI shards, their number and their side.
+    """
+
+    def __init__(self, conversion: Conversion, spec: ExperimentSpec, *, faces: int = PARITY_FACES) -> None:
+        self._files, self._spec, self._faces = conversion.files[Split.KPI], spec, faces
+        size = spec.dataloader.image_info.image.height
+        self.id = sha256_of([conversion.hashes(Split.KPI), faces, size])
+
+    def __call__(self) -> np.ndarray:
+        return self._crops
+
+    @cached_property
+    def _crops(self) -> np.ndarray:
+        from model.pipeline import evaluation_batches
+
+        return next(evaluation_batches(self._files, self._spec, batch_size=self._faces)).images_BHWC
+
+
+def _predict(network: keras.Model, images_BHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    keypoints_BN2, confidence_BN, *_ = network.predict_on_batch(images_BHWC)
+    return keypoints_BN2, confidence_BN

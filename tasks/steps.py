@@ -1,0 +1,238 @@
+"""The Prefect tasks of `retrain`: each runs one step of this package and tells the run how it went.
+
+They stand apart from the steps so that a command that needs a step does not wait 2 s for Prefect's import. Prefect's
+cache is off (`tasks.reuse` decides by content) and results are not stored. Large arguments come wrapped in `quote`,
+so that Prefect does not search thousands of records for futures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from deploy.engine import Provenance
+from deploy.stages import stage
+from schemas.config import Source
+from schemas.errors import SourceUnreachableError
+from schemas.experiment import ExperimentSpec
+from schemas.raw import read_raw
+from schemas.records import Split
+from tasks.convert import Conversion, convert
+from tasks.engines import CheckedEngine, build_and_check
+from tasks.evaluate import FIGURES, FILES, KpiCrops, evaluate_network
+from tasks.export import ONNX, export_network
+from tasks.images import ImageIndex
+from tasks.pull import PullResult, pull
+from tasks.reuse import StepOutput
+from tasks.run import Run
+from tasks.snapshot import Snapshot, load_snapshot, take_snapshot
+from tasks.summarise import RunResults, git_commit, summarise
+from tasks.tracking import Candidate, RegisteredVersion, register_candidate
+from tasks.train import MODEL, train_network
+from tasks.validate import Validation, validate
+
+if TYPE_CHECKING:
+    from model.progress import TerminalProgress
+
+step_task = partial(task, cache_policy=NO_CACHE, persist_result=False)
+
+
+@step_task(
+    name="pull",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=lambda _task, _run, state: isinstance(
+        state.result(raise_on_failure=False), SourceUnreachableError
+    ),
+)
+def pull_source(run: Run, source: Source) -> PullResult:
+    with run.step(f"pull {source.name}") as step, run.counting("pull") as progress:
+        result = pull(source, run.workspace, num_keypoints=run.config.num_keypoints, progress=progress)
+        step.detail = f"{result.records:,} records from {source.kind}"
+    return result
+
+
+@step_task(name="validate")
+def validate_records(run: Run, pulls: Sequence[PullResult]) -> Validation:
+    path = run.workspace.root / "violations.parquet"
+    with run.step("validate") as step, run.counting("validate") as progress:
+        validation = validate(
+            (record for result in pulls for record in read_raw(result.raw)),
+            num_keypoints=run.config.num_keypoints,
+            rules=run.config.validation,
+            index=ImageIndex(run.workspace.image_index),
+            violations_path=path,
+            progress=partial(progress, "images"),
+        )
+        counts = validation.counts
+        step.detail = (
+            f"{counts.annotations:,} annotations: {counts.accepted:,} accepted, {counts.rejected:,} rejected, "
+            f"{counts.superseded:,} superseded, {counts.skipped:,} skipped"
+        )
+    return validation
+
+
+@step_task(name="snapshot")
+def snapshot_faces(run: Run, validation: Validation, pulls: Sequence[PullResult]) -> Snapshot:
+    sources = [dataclasses.asdict(result) | {"raw": result.raw.name} for result in pulls]
+    with run.step("snapshot") as step:
+        output = take_snapshot(
+            validation,
+            policy=run.config.split,
+            num_keypoints=run.config.num_keypoints,
+            snapshots=run.workspace.snapshots,
+            provenance={"sources": sources},
+        )
+        step.found(output.reused)
+        splits = (f"{split} {output.result['splits'][split]['faces']:,}" for split in Split)
+        step.detail = f"{output.result['snapshot'][:12]}: {', '.join(splits)} faces"
+    return load_snapshot(output.directory)
+
+
+@step_task(name="convert")
+def convert_snapshot(run: Run, snapshot: Snapshot) -> Conversion:
+    with run.step("convert") as step, run.counting("convert") as progress:
+        conversion = convert(snapshot, run.config.conversion, run.workspace, progress=partial(progress, "faces"))
+        step.found(conversion.written == 0)
+        step.detail = f"{conversion.written} shards written, {conversion.reused} reused"
+    return conversion
+
+
+@step_task(name="train")
+def train_candidate(
+    run: Run, spec: ExperimentSpec, conversion: Conversion, kpi_subjects: frozenset[str]
+) -> StepOutput:
+    def progress() -> TerminalProgress:
+        from model.progress import TerminalProgress
+
+        return TerminalProgress(run.console)
+
+    with run.step("train") as step:
+        output = train_network(
+            spec, conversion, kpi_subjects=kpi_subjects, parent=run.workspace.training, progress=progress
+        )
+        step.found(output.reused)
+        if not output.reused and output.result["resumed_after"]:
+            step.state = "resumed"
+        best = next(row for row in output.result["history"] if row["epoch"] == output.result["best_epoch"])
+        error = best["validation_error_px"]
+        step.detail = f"{len(output.result['history'])} epochs, best {output.result['best_epoch']}" + (
+            f": validation {error:.2f} crop px" if error is not None else ""
+        )
+    return output
+
+
+@step_task(name="evaluate")
+def evaluate_candidate(run: Run, spec: ExperimentSpec, conversion: Conversion, trained: StepOutput) -> StepOutput:
+    with run.step("evaluate") as step:
+        output = evaluate_network(
+            trained.directory / MODEL,
+            spec,
+            conversion,
+            history=trained.result["history"],
+            parent=run.workspace.evaluation,
+        )
+        step.found(output.reused)
+        report = output.result["report"]
+        error = report["regions"]["All"]["crop_px"]["all"]["error"]
+        step.detail = f"{report['faces']:,} KPI faces of {report['subjects']} subjects: All {error:.2f} crop px"
+    return output
+
+
+@step_task(name="export")
+def export_candidate(run: Run, crops: KpiCrops, trained: StepOutput) -> StepOutput:
+    with run.step("export") as step:
+        output = export_network(
+            trained.directory / MODEL,
+            crops=crops,
+            bound_px=run.config.gates.onnx_parity_px,
+            parent=run.workspace.exports,
+        )
+        step.found(output.reused)
+        furthest = output.result["parity"]["max_px"]["All"]
+        step.detail = f"opset {output.result['opset']}, furthest from Keras {furthest:.1e} px"
+    return output
+
+
+@step_task(name="register")
+def register(
+    run: Run,
+    spec: ExperimentSpec,
+    snapshot: Snapshot,
+    trained: StepOutput,
+    evaluated: StepOutput,
+    exported: StepOutput,
+) -> RegisteredVersion:
+    candidate = Candidate(
+        key=evaluated.key,  # of model and KPI faces, so of everything that went in
+        spec=spec,
+        snapshot_id=snapshot.id,
+        snapshot=snapshot.directory,
+        split_counts={str(split): snapshot.splits.count(split) for split in Split},
+        history=trained.result["history"],
+        report=evaluated.result["report"],
+        keras_model=trained.directory / MODEL,
+        onnx_model=exported.directory / ONNX,
+        evaluation=evaluated.directory / FILES,
+        figures=evaluated.directory / FIGURES,
+        versions={"git_commit": git_commit()},
+    )
+    with run.step("register") as step:
+        version = register_candidate(candidate, run.config.tracking, run.workspace)
+        step.found(not version.created)
+        step.detail = f"{version.name} version {version.version}, challenger"
+    return version
+
+
+@step_task(name="build")
+def build_target(
+    run: Run,
+    target: str,
+    snapshot: Snapshot,
+    crops: KpiCrops,
+    trained: StepOutput,
+    exported: StepOutput,
+    registered: RegisteredVersion,
+) -> CheckedEngine:
+    with run.step(f"build {target}") as step:
+        engine = build_and_check(
+            exported.directory / ONNX,
+            target,
+            model=trained.directory / MODEL,
+            crops=crops,
+            provenance=Provenance(registered.name, registered.version, snapshot.id),
+            engines=run.workspace.engines,
+        )
+        step.found(engine.reused)
+        parity, check = engine.check["parity"], engine.check
+        step.detail = f"{engine.manifest['builder']}, {engine.manifest['precision']}: " + (
+            f"{parity['mean_px']['All']:.1e} px from Keras" if parity else f"{check['state']}, {check['reason']}"
+        )
+    return engine
+
+
+@step_task(name="stage")
+def stage_engine(run: Run, engine: CheckedEngine) -> None:
+    with run.step(f"stage {engine.target}") as step:
+        pointer = stage(
+            run.workspace.targets, engine.target, engine.directory, by="flow retrain", why=f"run {run.id}"
+        )
+        step.found(pointer.event.why != f"run {run.id}")
+        step.detail = f"staging holds {pointer.engine.build_key}"
+
+
+@step_task(name="report")
+def report_run(run: Run, results: RunResults) -> Path:
+    from tasks.report import print_summary, write_report
+
+    summary = summarise(run, results)
+    page = write_report(summary, run.workspace.reports / run.id)
+    print_summary(summary, run.console)
+    run.console.print(f"page: {page}")
+    return page

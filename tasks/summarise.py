@@ -1,0 +1,155 @@
+"""Put together what a run did, from what its steps gave."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from schemas.annotation import SKIPPED
+from schemas.experiment import ExperimentSpec
+from schemas.records import Face, Split, Violation
+from tasks.engines import CheckedEngine
+from tasks.evaluate import FIGURES
+from tasks.pull import PullResult
+from tasks.reuse import SOURCE_ROOT, StepOutput
+from tasks.run import Run
+from tasks.snapshot import Snapshot
+from tasks.summary import (
+    EngineSummary,
+    FaceSummary,
+    GateResult,
+    RunSummary,
+    SourceSummary,
+    SplitSummary,
+    rejections,
+)
+from tasks.tracking import RegisteredVersion
+
+
+@dataclass(frozen=True, eq=False)
+class RunResults:
+    """What the steps of a run gave. `engines` are staged; there are none where a gate failed."""
+
+    spec: ExperimentSpec
+    pulls: Sequence[PullResult]
+    snapshot: Snapshot
+    trained: StepOutput
+    evaluated: StepOutput
+    exported: StepOutput
+    registered: RegisteredVersion
+    engines: Sequence[CheckedEngine]
+    gates: Sequence[GateResult]
+
+
+def summarise(run: Run, results: RunResults) -> RunSummary:
+    """Everything that a person is shown of the run."""
+    snapshot, evaluated = results.snapshot, results.evaluated
+    figures = evaluated.directory / FIGURES
+    best, worst = (
+        tuple(
+            FaceSummary(str(figures / face["file"]), face["name"], face["subject"], face["error_crop_px"])
+            for face in evaluated.result["faces"][kind]
+        )
+        for kind in ("best", "worst")
+    )
+    return RunSummary(
+        run_id=run.id,
+        started_at=run.started.isoformat(timespec="seconds"),
+        seconds=time.time() - run.started.timestamp(),
+        snapshot_id=snapshot.id,
+        model_version=f"{results.registered.name}/{results.registered.version}",
+        code_version=version("fpenet-workflow"),
+        git_commit=git_commit(),
+        network=describe_network(results.spec, results.trained),
+        sources=tuple(_source(pull, snapshot) for pull in results.pulls),
+        splits=tuple(_split(split, snapshot) for split in Split),
+        rejections=rejections(snapshot.violations),
+        history=tuple(results.trained.result["history"]),
+        evaluation=evaluated.result["report"],
+        best=best,
+        worst=worst,
+        engines=tuple(_engine(engine) for engine in results.engines),
+        gates=tuple(results.gates),
+        steps=tuple(run.steps),
+    )
+
+
+def gate_results(run: Run, evaluated: StepOutput, exported: StepOutput) -> list[GateResult]:
+    """The numbers of a candidate that have a bound."""
+    gates = run.config.gates
+    furthest = exported.result["parity"]["max_px"]["All"]
+    results = [GateResult("ONNX against Keras, furthest keypoint", furthest, gates.onnx_parity_px, "input px")]
+    if gates.max_all_error_crop_px is not None:
+        error = evaluated.result["report"]["regions"]["All"]["crop_px"]["all"]["error"]
+        results.append(GateResult("KPI error, All", error, gates.max_all_error_crop_px, "crop px"))
+    return results
+
+
+def describe_network(spec: ExperimentSpec, trained: StepOutput) -> str:
+    parameters, result = spec.model.model_parameters, trained.result
+    return (
+        f"{parameters.type}, width {parameters.width}, {result['parameters']:,} parameters, "
+        f"{result['macs'] / 1e9:.2f} GMAC"
+    )
+
+
+def git_commit() -> str | None:
+    """Of the checkout that runs, with `+` where it was changed since; None outside a checkout."""
+    command = ["git", "-C", str(SOURCE_ROOT), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
+
+
+def _source(pull: PullResult, snapshot: Snapshot) -> SourceSummary:
+    refused = _refused(pull.source, snapshot.violations)
+    return SourceSummary(
+        name=pull.source,
+        kind=pull.kind,
+        records=pull.records,
+        accepted=_number_from(pull.source, snapshot.faces),
+        rejected=refused[False],
+        superseded=_number_from(pull.source, snapshot.superseded),
+        skipped=refused[True],
+    )
+
+
+def _number_from(source: str, faces: Sequence[Face]) -> int:
+    return sum(face.source_key.startswith(f"{source}:") for face in faces)
+
+
+def _refused(source: str, violations: Sequence[Violation]) -> Counter[bool]:
+    """Number of annotations that were rejected (False) and only skipped (True)."""
+    codes: dict[str, set[str]] = {}
+    for violation in violations:
+        if violation.record.startswith(f"{source}:"):
+            codes.setdefault(violation.record, set()).add(violation.code)
+    return Counter(found <= SKIPPED for found in codes.values())
+
+
+def _split(split: Split, snapshot: Snapshot) -> SplitSummary:
+    faces = [face for face, of_face in zip(snapshot.faces, snapshot.splits, strict=True) if of_face is split]
+    return SplitSummary(str(split), len(faces), len({face.subject for face in faces} - {None}))
+
+
+def _engine(engine: CheckedEngine) -> EngineSummary:
+    manifest, check = engine.manifest, engine.check
+    parity, latency = check["parity"], check["latency"]
+    return EngineSummary(
+        target=engine.target,
+        title=engine.title,
+        builder=manifest["builder"],
+        precision=manifest["precision"],
+        size_bytes=manifest["engine_size"],
+        stage="staging",
+        parity_px=parity and parity["mean_px"]["All"],
+        parity_max_px=parity and parity["max_px"]["All"],
+        latency_ms=latency and latency["p50_ms"],
+        not_run=check["reason"],
+    )

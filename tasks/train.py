@@ -1,0 +1,70 @@
+"""Train the experiment spec's network on a conversion's shards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.experiment import ExperimentSpec
+from schemas.records import Split
+from schemas.storage import write_bytes
+from schemas.yamlspec import dump_spec
+from tasks.convert import Conversion
+from tasks.reuse import StepOutput, reuse_or_run, step_key
+
+if TYPE_CHECKING:
+    from model.progress import QuietProgress
+
+MODEL, SPEC = "model.keras", "experiment_spec.yaml"
+
+
+def train_network(
+    spec: ExperimentSpec,
+    conversion: Conversion,
+    *,
+    kpi_subjects: Collection[str],
+    parent: Path,
+    progress: Callable[[], QuietProgress] | None = None,
+) -> StepOutput:
+    """Train, or find the network that the same spec and shards gave before.
+
+    An interrupted training goes on from its last checkpoint.
+
+    Returns:
+        Directory with `model.keras`, `experiment_spec.yaml`, `history.csv`; `result` has `history` (a mapping an
+        epoch), `best_epoch`, `resumed_after`,
+        `faces`, `validation_faces`, and the network's `parameters` and `macs`.
+    """
+    settings = spec.model_dump(mode="json", by_alias=True, exclude={"checkpoint_dir": True})
+    shards = [conversion.hashes(split) for split in (Split.TRAIN, Split.VALIDATION)]
+    key = step_key("train", code="model.training", spec=settings, shards=shards)
+
+    def run(directory: Path) -> dict[str, Any]:
+        from model.network import network_cost
+        from model.training import train
+        from model.weights import load_network
+
+        write_bytes(directory / SPEC, dump_spec(spec).encode())
+        result = train(
+            spec,
+            train_files=conversion.files[Split.TRAIN],
+            validation_files=conversion.files[Split.VALIDATION],
+            directory=directory,
+            kpi_subjects=kpi_subjects,
+            allow_unknown_subjects=True,  # `validation.require_subject` has decided
+            progress=progress() if progress else None,
+        )
+        cost = network_cost(load_network(result.model_path))
+        return {
+            "parameters": cost.parameters,
+            "macs": cost.macs,
+            "history": [dataclasses.asdict(epoch) for epoch in result.history],
+            "best_epoch": result.best.epoch,
+            "resumed_after": result.resumed_after,
+            "faces": result.training_faces,
+            "validation_faces": result.validation_faces,
+        }
+
+    return reuse_or_run(parent, key, run)
