@@ -30,8 +30,6 @@ def test_depth_is_that_of_the_nearest_triangle_of_each_pixel(seed):
     triangles = triangles[np.abs(signed_areas(xy, triangles)) > 0.5]
 
     expected = nearest_by_hand(xy, depth, triangles)
-    if not np.isfinite(expected).any():
-        return
     found = rasterise(xy, depth, triangles, SIZE).depth_HW
 
     # On an edge rounding decides whether the pixel counts.
@@ -58,3 +56,9 @@ def test_a_grid_seen_from_outside_has_positive_areas_and_no_gaps():
         triangles = grid_triangles(5, 6, step)
         assert (signed_areas(xy, triangles) > 0).all()
         assert np.isfinite(rasterise(xy, np.ones(30), triangles, SIZE).depth_HW).all()
+
+
+def test_what_is_beside_the_screen_or_has_no_area_covers_nothing():
+    xy = np.array([[-9.0, 2.0], [-3.0, 2.0], [-5.0, 8.0], [2.0, 2.0], [8.0, 8.0], [5.0, 5.0]])
+    raster = rasterise(xy, np.ones(6), np.array([[0, 1, 2], [3, 4, 5]]), SIZE)
+    assert len(raster.pixel_P) == 0 and np.isinf(raster.depth_HW).all()

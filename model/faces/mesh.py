@@ -44,7 +44,7 @@ def assembled(parts: tuple[Part, ...], pose: Pose) -> Mesh:
         lists["gloss_V"].append(np.full(count, part.gloss, np.float32))
         lists["triangles_T3"].append(triangles + offset)
         lists["coarse_T3"].append(grid_triangles(rows, width, step=2) + offset)
-        lists["kind_T"].append(np.full(len(triangles), part.kind))
+        lists["kind_T"].append(np.full(len(triangles), part.kind, np.int8))
         lists["two_sided_T"].append(np.full(len(triangles), part.two_sided))
         offset += count
     return Mesh(**{name: np.concatenate(column) for name, column in lists.items()})

@@ -1,10 +1,10 @@
 """A z-buffer for small triangles, vectorised: pixels inside each triangle are found for all triangles at once.
 
-Triangles are sorted into classes by the size of their bounding box; a class is tested against a square of pixel
-offsets in one array operation. The nearest sample of each pixel wins; ties go to the triangle that comes first.
+The nearest sample of each pixel wins; ties go to the triangle that comes first.
 Coordinates as in `schemas.geometry` (pixel centres at integers).
 
-Shape suffixes: V vertices, T triangles, S samples (triangle x pixel), P pixels that show something.
+Shape suffixes: V vertices, T triangles, D those with a box on the screen, R rows of their boxes, S samples (triangle
+x pixel), P pixels that show something.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from functools import lru_cache
 
 import numpy as np
 
-_SIDES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256, 512, 1024, 4096])
+_EDGE = 1e-5
+"""Weights may be this much below zero, so that neighbours leave no gap."""
+
 _DEPTH_STEPS = 1 << 30
 
 
@@ -79,48 +81,74 @@ def rasterise(xy_V2: np.ndarray, depth_V: np.ndarray, triangles_T3: np.ndarray, 
     """
     width, height = size
     p, q, r = _corners(xy_V2, triangles_T3)
-    limit = np.array([[width - 1], [height - 1]])
-    low_2T = np.maximum(np.ceil(np.minimum(np.minimum(p, q), r)), 0).astype(np.int32)
-    high_2T = np.minimum(np.floor(np.maximum(np.maximum(p, q), r)), limit).astype(np.int32)
-    room_2T = high_2T - low_2T
+    limit = np.array([[width - 1], [height - 1]], p.dtype)
+    low_2T = np.maximum(np.ceil(np.minimum(np.minimum(p, q), r)), 0)
+    high_2T = np.minimum(np.floor(np.maximum(np.maximum(p, q), r)), limit)
+    room_2T = (high_2T - low_2T).astype(np.int32)
     drawn_D = np.flatnonzero((room_2T[0] >= 0) & (room_2T[1] >= 0))
-    class_D = np.searchsorted(_SIDES, room_2T[:, drawn_D].max(0) + 1)
-    planes_6T = _planes(p - low_2T, q - low_2T, r - low_2T)
-    found = [_samples(drawn_D[class_D == one], _SIDES[one], planes_6T, low_2T, room_2T) for one in np.unique(class_D)]
-    triangle_S, x_S, y_S, weights_S3 = (np.concatenate(column) for column in zip(*found, strict=True))
+    planes_33T = _planes(p - low_2T, q - low_2T, r - low_2T)
+    triangle_S, x_S, y_S = _inside(drawn_D, planes_33T, room_2T)
+    weights_S3 = _weights(planes_33T, triangle_S, x_S, y_S)
     corners = triangles_T3[triangle_S]
     depth_S = sum(depth_V[corners[:, k]] * weights_S3[:, k] for k in range(3))
-    return _nearest(triangle_S, y_S * width + x_S, weights_S3, depth_S, size)
+    left_S, top_S = low_2T[:, triangle_S].astype(np.int32)
+    return _nearest(triangle_S, (y_S + top_S) * width + x_S + left_S, weights_S3, depth_S, size)
 
 
 def _planes(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """Weights of the second and third corner as planes over the screen: (6, T) float32, slopes x, y and offset."""
+    """Each corner's weight as a plane over the screen: (corner, slope in x | slope in y | offset, T) float32.
+
+    A triangle without area has weights of -1 everywhere.
+    """
     area = (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
-    inverse = np.divide(1.0, area, out=np.full_like(area, np.nan), where=np.abs(area) > 1e-9)
-    planes = []
-    for start, end in ((r, p), (p, q)):
-        x, y = (start[1] - end[1]) * inverse, (end[0] - start[0]) * inverse
-        planes += [x, y, -(x * start[0] + y * start[1])]
-    return np.stack(planes).astype(np.float32)
+    flat = np.abs(area) < 1e-9
+    inverse = 1.0 / np.where(flat, 1.0, area)
+    planes = np.empty((3, 3, area.size), np.float32)
+    for plane, start, end in ((planes[1], r, p), (planes[2], p, q)):
+        plane[0], plane[1] = (start[1] - end[1]) * inverse, (end[0] - start[0]) * inverse
+        plane[2] = -(plane[0] * start[0] + plane[1] * start[1])
+    planes[0] = np.array([[0.0], [0.0], [1.0]]) - planes[1] - planes[2]
+    planes[:, :, flat] = np.array([[0.0], [0.0], [-1.0]])
+    return planes
 
 
-def _samples(
-    chosen: np.ndarray, side: int, planes_6T: np.ndarray, low_2T: np.ndarray, room_2T: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels inside the chosen triangles: triangle, x, y, weights. Boxes are at most `side` pixels wide and high."""
-    dy, dx = np.divmod(np.arange(side * side, dtype=np.int32), side)
-    steps = np.stack([dx, dy, np.ones_like(dx)]).astype(np.float32)
-    planes = np.take(planes_6T, chosen, axis=1)
-    second, third = planes[:3].T @ steps, planes[3:].T @ steps
-    inside = (second >= -1e-5) & (third >= -1e-5) & (second + third <= 1 + 1e-5)
-    row, column = np.divmod(np.flatnonzero(inside), len(dx))
-    triangle = chosen[row]
-    across, down = dx[column], dy[column]
-    kept = (across <= room_2T[0, triangle]) & (down <= room_2T[1, triangle])
-    w1, w2 = second[row, column], third[row, column]
-    weights = np.stack([1 - w1 - w2, w1, w2], axis=1)[kept]
-    x, y = low_2T[0, triangle] + across, low_2T[1, triangle] + down
-    return triangle[kept], x[kept], y[kept], weights
+def _inside(
+    drawn_D: np.ndarray, planes_33T: np.ndarray, room_2T: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels inside the drawn triangles: triangle, and x and y from the corner of its box, (S,) each.
+
+    In each row of a triangle's box the pixels inside are those between the crossings of its sides with the row.
+    """
+    triangle_R, y_R = _counted(drawn_D, room_2T[1, drawn_D] + 1)
+    first_R, last_R = np.zeros(len(y_R), np.float32), room_2T[0, triangle_R].astype(np.float32)
+    for slope_x, slope_y, offset in planes_33T:
+        slope_R = slope_x[triangle_R]
+        rest_R = slope_y[triangle_R] * y_R.astype(np.float32) + offset[triangle_R] + _EDGE
+        level = slope_R == 0
+        crossing_R = -rest_R / np.where(level, 1, slope_R)
+        first_R = np.where(slope_R > 0, np.maximum(first_R, crossing_R), first_R)
+        last_R = np.where(slope_R < 0, np.minimum(last_R, crossing_R), last_R)
+        last_R[level & (rest_R < 0)] = -1
+    start_R = np.ceil(first_R).astype(np.int32)
+    count_R = np.maximum(np.floor(last_R).astype(np.int32) - start_R + 1, 0)
+    row_S, step_S = _counted(np.arange(len(y_R), dtype=np.int32), count_R)
+    return triangle_R[row_S], start_R[row_S] + step_S, y_R[row_S]
+
+
+def _counted(items: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each item as often as its count says, and which repetition it is."""
+    before = np.cumsum(counts, dtype=np.int32) - counts
+    repeated = np.repeat(items, counts)
+    return repeated, np.arange(len(repeated), dtype=np.int32) - np.repeat(before, counts).astype(np.int32)
+
+
+def _weights(planes_33T: np.ndarray, triangle_S: np.ndarray, x_S: np.ndarray, y_S: np.ndarray) -> np.ndarray:
+    """Barycentric weights (S, 3) float32."""
+    x, y = x_S.astype(np.float32), y_S.astype(np.float32)
+    second, third = (
+        plane[0, triangle_S] * x + plane[1, triangle_S] * y + plane[2, triangle_S] for plane in planes_33T[1:]
+    )
+    return np.stack([1 - second - third, second, third], axis=1)
 
 
 def _nearest(
@@ -128,7 +156,7 @@ def _nearest(
 ) -> Raster:
     """Keep the nearest sample of each pixel: depth and sample number share one integer key."""
     width, height = size
-    near, far = depth_S.min(), depth_S.max()
+    near, far = depth_S.min(initial=np.inf), depth_S.max(initial=-np.inf)
     steps = ((depth_S - near) * ((_DEPTH_STEPS - 1) / max(far - near, 1e-9))).astype(np.int64)
     key_S = (steps << 32) | np.arange(len(depth_S))
     best = np.full(width * height, np.iinfo(np.int64).max)

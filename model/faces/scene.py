@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -99,5 +100,9 @@ def project(xyz: np.ndarray, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
 
 def keypoints(scene: Scene) -> np.ndarray:
     """All 104 keypoints (104, 2) of a scene in pixels, without rendering it."""
-    anchors_N3 = anchors(features_of(scene.identity, scene.expression))
-    return project(turned(anchors_N3, scene.pose, on_head=True), scene.pose)[0]
+    return project(turned(_anchors(scene.identity, scene.expression), scene.pose, on_head=True), scene.pose)[0]
+
+
+@lru_cache(maxsize=16)
+def _anchors(identity: Identity, expression: Expression) -> np.ndarray:
+    return anchors(features_of(identity, expression))

@@ -117,7 +117,7 @@ def _seen(mesh: Mesh, pose: Pose, size: tuple[int, int]) -> tuple[Raster, np.nda
 
 
 def _kinds(raster: Raster, kind_T: np.ndarray) -> np.ndarray:
-    kind = np.full(raster.depth_HW.size, -1)
+    kind = np.full(raster.depth_HW.size, -1, np.int8)
     kind[raster.pixel_P] = kind_T[raster.triangle_P]
     return kind.reshape(raster.depth_HW.shape)
 
