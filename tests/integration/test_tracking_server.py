@@ -8,7 +8,7 @@ from schemas.config import Tracking
 from tasks.tracking import register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
-from tests.servers import mlflow_server
+from tests.mlflow_servers import mlflow_server
 
 
 @pytest.fixture(scope="module")
