@@ -1,0 +1,154 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy import stages
+from deploy.engine import Provenance, build_engine, build_key, check_engine, read_engine, write_manifest
+from deploy.onnx_export import export_onnx
+from deploy.parity import keras_predictions
+from deploy.targets import ParityBound, find_target
+from schemas.errors import EngineBuildError, GateError, ModelFileError, StorageError
+from schemas.storage import read_json, sha256_file
+from tests.killed import killed_at_fsync
+from tests.networks import crops, sharp_network
+
+CPU, RTX = find_target("cpu"), find_target("rtx-sm75")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return sharp_network()
+
+
+@pytest.fixture(scope="module")
+def onnx(network, tmp_path_factory) -> Path:
+    return export_onnx(network, tmp_path_factory.mktemp("onnx") / "model.onnx").path
+
+
+def test_from_onnx_to_staging_on_a_target_that_runs_here(network, onnx, tmp_path):
+    images = crops(6)
+    built = build_engine(onnx, CPU, tmp_path / "engines")
+    check = check_engine(built, keras_predictions(network, images), images)
+    assert (check.state, str(check)) == ("passed", "passed")
+    assert check.parity.faces == 6
+    assert check.parity.max_px["All"] < 1e-3
+    assert check.latency.batch == 1
+    manifest = write_manifest(built, check, Provenance("fpenet", "7", "snap"))
+    assert read_json(built.directory / "manifest.json") == manifest
+    assert manifest["provenance"] == {"model_name": "fpenet", "model_version": "7", "snapshot_id": "snap"}
+    assert (manifest["precision"], manifest["target"]["name"]) == ("fp32", "cpu")
+    assert manifest["engine_sha256"] == sha256_file(built.file)
+    assert manifest["versions"].keys() == {"onnxruntime"}
+    assert manifest["check"]["parity"]["mean_px"].keys() >= {"All", "Eyes", "Mouth"}
+    pointer = stages.stage(tmp_path / "targets", "cpu", built.directory, by="flow", why="retrain")
+    assert (tmp_path / "targets" / "cpu" / pointer.engine.engine).resolve() == built.file
+
+
+def test_a_target_that_does_not_run_here_says_so_and_its_graph_is_checked(network, onnx, tmp_path):
+    images = crops(6)
+    built = build_engine(onnx, RTX, tmp_path / "engines")
+    check = check_engine(built, keras_predictions(network, images), images)
+    assert str(check) == "not run here: needs a GPU (SM75)"
+    assert check.parity is None
+    assert check.latency is None
+    assert 0 < check.graph.mean_px["All"] < 0.05
+    manifest = write_manifest(built, check, Provenance("fpenet", "", "snap"))
+    assert manifest["check"]["state"] == "not run here"
+    pointer = stages.stage(tmp_path / "targets", "rtx-sm75", built.directory, by="flow", why="retrain")
+    assert pointer.engine.check == "not run here: needs a GPU (SM75)"
+
+
+def test_a_gate_names_the_target(network, onnx, tmp_path):
+    images = crops(2)
+    expected = keras_predictions(network, images)
+    half = build_engine(onnx, RTX, tmp_path)
+    with pytest.raises(GateError, match=r"the fp16 graph of target 'rtx-sm75' is too far .* All mean"):
+        check_engine(half, expected, images, bound=ParityBound(mean_px=1e-6, max_px=1e-6))
+    wrong = expected._replace(keypoints_BN2=expected.keypoints_BN2 + np.float32(1))
+    with pytest.raises(GateError, match="the fp32 graph of target 'cpu' is too far"):
+        check_engine(build_engine(onnx, CPU, tmp_path), wrong, images)
+
+
+def test_an_engine_is_built_once(onnx, tmp_path):
+    first = build_engine(onnx, RTX, tmp_path)
+    changed = first.file.stat().st_mtime_ns
+    again = build_engine(onnx, RTX, tmp_path)
+    assert (first.reused, again.reused) == (False, True)
+    assert again.file.stat().st_mtime_ns == changed
+    assert again.sha256 == first.sha256 == sha256_file(first.file)
+
+
+@pytest.mark.parametrize("file", ["engine.onnx", "model.onnx", "build.json"])
+def test_a_damaged_engine_is_built_anew(file, onnx, tmp_path):
+    built = build_engine(onnx, CPU, tmp_path)
+    if file == "build.json":
+        (built.directory / file).unlink()
+    else:
+        (built.directory / file).write_bytes((built.directory / file).read_bytes()[:-1])
+    with pytest.raises(StorageError, match="no whole engine"):
+        read_engine(built.directory, CPU)
+    again = build_engine(onnx, CPU, tmp_path)
+    assert not again.reused
+    assert again.sha256 == built.sha256
+
+
+def test_the_key_changes_with_all_that_goes_in():
+    versions = {"onnxruntime": "1.0"}
+    keys = {
+        build_key("a", CPU, versions),
+        build_key("b", CPU, versions),
+        build_key("a", RTX, versions),
+        build_key("a", CPU, {"onnxruntime": "1.1"}),
+        build_key("a", CPU, versions, calibration_sha256="c"),
+        build_key("a", CPU.model_copy(update={"precision": "fp16"}), versions),
+    }
+    assert len(keys) == 6
+    assert build_key("a", CPU.model_copy(update={"title": "other"}), versions) in keys
+
+
+def test_the_script_beside_an_engine_makes_it_again(onnx, tmp_path):
+    built = build_engine(onnx, RTX, tmp_path)
+    built.file.unlink()
+    script = built.directory / "reproduce.sh"
+    subprocess.run(["sh", script], check=True, env={"PYTHON": sys.executable}, cwd="/", capture_output=True)
+    assert built.file.stat().st_size == pytest.approx(built.size, rel=0.01)
+
+
+def test_an_opset_above_the_targets_ceiling_is_refused(onnx, tmp_path):
+    old = CPU.model_copy(update={"opset_ceiling": 12})
+    with pytest.raises(ModelFileError, match="opset 13 is above 12, the newest that target 'cpu' reads"):
+        build_engine(onnx, old, tmp_path / "engines")
+    assert not (tmp_path / "engines").exists()
+
+
+def test_a_builder_that_is_not_here_says_why(onnx, tmp_path, monkeypatch):
+    """The wheels hidden from the metadata, as on a machine without the extra."""
+    monkeypatch.setattr("deploy.builders.tensorrt_rtx.PACKAGES", ("tensorrt_rtx_of_another_world",))
+    with pytest.raises(
+        EngineBuildError, match=r"'rtx-sm75': tensorrt-rtx does not build here: not installed; .*'rtx'"
+    ):
+        build_engine(onnx, RTX, tmp_path)
+
+
+_BUILD = """
+import sys
+from pathlib import Path
+from deploy.engine import build_engine
+from deploy.targets import find_target
+build_engine(Path(sys.argv[1]), find_target("rtx-sm75"), Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_build_leaves_nothing_that_the_next_one_trusts(onnx, tmp_path):
+    """Files are synced in this order, each with its directory: model, engine, log, script, record."""
+    for at in (3, 9):
+        engines = tmp_path / str(at)
+        assert killed_at_fsync(at, _BUILD, onnx, engines)
+        assert not list(engines.glob("*/build.json"))
+        built = build_engine(onnx, RTX, engines)
+        assert not built.reused
+        assert not list(built.directory.glob(".*"))
+        assert build_engine(onnx, RTX, engines).reused
