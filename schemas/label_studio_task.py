@@ -60,17 +60,22 @@ def offers_occluded(label_config: str) -> bool:
     Raises:
         AnnotationFileError: the config is not XML.
     """
-    try:
-        root = ElementTree.fromstring(label_config)
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        raise AnnotationFileError("labelling config", f"not XML: {error}", line=line, column=column) from error
     return any(
         choice.get("value") == OCCLUDED_CHOICE
-        for choices in root.iter("Choices")
+        for choices in _parse(label_config).iter("Choices")
         if choices.get("perRegion", "").lower() == "true"
         for choice in choices.iter("Choice")
     )
+
+
+def config_labels(label_config: str) -> set[str]:
+    """The keypoint labels of a labelling config.
+
+    Raises:
+        AnnotationFileError: the config is not XML.
+    """
+    controls = _parse(label_config).iter("KeyPointLabels")
+    return {label.get("value", "") for control in controls for label in control.iter("Label")}
 
 
 def build_task(
@@ -101,6 +106,14 @@ def build_task(
     # Label Studio takes an imported annotation for a reviewed one unless it is told otherwise.
     annotation = {"result": regions, "ground_truth": False, "was_cancelled": False}
     return {"data": fields, "annotations": [annotation]}
+
+
+def _parse(label_config: str) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(label_config)
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        raise AnnotationFileError("labelling config", f"not XML: {error}", line=line, column=column) from error
 
 
 def _add_box_control(panel: ElementTree.Element) -> None:

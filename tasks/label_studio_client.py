@@ -117,6 +117,7 @@ class Connection:
         Raises:
             ProjectNotFoundError: there is none, or several have the title; the message lists the projects.
         """
+        wanted = wanted.strip() if isinstance(wanted, str) else wanted  # as the server does with titles
         known = self.projects()
         found = [project for project in known if wanted in (project.id, project.title)]
         if len(found) == 1:
