@@ -52,9 +52,12 @@ class ImageIndex:
     """Remembers the facts of files by path, size and modification time, so that none is decoded twice.
 
     Broken files are not remembered; they are looked at again.
+
+    Args:
+        path: where the memory is kept between runs; None keeps it in this object.
     """
 
-    def __init__(self, path: Path, *, workers: int = 2) -> None:
+    def __init__(self, path: Path | None = None, *, workers: int = 2) -> None:
         self._path, self._workers = path, workers
         self._known: dict[str, list] = self._load()
 
@@ -80,7 +83,7 @@ class ImageIndex:
         return found
 
     def _load(self) -> dict[str, list]:
-        if not self._path.is_file():
+        if self._path is None or not self._path.is_file():
             return {}
         try:
             index = orjson.loads(self._path.read_bytes())
@@ -93,8 +96,9 @@ class ImageIndex:
         return ImageFacts(*known[2:]) if known and tuple(known[:2]) == _stamp(Path(image)) else None
 
     def _save(self) -> None:
-        index = {"version": _INDEX_VERSION, "images": self._known}
-        write_bytes(self._path, orjson.dumps(index, option=orjson.OPT_SORT_KEYS))
+        if self._path is not None:
+            index = {"version": _INDEX_VERSION, "images": self._known}
+            write_bytes(self._path, orjson.dumps(index, option=orjson.OPT_SORT_KEYS))
 
 
 def inspect_image(path: Path) -> ImageFacts | Problem:

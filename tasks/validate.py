@@ -105,7 +105,7 @@ def validate(
     num_keypoints: int,
     rules: ValidationRules,
     index: ImageIndex,
-    violations_path: Path,
+    violations_path: Path | None = None,
     progress: Progress | None = None,
 ) -> Validation:
     """Read and check every record; write the violations to `violations_path` (Parquet) whatever the outcome.
@@ -126,8 +126,9 @@ def validate(
     superseded = _choose(candidates)
     _check_together(candidates, superseded)
     outcome = _outcome(number, candidates, superseded)
-    with atomic_path(violations_path) as temporary:
-        pq.write_table(violations_to_table(outcome.violations), temporary)
+    if violations_path is not None:
+        with atomic_path(violations_path) as temporary:
+            pq.write_table(violations_to_table(outcome.violations), temporary)
     if outcome.counts.rejected_share > rules.max_rejected_share:
         raise ViolationsError(_complaint(outcome, rules, violations_path))
     return outcome
@@ -234,14 +235,15 @@ def _face(record: RawRecord, annotated: AnnotatedFace, facts: ImageFacts) -> Fac
     )
 
 
-def _complaint(outcome: Validation, rules: ValidationRules, violations_path: Path) -> str:
+def _complaint(outcome: Validation, rules: ValidationRules, violations_path: Path | None) -> str:
     counts = outcome.counts
     codes = Counter(v.code for v in outcome.violations if v.code not in SKIPPED)
     shown = ", ".join(f"{code} {number}" for code, number in sorted(codes.items(), key=lambda item: -item[1])[:5])
     first = next(v for v in outcome.violations if v.code not in SKIPPED)
     used = counts.annotations - counts.skipped
+    table = f" All are listed in {violations_path}." if violations_path else ""
     return (
         f"{counts.rejected} of {used} annotations rejected ({counts.rejected_share:.1%}, allowed "
-        f"{rules.max_rejected_share:.1%}): {shown}. The first: {first}. All are listed in {violations_path}; correct "
-        "them at the source, or raise validation.max_rejected_share"
+        f"{rules.max_rejected_share:.1%}): {shown}. The first: {first}.{table} Correct them "
+        "at the source, or raise validation.max_rejected_share"
     )

@@ -52,7 +52,7 @@ def faces(tmp_path_factory):
 
 def test_snapshot_reads_back(tmp_path):
     validation = validated(tmp_path, [*sloth_records(tmp_path, 8), sloth_record(tmp_path, 3, source="t")])
-    boxed = [replace(face, tight_box=Box(1.1, 2, 3, 4)) for face in validation.faces[:3]]
+    boxed = [replace(face, tight_box=Box(1.25, 2, 3, 4)) for face in validation.faces[:3]]
     validation = replace(validation, faces=[*boxed, *validation.faces[3:]])
     output = snap(tmp_path, validation, sources=["s", "t"])
     snapshot = load_snapshot(output.directory)

@@ -1,0 +1,149 @@
+"""TAO's `dataset_convert`: ground-truth files of named sets to one TFRecord file a set, and a report.
+
+Paths are joined as TAO joins them: a later absolute part replaces the earlier ones.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas import sloth
+from schemas.config import DatasetConvertSpec, ValidationRules
+from schemas.errors import AnnotationFileError, SourceEmptyError, ViolationsError
+from schemas.raw import RawRecord
+from schemas.records import Violation
+from schemas.storage import sha256_file, write_json
+from tasks.convert import serializer
+from tasks.faceboxes import box_faces, unreachable_share
+from tasks.images import ImageIndex, Progress
+from tasks.subjects import SubjectOf, subject_finder
+from tasks.validate import Counts, validate
+
+REPORT = "dataset_convert.json"
+_RULES = ValidationRules(max_rejected_share=1.0, require_subject=False)
+
+
+@dataclass(frozen=True)
+class ConvertedSet:
+    """One set: where its records are, and what became of its annotations.
+
+    Attributes:
+        records: faces in the file.
+        dropped: faces left out, with the reason: rejected ones, and those whose box leaves the frame.
+        unreachable_share: of the keypoints, see `tasks.faceboxes`.
+    """
+
+    set_id: str
+    file: Path
+    sha256: str
+    records: int
+    counts: Counts
+    dropped: list[Violation]
+    unreachable_share: float
+
+
+def dataset_convert(
+    spec: DatasetConvertSpec, results_dir: Path | None = None, *, progress: Progress | None = None
+) -> list[ConvertedSet]:
+    """Convert every set of `spec`, and write a report into `results_dir` (by default beside the sets).
+
+    Args:
+        progress: called for every set with images looked at and images in all.
+
+    Raises:
+        AnnotationFileError: a set has no folder, or a file of it is broken (with line and column).
+        SourceEmptyError: a set holds no annotation.
+        ViolationsError: no face of a set could be used; the message says why.
+        SpecError: the subject rule can't be applied.
+        StorageError: the disk is full; nothing half-written is left.
+    """
+    save_root = Path(spec.save_root_path or "", spec.save_path)
+    report = (results_dir or save_root) / REPORT
+    subject_of = subject_finder(spec.subject)
+    converted = [_convert_set(spec, set_id, save_root, subject_of, progress) for set_id in spec.sets]
+    write_json(report, {"spec": spec.model_dump(mode="json"), "sets": [_row(done) for done in converted]})
+    return converted
+
+
+def _convert_set(
+    spec: DatasetConvertSpec, set_id: str, save_root: Path, subject_of: SubjectOf, progress: Progress | None
+) -> ConvertedSet:
+    from model.tfrecords import write_records
+
+    outcome = validate(
+        _records(spec, set_id, subject_of),
+        num_keypoints=spec.num_keypoints,
+        rules=_RULES,
+        index=ImageIndex(),
+        progress=progress,
+    )
+    boxed = box_faces(outcome.faces, enlarge_ratio=spec.bbox_enlarge_ratio, outside_frame=spec.box_outside_frame)
+    dropped = outcome.violations + boxed.dropped
+    if not boxed.faces:
+        raise ViolationsError(_nothing_left(set_id, outcome.counts, dropped))
+    file = save_root / set_id / spec.tfrecord_folder / spec.tfrecord_name
+    written = write_records(file, map(serializer(embed=spec.embed_crops, color="gray"), boxed.faces))
+    return ConvertedSet(
+        set_id=set_id,
+        file=file,
+        sha256=sha256_file(file),
+        records=written,
+        counts=outcome.counts,
+        dropped=dropped,
+        unreachable_share=unreachable_share(boxed.faces),
+    )
+
+
+def _records(spec: DatasetConvertSpec, set_id: str, subject_of: SubjectOf) -> list[RawRecord]:
+    folder = Path(spec.gt_root_path or "", spec.gt_path, set_id)
+    if not folder.is_dir():
+        raise AnnotationFileError(folder, f"no such folder for the set {set_id}; check gt_root_path and gt_path")
+    files = sorted(path for path in folder.iterdir() if ".json" in path.name and path.is_file())
+    records = [
+        _record(spec, set_id, f"{set_id}/{path.name}#{index:07d}", entry, subject_of)
+        for path in files
+        for index, entry in enumerate(sloth.load_sloth_file(path))
+    ]
+    if not records:
+        raise SourceEmptyError(f"{folder}: no annotation in {len(files)} JSON files; check gt_root_path and gt_path")
+    return records
+
+
+def _record(spec: DatasetConvertSpec, set_id: str, key: str, entry: Any, subject_of: SubjectOf) -> RawRecord:
+    fields = entry if isinstance(entry, Mapping) else {}
+    name = fields.get("filename")
+    name = name if isinstance(name, str) else ""
+    return RawRecord(
+        format="sloth",
+        source="dataset_convert",
+        set_id=set_id,
+        key=key,
+        payload=entry,
+        image=str(Path(spec.image_root_path or "", name)) if name else None,
+        flags_known=True,
+        subject=subject_of(name, fields),
+    )
+
+
+def _nothing_left(set_id: str, counts: Counts, dropped: list[Violation]) -> str:
+    codes = Counter(violation.code for violation in dropped)
+    reasons = ", ".join(f"{code} {number}" for code, number in codes.most_common(5))
+    return f"set {set_id}: none of {counts.annotations} annotations can be used: {reasons}. The first: {dropped[0]}"
+
+
+def _row(done: ConvertedSet) -> dict[str, Any]:
+    reasons = Counter(violation.code for violation in done.dropped)
+    return {
+        "set": done.set_id,
+        "file": str(done.file),
+        "sha256": done.sha256,
+        "records": done.records,
+        "counts": asdict(done.counts),
+        "reasons": dict(sorted(reasons.items())),
+        "dropped": [asdict(violation) for violation in done.dropped],
+        "unreachable_share": done.unreachable_share,
+    }

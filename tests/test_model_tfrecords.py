@@ -1,0 +1,129 @@
+"""Records as written: TAO's nine features and ours, the same bytes every time, read back by the input pipeline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from model.crop import context_crop, crop_face
+from model.images import decode_image, encode_png
+from model.shards import face_dataset
+from model.tfrecords import serialize_face, write_records
+from schemas.geometry import tight_square
+from schemas.records import Face, Flag
+from tests.shard_files import small_spec
+
+POINTS = np.float32([[10.25, 12.5], [30, 11], [20.75, 40], [15, 22], [28, 33]])
+
+
+def face(points_N2=POINTS, flags_N=(0, 1, -1, 0, 1), **more):
+    fields = {
+        "source_key": "s:1", "image": "nowhere", "image_name": "images/ä.png", "image_sha256": "0" * 64,
+        "frame_width": 64, "frame_height": 48, "subject": "d/001", "set_id": "train",
+    }  # fmt: skip
+    return Face(**{**fields, **more}, points_N2=points_N2, flags_N=np.array(flags_N, np.int8))
+
+
+def frame(channels, seed=0):
+    shape = (48, 64) if channels == 1 else (48, 64, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def features(record):
+    return tf.train.Example.FromString(record).features.feature
+
+
+def test_taos_nine_features_and_ours():
+    found = features(serialize_face(face(), tight_square(POINTS).enlarged(1.3)))
+    values = {
+        name: list(feature.bytes_list.value or feature.int64_list.value or feature.float_list.value)
+        for name, feature in found.items()
+    }
+    assert values == {
+        "train/image_frame_name": ["images/ä.png".encode()],
+        "train/image_frame_width": [64],
+        "train/image_frame_height": [48],
+        "train/facebbx_x": [1],
+        "train/facebbx_y": [7],
+        "train/facebbx_w": [37],
+        "train/facebbx_h": [37],
+        "train/landmarks": POINTS.reshape(-1).tolist(),
+        "train/landmarks_occ": [0, 1, 0, 0, 1],
+        "image/occ_known": [1, 1, 0, 1, 1],
+        "image/subject": [b"d/001"],
+        "image/set": [b"train"],
+    }
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_embedded_crop_is_the_context_of_the_box(channels):
+    box = tight_square(POINTS)
+    found = features(serialize_face(face(), box, frame(channels)))
+    crop = context_crop(box)
+    assert list(found["image/region"].float_list.value) == pytest.approx([crop.x0, crop.y0, crop.side])
+    pixels = decode_image(found["image/encoded"].bytes_list.value[0], channels=channels, name="x")
+    np.testing.assert_array_equal(pixels, crop_face(frame(channels), crop))
+
+
+def test_png_keeps_colours():
+    image = frame(3)
+    np.testing.assert_array_equal(decode_image(encode_png(image), channels=3, name="x"), image)
+
+
+faces = st.builds(
+    face,
+    hnp.arrays(np.float32, (5, 2), elements=st.floats(-500, 5000, width=32)).filter(lambda p: np.ptp(p) > 0),
+    st.lists(st.sampled_from(list(Flag)), min_size=5, max_size=5),
+    subject=st.none() | st.text(min_size=1, max_size=8),
+)
+
+
+@settings(max_examples=5)
+@given(written=st.lists(faces, min_size=5, max_size=10), ratio=st.sampled_from([1.0, 1.3, 2.0]))
+def test_records_round_trip_through_the_input_pipeline(tmp_path_factory, written, ratio):
+    boxes = [tight_square(face.points_N2).enlarged(ratio) for face in written]
+    path = tmp_path_factory.mktemp("shard") / "a.tfrecords"
+    records = (serialize_face(face, box, frame(1)) for face, box in zip(written, boxes, strict=True))
+    assert write_records(path, records) == len(written)
+    dataset = face_dataset(tf.data.Dataset.from_tensor_slices([str(path)]), small_spec())
+    for face, box, read in zip(written, boxes, dataset.as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(read["points_N2"], face.points_N2)
+        np.testing.assert_array_equal(read["flags_N"], face.flags_N)
+        np.testing.assert_array_equal(read["box_4"], np.float32(box))
+        assert read["name"].decode() == face.image_name and read["frame_2"].tolist() == [64, 48]
+        assert (read["subject"].decode(), read["set"]) == (face.subject or "", b"train")
+
+
+FULL_DISK = """
+import resource
+from pathlib import Path
+from model.tfrecords import write_records
+from schemas.errors import StorageError
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    write_records(Path("shards/a.tfrecords"), (bytes(10_000) for _ in range(100)))
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "a.tfrecords").write_bytes(b"old")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    told = subprocess.run(
+        [sys.executable, "-c", FULL_DISK], cwd=tmp_path, capture_output=True, text=True, check=True, env=environment
+    )
+    assert "shards/a.tfrecords: can't be written: File too large. Nothing half-written is left" in told.stdout
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["a.tfrecords"]
+    assert (tmp_path / "shards" / "a.tfrecords").read_bytes() == b"old"

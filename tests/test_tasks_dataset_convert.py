@@ -1,0 +1,163 @@
+"""TAO's dataset_convert: paths joined as TAO joins them, one file a set, and a report of what was left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from schemas.config import DatasetConvertSpec, SubjectRule
+from schemas.errors import AnnotationFileError, SourceEmptyError, ViolationsError
+from schemas.geometry import tight_square
+from schemas.sloth import face_to_sloth, image_entry
+from schemas.storage import read_json
+from tasks.dataset_convert import REPORT, dataset_convert
+from tests.raw_records import HEIGHT, NUM_KEYPOINTS, WIDTH, some_flags, some_points, write_image
+
+
+def write_set(root: Path, set_id: str, numbers: range, file: str = "gt.json", points=some_points) -> list[dict]:
+    entries = []
+    for number in numbers:
+        name = f"{set_id}/{number:03d}_x.png"
+        write_image(root / "images" / name, seed=number)
+        entries.append(image_entry(name, [face_to_sloth(points(number), some_flags(number))]))
+    folder = root / "gt" / set_id
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / file).write_text(json.dumps(entries))
+    return entries
+
+
+def make_spec(root: Path, *sets: str, **changes) -> DatasetConvertSpec:
+    fields = {
+        "sets": list(sets),
+        "gt_root_path": str(root),
+        "gt_path": "gt",
+        "image_root_path": str(root / "images"),
+        "save_root_path": str(root),
+        "save_path": "out",
+        "tfrecord_folder": "FpeTfRecords",
+        "tfrecord_name": "data.tfrecords",
+        "num_keypoints": NUM_KEYPOINTS,
+    }
+    return DatasetConvertSpec(**{**fields, **changes})
+
+
+def records_of(path):
+    return [
+        tf.train.Example.FromString(record).features.feature
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    ]
+
+
+def name_of(record):
+    return record["train/image_frame_name"].bytes_list.value[0].decode()
+
+
+def test_one_file_per_set_where_tao_puts_it(tmp_path):
+    write_set(tmp_path, "afw", range(3))
+    write_set(tmp_path, "bioid", range(10, 12))
+    first, second = dataset_convert(make_spec(tmp_path, "afw", "bioid"))
+    assert first.file == tmp_path / "out" / "afw" / "FpeTfRecords" / "data.tfrecords"
+    records = records_of(first.file)
+    assert [name_of(record) for record in records] == ["afw/000_x.png", "afw/001_x.png", "afw/002_x.png"]
+    np.testing.assert_array_equal(records[1]["train/landmarks"].float_list.value, some_points(1).reshape(-1))
+    assert list(records[1]["train/landmarks_occ"].int64_list.value) == some_flags(1).tolist()
+    assert [records[1][f"train/facebbx_{k}"].int64_list.value[0] for k in "xywh"] == list(
+        tight_square(some_points(1))
+    )
+    assert records[1]["image/set"].bytes_list.value[0] == b"afw" and "image/encoded" not in records[1]
+    assert len(records_of(second.file)) == second.records == 2
+    assert (tmp_path / "out" / REPORT).is_file()
+
+
+def test_all_json_files_of_a_set_are_read_in_the_order_of_their_names(tmp_path):
+    for file, start in (("b.json", 0), ("a.json.old", 5), ("c.txt", 8)):
+        write_set(tmp_path, "afw", range(start, start + 2), file)
+    (done,) = dataset_convert(make_spec(tmp_path, "afw"))
+    assert [name_of(record)[4:7] for record in records_of(done.file)] == ["005", "006", "000", "001"]
+
+
+def test_later_absolute_path_wins_and_empty_roots_mean_none(tmp_path, monkeypatch):
+    write_set(tmp_path, "afw", range(2))
+    monkeypatch.chdir(tmp_path)
+    spec = make_spec(
+        tmp_path,
+        "afw",
+        gt_root_path="/elsewhere",
+        gt_path=str(tmp_path / "gt"),
+        save_root_path=None,
+        image_root_path="images",
+    )
+    (done,) = dataset_convert(spec)
+    assert done.file == Path("out/afw/FpeTfRecords/data.tfrecords") and done.file.is_file()
+
+
+def test_subjects_come_from_the_rule(tmp_path):
+    write_set(tmp_path, "afw", range(2))
+    rule = SubjectRule(dataset="afw", pattern=r"(?P<subject>\d{3})_x")
+    (done,) = dataset_convert(make_spec(tmp_path, "afw", subject=rule))
+    assert [r["image/subject"].bytes_list.value[0] for r in records_of(done.file)] == [b"afw/000", b"afw/001"]
+    (done,) = dataset_convert(make_spec(tmp_path, "afw"))
+    assert [r["image/subject"].bytes_list.value[0] for r in records_of(done.file)] == [b"", b""]
+
+
+def test_report_lists_everything_that_was_left_out(tmp_path):
+    entries = write_set(tmp_path, "afw", range(6))
+    entries[1]["annotations"][0]["P1x"] = None
+    entries[2]["filename"] = "afw/nowhere.png"
+    entries[3]["annotations"] = []
+    wide = np.float32([[1, 2], [WIDTH - 2, 3], [20, 4], [30, 5], [40, HEIGHT - 30]])
+    entries[4]["annotations"] = face_to_sloth(wide, some_flags(4))
+    (tmp_path / "gt" / "afw" / "gt.json").write_text(json.dumps(entries))
+    (done,) = dataset_convert(make_spec(tmp_path, "afw"), tmp_path / "results")
+    assert [name_of(record) for record in records_of(done.file)] == ["afw/000_x.png", "afw/005_x.png"]
+    (row,) = read_json(tmp_path / "results" / REPORT)["sets"]
+    assert row["reasons"] == {"box-outside-frame": 1, "image-missing": 1, "not-annotated": 1, "schema": 1}
+    assert row["records"] + len(row["dropped"]) == len(entries)
+    assert row["counts"] == {"records": 6, "accepted": 3, "rejected": 2, "skipped": 1, "superseded": 0}
+    assert row["dropped"][0]["record"].endswith("afw/gt.json#0000001")
+
+
+def test_pad_keeps_what_drop_leaves_out(tmp_path):
+    wide = np.float32([[1, 2], [WIDTH - 2, 3], [20, 4], [30, 5], [40, HEIGHT - 30]])
+    write_set(tmp_path, "afw", range(2), points=lambda number: wide if number else some_points(0))
+    assert dataset_convert(make_spec(tmp_path, "afw"))[0].records == 1
+    assert dataset_convert(make_spec(tmp_path, "afw", box_outside_frame="pad"))[0].records == 2
+
+
+def test_same_set_gives_the_same_bytes(tmp_path):
+    write_set(tmp_path, "afw", range(4))
+    (first,) = dataset_convert(make_spec(tmp_path, "afw", embed_crops=True))
+    before = first.file.read_bytes()
+    (second,) = dataset_convert(make_spec(tmp_path, "afw", embed_crops=True))
+    assert second.sha256 == first.sha256 and second.file.read_bytes() == before
+    assert all(record["image/encoded"].bytes_list.value[0] for record in records_of(second.file))
+
+
+def test_broken_json_leaves_the_earlier_file_alone(tmp_path):
+    write_set(tmp_path, "afw", range(2))
+    (done,) = dataset_convert(make_spec(tmp_path, "afw"))
+    before = done.file.read_bytes()
+    (tmp_path / "gt" / "afw" / "more.json").write_text("[{]")
+    with pytest.raises(AnnotationFileError, match=r"more\.json:1:3: not JSON"):
+        dataset_convert(make_spec(tmp_path, "afw"))
+    assert done.file.read_bytes() == before
+
+
+def test_sets_that_give_nothing(tmp_path):
+    with pytest.raises(AnnotationFileError, match="no such folder for the set afw"):
+        dataset_convert(make_spec(tmp_path, "afw"))
+    write_set(tmp_path, "afw", range(0))
+    with pytest.raises(SourceEmptyError, match="no annotation in 1 JSON files"):
+        dataset_convert(make_spec(tmp_path, "afw"))
+    entries = write_set(tmp_path, "afw", range(2))
+    for entry in entries:
+        entry["filename"] = "nowhere.png"
+    (tmp_path / "gt" / "afw" / "gt.json").write_text(json.dumps(entries))
+    with pytest.raises(
+        ViolationsError, match=r"set afw: none of 2 annotations can be used: image-missing 2\. The first"
+    ):
+        dataset_convert(make_spec(tmp_path, "afw"))
