@@ -61,6 +61,7 @@ def reuse_or_run(parent: Path, key: str, run: Callable[[Path], dict[str, Any]]) 
         if finished is not None:
             return StepOutput(key, directory, finished["result"], reused=True)
         partial.mkdir(exist_ok=True)
+        _remove_half_written(partial)
         result = run(partial)
         files = {
             str(path.relative_to(partial)): sha256_file(path)
@@ -72,6 +73,13 @@ def reuse_or_run(parent: Path, key: str, run: Callable[[Path], dict[str, Any]]) 
         partial.rename(directory)
         fsync_directory(parent)
     return StepOutput(key, directory, result, reused=False)
+
+
+def _remove_half_written(directory: Path) -> None:
+    """What `schemas.storage.atomic_path` had no chance to remove when a run was killed. Call it under the lock."""
+    for leftover in directory.rglob(".*.tmp*"):
+        if leftover.is_file():
+            leftover.unlink()
 
 
 def _verified_manifest(directory: Path) -> dict[str, Any] | None:

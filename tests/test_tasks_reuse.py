@@ -110,3 +110,13 @@ def test_code_version_follows_imports(tmp_path, monkeypatch):
     (tmp_path / "schemas" / "unrelated.py").write_text("Y = 1\n")
     assert version() == second
     code_version.cache_clear()
+
+
+def test_what_a_killed_run_left_half_written_is_not_part_of_the_output(tmp_path):
+    partial = tmp_path / ".key.partial"
+    partial.mkdir()
+    (partial / ".out.txt.123.tmp.txt").write_text("hal")
+    (partial / "finished.txt").write_text("kept")
+    output = reuse_or_run(tmp_path, "key", make("hello"))
+    names = {path.name for path in output.directory.iterdir()}
+    assert names == {"finished.txt", "out.txt", "manifest.json"}
