@@ -6,6 +6,8 @@ import numpy as np
 from model.network import build_network
 from schemas.experiment import ModelParameters
 
+KINDS = ["FpeNet_base", "FpeNet_base_5x5_conv", "FpeNet_release", "FpeNet_public", "ResidualUNet"]
+
 
 def sharp_network(
     kind: str = "ResidualUNet", *, width: int = 8, num_keypoints: int = 80, channels: int = 1, seed: int = 0

@@ -13,8 +13,7 @@ from deploy.onnx_graph import to_float16
 from deploy.targets import find_target
 from schemas.errors import EngineBuildError, ModelFileError
 from schemas.storage import write_bytes
-from tests.networks import crops, sharp_network
-from tests.test_deploy_onnx_export import KINDS
+from tests.networks import KINDS, crops, sharp_network
 
 MODULES = {
     "segfaults": "import ctypes; print('about to'); ctypes.string_at(0)",

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,9 +10,8 @@ from deploy.export import export_model
 from deploy.onnx_export import export_onnx, load_onnx, summarise
 from deploy.parity import compare, keras_predictions
 from schemas.errors import ModelFileError
-from tests.networks import crops, sharp_network
-
-KINDS = ["FpeNet_base", "FpeNet_base_5x5_conv", "FpeNet_release", "FpeNet_public", "ResidualUNet"]
+from tests.killed import killed_at_fsync
+from tests.networks import KINDS, crops, sharp_network
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -75,13 +72,15 @@ export_model(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def test_the_same_model_gives_the_same_bytes_in_this_process_and_in_another(tmp_path):
+def test_the_same_model_gives_the_same_bytes_here_and_in_another_process_after_a_killed_one(tmp_path):
     network = sharp_network("FpeNet_release")
     first = export_onnx(network, tmp_path / "first.onnx")
     again = export_onnx(network, tmp_path / "again.onnx")
     network.save(tmp_path / "model.keras")
     other = tmp_path / "other.onnx"
-    subprocess.run([sys.executable, "-c", _EXPORT, tmp_path / "model.keras", other], check=True, capture_output=True)
+    assert killed_at_fsync(1, _EXPORT, tmp_path / "model.keras", other)
+    assert not other.exists()
+    assert not killed_at_fsync(99, _EXPORT, tmp_path / "model.keras", other)
     assert first.path.read_bytes() == again.path.read_bytes()
     assert first.path.read_bytes() == other.read_bytes()
     changed = export_onnx(sharp_network("FpeNet_release", seed=1), tmp_path / "changed.onnx")
