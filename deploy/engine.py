@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -238,13 +237,13 @@ def check_engine(
     return EngineCheck("passed", "", graph, parity, latency)
 
 
-def write_manifest(built: BuiltEngine, check: Mapping[str, Any], provenance: Provenance) -> dict[str, Any]:
-    """Write `manifest.json` beside the engine, and return it. `check`: an `EngineCheck` as a dictionary."""
+def write_manifest(built: BuiltEngine, check: EngineCheck, provenance: Provenance) -> dict[str, Any]:
+    """Write `manifest.json` beside the engine, and return it."""
     manifest = {
         **read_json(built.directory / "build.json"),
         "precision": built.target.precision,
         "provenance": asdict(provenance),
-        "check": dict(check),
+        "check": asdict(check),
         "reproduce": "reproduce.sh",
     }
     write_json(built.directory / "manifest.json", manifest)

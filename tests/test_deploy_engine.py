@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,7 @@ def test_from_onnx_to_staging_on_a_target_that_runs_here(network, onnx, tmp_path
     assert check.parity.faces == 6
     assert check.parity.max_px["All"] < 1e-3
     assert check.latency.batch == 1
-    manifest = write_manifest(built, asdict(check), Provenance("fpenet", "7", "snap"))
+    manifest = write_manifest(built, check, Provenance("fpenet", "7", "snap"))
     assert read_json(built.directory / "manifest.json") == manifest
     assert manifest["provenance"] == {"model_name": "fpenet", "model_version": "7", "snapshot_id": "snap"}
     assert (manifest["precision"], manifest["target"]["name"]) == ("fp32", "cpu")
@@ -56,7 +55,7 @@ def test_a_target_that_does_not_run_here_says_so_and_its_graph_is_checked(networ
     assert check.parity is None
     assert check.latency is None
     assert 0 < check.graph.mean_px["All"] < 0.05
-    manifest = write_manifest(built, asdict(check), Provenance("fpenet", "", "snap"))
+    manifest = write_manifest(built, check, Provenance("fpenet", "", "snap"))
     assert manifest["check"]["state"] == "not run here"
     pointer = stages.stage(tmp_path / "targets", "rtx-sm75", built.directory, by="flow", why="retrain")
     assert pointer.engine.check == "not run here: needs a GPU (SM75)"
