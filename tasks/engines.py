@@ -53,7 +53,9 @@ def build_and_check(
         EngineBuildError: its builder is not here, or made no engine.
         GateError: the engine is further from Keras than the target allows.
     """
-    from deploy.engine import build_engine, write_manifest
+    from pydantic import TypeAdapter
+
+    from deploy.engine import EngineCheck, build_engine, write_manifest
     from deploy.targets import find_target
 
     device = find_target(target)
@@ -67,7 +69,8 @@ def build_and_check(
         parity=device.parity.model_dump(),
     )
     checked = reuse_or_run(engines / "checks", key, lambda _: _check(built, model, crops()))
-    manifest = write_manifest(built, checked.result, provenance)
+    check = TypeAdapter(EngineCheck).validate_python(checked.result)
+    manifest = write_manifest(built, check, provenance)
     return CheckedEngine(target, device.title, built.directory, manifest, reused=built.reused and checked.reused)
 
 

@@ -82,7 +82,8 @@ class KpiCrops:
     def _crops(self) -> np.ndarray:
         from model.pipeline import evaluation_batches
 
-        return next(evaluation_batches(self._files, self._spec, batch_size=self._faces)).images_BHWC
+        batches = iter(evaluation_batches(self._files, self._spec, batch_size=self._faces))
+        return next(batches).images_BHWC
 
 
 def _predict(network: keras.Model, images_BHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

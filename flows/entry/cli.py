@@ -26,7 +26,7 @@ TAO's commands keep their options and spec files:
   fpenet inference -e experiment_spec.yaml -i faces.json -m model.onnx -o out -r images
 
 `fpenet COMMAND --help` explains one command. Exit codes: 0 done, 2 bad input, 3 a source can't deliver,
-4 a gate refused, 5 storage, 1 anything else.
+4 a gate refused, 5 storage, 6 MLflow, 1 anything else.
 """
 
 
@@ -166,7 +166,7 @@ def _add_label_studio_commands(commands: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its errors become one message and an exit code."""
     parsed = build_parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions too
     module, function = parsed.handler.split(":")
     try:
         return getattr(importlib.import_module(module), function)(parsed) or 0
