@@ -100,7 +100,7 @@ class ImageStore:
             ) from None
         if reply.status_code == httpx.codes.NOT_MODIFIED:
             return Fetched(path)
-        if reply.status_code >= 500:
+        if reply.status_code > httpx.codes.INTERNAL_SERVER_ERROR:
             raise SourceUnreachableError(f"{value}: HTTP {reply.status_code}; see the server's log, and run again")
         if not reply.is_success:
             return Fetched(None, f"HTTP {reply.status_code}")

@@ -21,7 +21,8 @@ TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 PATIENCE_S = (0.5, 2.0, 5.0)
 """Waits before a failed download is tried again."""
 
-_BUSY = (408, 409, 425, 429)
+_BUSY = (408, 409, 425, 429, 502, 503, 504)
+_INTERNAL_ERROR = 500
 
 
 def token_from_environment(name: str) -> str:
@@ -178,18 +179,19 @@ class _TokenAuth(httpx.Auth):
 
 
 def get_patiently(client: httpx.Client, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
-    """GET, tried again while the server is busy or the connection breaks.
+    """GET, tried again while the server is busy or the connection breaks; after an internal error only once,
+    because that is also how Label Studio answers for an upload that it has lost.
 
     Raises:
         httpx.TransportError: the connection broke every time.
     """
-    for wait_s in PATIENCE_S:
+    for attempt, wait_s in enumerate(PATIENCE_S):
         try:
             response = client.get(url, headers=headers)
         except httpx.TransportError:
             pass
         else:
-            if response.status_code < 500 and response.status_code not in _BUSY:
+            if response.status_code not in _BUSY and (response.status_code != _INTERNAL_ERROR or attempt):
                 return response
         time.sleep(wait_s)
     return client.get(url, headers=headers)

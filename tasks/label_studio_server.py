@@ -48,7 +48,9 @@ class LabelStudioServer:
         """Raises `SourceUnreachableError` if Label Studio is not installed."""
         program = self.environment.absolute() / "bin" / "label-studio"
         if not program.is_file():
-            raise SourceUnreachableError(f"{program} is not there; install Label Studio with: make {ENVIRONMENT}")
+            raise SourceUnreachableError(
+                f"{program} is not there; install Label Studio with: make {ENVIRONMENT}/.installed"
+            )
         return [str(program), "start", "--no-browser", "--internal-host", HOST, "--port", str(self.port)]
 
     def variables(self) -> dict[str, str]:

@@ -1,0 +1,104 @@
+import os
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from schemas.errors import SourceUnreachableError
+from tasks import label_studio_client
+from tasks.image_download import ImageStore
+from tasks.label_studio_client import connected
+from tests.servers import HOST, free_port
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def do_GET(self):
+        self.server.seen.append(dict(self.headers))
+        super().do_GET()
+
+    def log_message(self, *args):
+        """Not on the terminal."""
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A web server over `tmp_path/site` that knows when a file changed."""
+    (tmp_path / "site").mkdir()
+    server = ThreadingHTTPServer((HOST, 0), lambda *args: Handler(*args, directory=str(tmp_path / "site")))
+    server.seen = []
+    server.url = f"http://{HOST}:{server.server_port}"
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Images beside a Label Studio that need not be up: these come from elsewhere."""
+    with connected(f"http://{HOST}:{free_port()}", "secret") as connection:
+        yield lambda: ImageStore(tmp_path / "images", connection)
+
+
+def test_an_image_is_fetched_again_only_when_it_changed(site, store, tmp_path):
+    original = tmp_path / "site/a.png"
+    original.write_bytes(b"one")
+    os.utime(original, (1_000_000, 1_000_000))
+    url = f"{site.url}/a.png"
+    first = store().fetch([url])[url]
+    assert (first.downloaded, first.file.read_bytes(), first.file.suffix) == (True, b"one", ".png")
+    assert not store().fetch([url])[url].downloaded
+    original.write_bytes(b"two")
+    again = store().fetch([url])[url]
+    assert (again.downloaded, again.file, again.file.read_bytes()) == (True, first.file, b"two")
+
+
+def test_a_damaged_copy_is_fetched_again(site, store, tmp_path):
+    (tmp_path / "site/a.png").write_bytes(b"whole")
+    url = f"{site.url}/a.png"
+    copy = store().fetch([url])[url].file
+    copy.write_bytes(b"who")
+    assert store().fetch([url])[url].downloaded
+    assert copy.read_bytes() == b"whole"
+
+
+def test_images_that_no_task_has_any_more_are_removed(site, store, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / "site" / name).write_bytes(name.encode())
+    a, b = f"{site.url}/a.png", f"{site.url}/b.png"
+    fetched = store().fetch([a, b])
+    store().fetch([b])
+    assert [fetched[url].file.exists() for url in (a, b)] == [False, True]
+
+
+def test_the_token_goes_to_label_studio_only(site, store, tmp_path):
+    (tmp_path / "site/a.png").write_bytes(b"a")
+    store().fetch([f"{site.url}/a.png"])
+    assert site.seen
+    assert all("Authorization" not in headers for headers in site.seen)
+
+
+def test_what_can_t_be_had_is_said(site, store, tmp_path):
+    here = tmp_path / "here.png"
+    here.write_bytes(b"x")
+    missing = f"{site.url}/missing.png"
+    fetched = store().fetch([str(here), str(tmp_path / "no.png"), missing, "s3://bucket/a.png"])
+    assert fetched[str(here)].file == here
+    assert [fetched[value].problem for value in (str(tmp_path / "no.png"), missing, "s3://bucket/a.png")] == [
+        "no such file",
+        "HTTP 404",
+        "no way to fetch s3:// from here",
+    ]
+
+
+def test_a_server_that_goes_away_keeps_what_has_arrived(site, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(label_studio_client, "PATIENCE_S", (0.0,))
+    (tmp_path / "site/a.png").write_bytes(b"a")
+    arrived, gone = f"{site.url}/a.png", f"http://{HOST}:{free_port()}/z.png"
+    with pytest.raises(SourceUnreachableError, match=r"z.png can't be fetched .*what has arrived is kept"):
+        store().fetch([arrived, gone])
+    site.seen.clear()
+    assert not store().fetch([arrived])[arrived].downloaded
+    assert "If-Modified-Since" in site.seen[0]
