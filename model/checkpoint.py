@@ -63,7 +63,7 @@ def restore_checkpoint(path: Path, variables: Sequence[keras.Variable], fingerpr
     if not path.exists():
         return []
     try:
-        with np.load(path) as stored:
+        with path.open("rb") as file, np.load(file) as stored:
             meta = json.loads(str(stored[_META]))
             if meta["fingerprint"] != fingerprint:
                 raise TrainingError(

@@ -60,32 +60,44 @@ class EvaluationBatch:
         return [SquareCrop.of_box(Box(*map(float, box)), size) for box in self.boxes_B4]
 
 
-def evaluation_batches(
-    files: Sequence[Path], spec: ExperimentSpec, *, batch_size: int | None = None
-) -> Iterator[EvaluationBatch]:
+class EvaluationBatches:
     """Every face of `files` once, in order, the last batch as small as it comes; nothing random.
+
+    Can be iterated again and again; the pipeline is built once, which takes TensorFlow a second.
 
     Args:
         batch_size: the spec's by default.
 
     Raises:
-        ShardError: a file or an image in it can't be read.
+        ShardError: on iterating, a file or an image in it can't be read.
     """
-    names = tf.data.Dataset.from_tensor_slices([str(path) for path in files])
-    batches = face_dataset(names, spec).batch(batch_size or spec.dataloader.batch_size)
-    batches = batches.map(lambda faces: _with_crops(faces, spec.dataloader.image_info.image.height)).prefetch(1)
-    with shard_errors():
-        for faces in batches.as_numpy_iterator():
-            yield EvaluationBatch(
-                images_BHWC=faces["image"],
-                points_BN2=faces["points_N2"],
-                flags_BN=faces["flags_N"],
-                boxes_B4=faces["box_4"],
-                frame_sizes_B2=faces["frame_2"],
-                names=_texts(faces["name"]),
-                subjects=_texts(faces["subject"]),
-                sets=_texts(faces["set"]),
-            )
+
+    def __init__(self, files: Sequence[Path], spec: ExperimentSpec, *, batch_size: int | None = None) -> None:
+        names = tf.data.Dataset.from_tensor_slices([str(path) for path in files])
+        size = spec.dataloader.image_info.image.height
+        batches = face_dataset(names, spec).batch(batch_size or spec.dataloader.batch_size)
+        self._dataset = batches.map(lambda faces: _with_crops(faces, size)).prefetch(1)
+
+    def __iter__(self) -> Iterator[EvaluationBatch]:
+        with shard_errors():
+            for faces in self._dataset.as_numpy_iterator():
+                yield EvaluationBatch(
+                    images_BHWC=faces["image"],
+                    points_BN2=faces["points_N2"],
+                    flags_BN=faces["flags_N"],
+                    boxes_B4=faces["box_4"],
+                    frame_sizes_B2=faces["frame_2"],
+                    names=_texts(faces["name"]),
+                    subjects=_texts(faces["subject"]),
+                    sets=_texts(faces["set"]),
+                )
+
+
+def evaluation_batches(
+    files: Sequence[Path], spec: ExperimentSpec, *, batch_size: int | None = None
+) -> Iterator[EvaluationBatch]:
+    """One run through `EvaluationBatches`."""
+    return iter(EvaluationBatches(files, spec, batch_size=batch_size))
 
 
 def _with_crops(faces: dict[str, tf.Tensor], size: int) -> dict[str, tf.Tensor]:
@@ -98,37 +110,34 @@ def _texts(values: np.ndarray) -> tuple[str, ...]:
     return tuple(value.decode() for value in values)
 
 
-def training_batches(
-    files: Sequence[Path], spec: ExperimentSpec, *, epoch: int, first_step: int, steps: int
-) -> tf.data.Dataset:
-    """The batches of one epoch, in an order and with random changes that depend on the spec's seed alone.
+def training_batches(files: Sequence[Path], spec: ExperimentSpec, *, epochs: range, steps: int) -> tf.data.Dataset:
+    """The batches of all `epochs`, one after the other, in orders and with random changes that the seed decides.
 
-    Order comes from (seed, epoch), the changes from (seed, step), so a training that stopped goes on as if it had
-    not. What is left of the last batch waits for the next epoch's order, unless it is all there is.
+    An epoch's order comes from (seed, epoch), the changes from (seed, step), so a training that stopped goes on as if
+    it had not. What is left of the last batch waits for the next epoch's order, unless it is all there is.
 
     Args:
-        epoch: 0-based.
-        first_step: number of the epoch's first step in the whole training.
-        steps: batches to give.
+        epochs: 0-based.
+        steps: batches per epoch.
 
     Returns:
         Dataset of dicts: `image_BHWC`, `points_BN2` in pixels of the image, `counted_BN` (1 takes part in the loss);
         with ELT also `moved_BHWC` (the same faces through one more map), `move_B33` that map, `mirrored_B`.
     """
-    seed = spec.random_seed % 2**31
-    order = np.random.default_rng([seed, epoch])
-    names = tf.data.Dataset.from_tensor_slices([str(files[i]) for i in order.permutation(len(files))])
-    faces = face_dataset(names, spec, shuffle_seed=int(order.integers(2**31)))
-    batches = faces.batch(spec.dataloader.batch_size).take(steps)
-    numbers = tf.data.Dataset.range(first_step, first_step + steps)
-    return (
-        tf.data.Dataset.zip(batches, numbers)
-        .map(
-            lambda faces, step: _augmented(faces, spec, tf.stack([seed, tf.cast(step, tf.int32)])),
-            num_parallel_calls=2,
-        )
-        .prefetch(2)
-    )
+    seed, names = spec.random_seed % 2**31, tf.constant([str(path) for path in files])
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        seed_2 = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.data.Dataset.from_tensor_slices(tf.random.experimental.stateless_shuffle(names, seed_2))
+        buffer_seed = tf.random.stateless_uniform((), seed_2, 0, 2**31 - 1, tf.int64)
+        faces = face_dataset(order, spec, shuffle_seed=buffer_seed)
+        return faces.batch(spec.dataloader.batch_size).take(steps)
+
+    def augmented(step: tf.Tensor, faces: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return _augmented(faces, spec, tf.stack([tf.constant(seed, tf.int64), step]))
+
+    batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
+    return batches.enumerate(start=epochs.start * steps).map(augmented, num_parallel_calls=2).prefetch(2)
 
 
 def steps_per_epoch(records: int, spec: ExperimentSpec) -> int:

@@ -76,7 +76,9 @@ def refuse_leaks(surveys: Iterable[ShardSurvey], kpi_subjects: Iterable[str], *,
             )
 
 
-def face_dataset(files: tf.data.Dataset, spec: ExperimentSpec, *, shuffle_seed: int | None = None) -> tf.data.Dataset:
+def face_dataset(
+    files: tf.data.Dataset, spec: ExperimentSpec, *, shuffle_seed: tf.Tensor | None = None
+) -> tf.data.Dataset:
     """Single faces out of a dataset of file names, as `_parse` says.
 
     Args:

@@ -9,8 +9,9 @@ import csv
 import io
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import keras
@@ -19,11 +20,11 @@ import tensorflow as tf
 
 from model.checkpoint import EpochResult, restore_checkpoint, save_checkpoint
 from model.learner import Learner
-from model.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from model.pipeline import EvaluationBatch, EvaluationBatches, steps_per_epoch, training_batches
 from model.progress import QuietProgress
 from model.region_error import face_errors
 from model.schedule import learning_rate
-from model.shards import ShardSurvey, refuse_leaks, survey
+from model.shards import ShardSurvey, refuse_leaks, shard_errors, survey
 from model.warp import to_crop
 from model.weights import save_network
 from schemas.errors import ShardError, TrainingError
@@ -92,12 +93,15 @@ def train(
     learner, fingerprint = Learner(spec), _fingerprint(spec, *shards)
     history = restore_checkpoint(directory / CHECKPOINT_FILE, learner.variables(), fingerprint)
     resumed_after, steps = len(history), steps_per_epoch(faces, spec)
-    with progress or QuietProgress() as progress:
+    epochs = range(resumed_after, spec.num_epoch)
+    batches = iter(training_batches(train_files, spec, epochs=epochs, steps=steps))
+    checks = EvaluationBatches(validation_files, spec) if validation_faces else None
+    with shard_errors(), progress or QuietProgress() as progress:
         progress.begin(epochs=spec.num_epoch, epochs_done=resumed_after, steps=steps)
-        for epoch in range(resumed_after, spec.num_epoch):
+        for epoch in epochs:
             started = time.monotonic()
-            means = _train_epoch(learner, train_files, epoch, steps, progress)
-            validation = _validate(learner, validation_files) if validation_faces else (None, None)
+            means = _train_epoch(learner, batches, epoch, steps, progress)
+            validation = _validate(learner, checks) if checks else (None, None)
             history.append(_result(spec, epoch, steps, means, validation, history, time.monotonic() - started))
             _write(learner, directory, history, fingerprint)
             progress.epoch(history[-1])
@@ -108,14 +112,12 @@ def train(
 
 
 def _train_epoch(
-    learner: Learner, files: Sequence[Path], epoch: int, steps: int, progress: QuietProgress
+    learner: Learner, batches: Iterator[dict[str, tf.Tensor]], epoch: int, steps: int, progress: QuietProgress
 ) -> dict[str, float]:
     """Means over the epoch of the loss and its terms."""
-    spec, first = learner.spec, epoch * steps
     sums: dict[str, float] = {}
-    batches = training_batches(files, spec, epoch=epoch, first_step=first, steps=steps)
-    for number, batch in enumerate(batches, start=first):
-        rate = _learning_rate(spec, number, steps)
+    for number, batch in enumerate(islice(batches, steps), start=epoch * steps):
+        rate = _learning_rate(learner.spec, number, steps)
         terms = learner.step(batch, number=number, learning_rate=rate)
         values = {name: float(value) for name, value in terms.items()}
         if not math.isfinite(values["loss"]):
@@ -126,12 +128,12 @@ def _train_epoch(
     return sums
 
 
-def _validate(learner: Learner, files: Sequence[Path]) -> tuple[float, float]:
+def _validate(learner: Learner, batches: Iterable[EvaluationBatch]) -> tuple[float, float]:
     """Loss and mean error in crop pixels of the averaged network, every face once."""
     spec = learner.spec
     size = spec.dataloader.image_info.image.height
     losses, errors = [], []
-    for batch in evaluation_batches(files, spec):
+    for batch in batches:
         points_BN2 = to_crop(tf.constant(batch.points_BN2), tf.constant(batch.boxes_B4), size=size)
         counted_BN = batch.visible_BN if spec.loss.mask_occ else np.ones_like(batch.visible_BN)
         loss, keypoints_BN2 = learner.assess(batch.images_BHWC, points_BN2, counted_BN.astype(np.float32))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from model.crop import crop_face
-from model.pipeline import evaluation_batches
+from model.pipeline import EvaluationBatches, evaluation_batches
 from schemas.errors import ShardError
 from schemas.geometry import SquareCrop
 from schemas.records import Flag
@@ -76,3 +76,9 @@ def test_a_damaged_file_is_an_input_error(tmp_path):
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(ShardError, match="convert the annotations"):
         list(evaluation_batches([shard], small_spec()))
+
+
+def test_batches_can_be_run_through_again(shards):
+    batches = EvaluationBatches(shards, small_spec())
+    first, second = ([batch.names for batch in batches] for _ in range(2))
+    assert first == second and sum(map(len, first)) == 11

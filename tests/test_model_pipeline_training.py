@@ -1,0 +1,158 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from model.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from model.shards import refuse_leaks, survey
+from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
+from schemas.geometry import Box
+from schemas.records import Flag
+from tests.shard_files import blob_face, small_spec, write_images, write_shard
+
+FACES = [blob_face(i, num_keypoints=68) for i in range(21)]
+RANDOM = """
+  augmentation_info:
+    enable_online_augmentation: true
+    enable_occlusion_augmentation: true
+    patch_probability: 0.5
+    mask_augmentation_patch: true
+    gamma_augmentation: {gamma_min: 0.5, gamma_max: 1.5, gamma_probability: 0.5}
+    modulus_spatial_augmentation: {hflip_probability: 0.5, rotate_rad_max: 0.3, translate_max_x: 4.0, zoom_max: 1.2}
+"""
+DATALOADER = """dataloader:
+  batch_size: 8
+  num_keypoints: 68
+  dataset_info:
+    tfrecords_directory_path: .
+    tfrecord_folder_name: records
+    tfrecord_file_name: data
+    tfrecords_set_id_train: a
+    tfrecords_set_id_val: b
+    no_occlusion_masking_sets: %s
+  kpiset_info: {tfrecords_set_id_kpi: c}
+"""
+
+
+def spec_with(changes: str = "", *, exempt: str = "null", augmentation: str = ""):
+    return small_spec(DATALOADER % exempt + augmentation + changes, num_keypoints=68)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    return [write_shard(folder / "a", FACES[:9]), write_shard(folder / "b", FACES[9:])]
+
+
+def batches(files, spec, *, epochs=range(1), steps=2):
+    return list(training_batches(files, spec, epochs=epochs, steps=steps).as_numpy_iterator())
+
+
+def test_without_augmentation_training_sees_what_evaluation_sees(shards):
+    spec = spec_with()
+    (batch,) = evaluation_batches(shards, spec, batch_size=21)
+    expected = {
+        image.tobytes(): crop.to_crop(xy)
+        for image, crop, xy in zip(batch.images_BHWC, batch.crops, batch.points_BN2, strict=True)
+    }
+    seen = set()
+    for given in batches(shards, spec):
+        for image, points in zip(given["image_BHWC"], given["points_BN2"], strict=True):
+            np.testing.assert_allclose(points, expected[image.tobytes()], atol=1e-3)
+            seen.add(image.tobytes())
+    assert len(seen) == 16
+
+
+def test_order_and_changes_come_from_the_seed_the_epoch_and_the_step(shards):
+    spec = spec_with(augmentation=RANDOM)
+    first, resumed = batches(shards, spec, epochs=range(3)), batches(shards, spec, epochs=range(1, 3))
+    for one, other in zip(first[2:], resumed, strict=True):
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+    orders = [tuple(batch["points_BN2"].sum(axis=(1, 2))) for batch in first]
+    assert len(set(orders)) == 6
+    reseeded = batches(shards, spec_with("random_seed: 43\n", augmentation=RANDOM))
+    assert not np.array_equal(first[0]["image_BHWC"], reseeded[0]["image_BHWC"])
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch(tmp_path):
+    spec = spec_with()
+    assert [steps_per_epoch(n, spec) for n in (3, 8, 21)] == [1, 1, 2]
+    few = write_shard(tmp_path / "few", FACES[:3])
+    assert [len(batch["image_BHWC"]) for batch in batches([few], spec, steps=1)] == [3]
+
+
+@pytest.mark.parametrize(
+    ("exempt", "counts"),
+    [("null", False), ("blobs", True), ("other blobs", True), ("''", False), ("images/00", True), ("im.ges", False)],
+)
+def test_occluded_points_count_only_where_they_should(shards, exempt, counts):
+    """By set id or a part of the image name, literally; an empty list exempts nobody; unknown flags are visible."""
+    batch = batches(shards, spec_with("loss: {mask_occ: true}\n", exempt=exempt))[0]
+    share = np.mean([face.flags_N != Flag.OCCLUDED for face in FACES])
+    assert batch["counted_BN"].mean() == (1.0 if counts else pytest.approx(share, abs=0.06))
+
+
+def test_without_masking_every_point_counts(shards):
+    assert (batches(shards, spec_with(augmentation=RANDOM))[0]["counted_BN"] == 1).all()
+
+
+def test_a_patch_hides_points(shards):
+    spec = spec_with("loss: {mask_occ: true}\n", augmentation=RANDOM)
+    plain = batches(shards, spec_with("loss: {mask_occ: true}\n"))
+    patched = batches(shards, spec)
+    assert sum(b["counted_BN"].sum() for b in patched) < sum(b["counted_BN"].sum() for b in plain)
+
+
+def test_with_elt_the_second_view_is_the_first_one_moved(shards):
+    elt = "loss: {elt_loss_info: {enable_elt_loss: true, modulus_spatial_augmentation: {translate_max_x: 9.0}}}\n"
+    batch = batches(shards, spec_with(elt))[0]
+    shift_B = batch["move_B33"][:, 0, 2]
+    assert np.abs(shift_B).max() > 2
+    for image, moved, shift in zip(batch["image_BHWC"], batch["moved_BHWC"], shift_B, strict=True):
+        columns = np.arange(15, 65)
+        expected = np.stack([np.interp(columns - shift, np.arange(80), row) for row in image[..., 0]])
+        assert np.abs(moved[:, 15:65, 0] - expected).mean() < 1.0
+
+
+def test_a_survey_counts_and_names_subjects(shards):
+    surveys = survey(shards, spec_with())
+    assert [(s.path, s.records) for s in surveys] == [(shards[0], 9), (shards[1], 12)]
+    assert surveys[0].subjects == tuple(sorted({face.subject for face in FACES[:9]}))
+
+
+def test_kpi_subjects_are_refused_by_name_and_file(shards):
+    surveys = survey(shards, spec_with())
+    refuse_leaks(surveys, {"blobs/999"}, allow_unknown=False)
+    with pytest.raises(SubjectLeakError, match=f"{shards[1]}.*blobs/010") as error:
+        refuse_leaks(surveys, {"blobs/010"}, allow_unknown=True)
+    assert error.value.subjects == ["blobs/010"]
+
+
+def test_unknown_subjects_need_permission(tmp_path):
+    write_images(tmp_path, FACES[:2])
+    surveys = survey([write_shard(tmp_path / "a", FACES[:2], tao_only=True)], with_root(tmp_path))
+    refuse_leaks(surveys, {"blobs/000"}, allow_unknown=True)
+    with pytest.raises(UnknownSubjectError, match="without a subject"):
+        refuse_leaks(surveys, {"blobs/000"}, allow_unknown=False)
+
+
+def with_root(path, *, num_keypoints=68):
+    return small_spec(root_path=f"{path}/", num_keypoints=num_keypoints)
+
+
+def test_a_survey_finds_what_training_would_stumble_over(tmp_path):
+    face = FACES[0]
+    with pytest.raises(ShardError, match="no such TFRecord file"):
+        survey([tmp_path / "none"], with_root(tmp_path))
+    shard = write_shard(tmp_path / "few", [face])
+    with pytest.raises(ShardError, match=r"0000.png has 68 keypoints, the spec 80"):
+        survey([shard], with_root(tmp_path, num_keypoints=80))
+    with pytest.raises(ShardError, match=r"0000.png is not there; check root_path"):
+        survey([write_shard(tmp_path / "plain", [face], embed=False)], with_root(tmp_path))
+    oblong = replace(face, box=Box(1, 2, 30, 31))
+    with pytest.raises(ShardError, match="face box of 30 x 31"):
+        survey([write_shard(tmp_path / "oblong", [oblong], embed=False)], with_root(tmp_path))
+    shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.raises(ShardError, match="convert the annotations"):
+        survey([shard], with_root(tmp_path))

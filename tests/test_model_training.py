@@ -1,0 +1,218 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.learner import Learner
+from model.pipeline import evaluation_batches, training_batches
+from model.training import CHECKPOINT_FILE, HISTORY_FILE, MODEL_FILE, train
+from model.weights import load_network
+from schemas.errors import ShardError, SpecError, SubjectLeakError, TrainingError, UnknownSubjectError
+from schemas.yamlspec import dump_spec
+from tests.shard_files import blob_face, small_spec, write_shard
+
+SPEC = """num_epoch: 4
+checkpoint_n_epoch: 2
+model: {model_parameters: {type: ResidualUNet, width: 8, beta: 1.0, dropout_rate: 0.2, regularizer_weight: 1.0e-5}}
+optimizer:
+  ema_momentum: 0.9
+  learning_rate_schedule: {soft_start: 0.1, annealing: 0.5, base_learning_rate: 0.005, min_learning_rate: 0.0001}
+loss: {loss_type: wing_loss, heatmap_coeff: 1.0}
+"""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    faces = [blob_face(i) for i in range(52)]
+    return [write_shard(folder / "train", faces[:40])], [write_shard(folder / "validation", faces[40:])]
+
+
+def run(shards, directory, *, spec=None, **options):
+    return train(
+        spec or small_spec(SPEC), train_files=shards[0], validation_files=shards[1], directory=directory, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("undisturbed")
+    seen = []
+    return run(shards, directory, on_epoch=seen.append), seen
+
+
+def weights_of(path):
+    return load_network(path).get_weights()
+
+
+def test_a_training_learns_and_leaves_its_files(undisturbed, shards):
+    result, seen = undisturbed
+    assert [epoch.epoch for epoch in seen] == [1, 2, 3, 4] and tuple(seen) == result.history
+    assert (result.training_faces, result.validation_faces, result.resumed_after) == (40, 12, 0)
+    assert result.history[-1].loss < 0.9 * result.history[0].loss
+    assert result.history[-1].step == 20
+    assert set(result.history[0].terms) == {"keypoints", "heatmap", "regularisation"}
+    with (result.model_path.parent / HISTORY_FILE).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["validation_error_px"]) for row in rows] == [epoch.validation_error_px for epoch in seen]
+
+
+def test_the_model_is_the_epoch_with_the_lowest_validation_error(undisturbed, shards):
+    result, _ = undisturbed
+    errors = [epoch.validation_error_px for epoch in result.history]
+    assert result.best.epoch == 1 + int(np.argmin(errors))
+    network = load_network(result.model_path)
+    distances = []
+    for batch in evaluation_batches(shards[1], small_spec(SPEC)):
+        keypoints = network.predict_on_batch(batch.images_BHWC)[0]
+        for crop, truth, found in zip(batch.crops, batch.points_BN2, keypoints, strict=True):
+            lo, hi = np.floor(truth.min(axis=0)), np.ceil(truth.max(axis=0))
+            distances.append(np.linalg.norm(crop.to_frame(found) - truth, axis=1) * 80 / (hi - lo).max())
+    assert np.mean(distances) == pytest.approx(result.best.validation_error_px, rel=1e-4)
+
+
+KILLED_AFTER = 3
+"""Epochs: the last checkpoint is then one epoch old."""
+
+VICTIM = f"""
+import os, signal, sys
+from pathlib import Path
+from model.training import train
+from schemas.experiment import ExperimentSpec
+from schemas.yamlspec import load_spec
+
+def die(result):
+    if result.epoch == {KILLED_AFTER}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+spec, training, validation, directory = map(Path, sys.argv[1:])
+spec = load_spec(ExperimentSpec, spec)
+train(spec, train_files=[training], validation_files=[validation], directory=directory, on_epoch=die)
+"""
+
+
+def test_a_killed_training_ends_as_the_undisturbed_one(undisturbed, shards, tmp_path):
+    spec_file, directory = tmp_path / "spec.yaml", tmp_path / "run"
+    spec_file.write_text(dump_spec(small_spec(SPEC)))
+    arguments = [spec_file, shards[0][0], shards[1][0], directory]
+    killed = subprocess.run(
+        [sys.executable, "-c", VICTIM, *map(str, arguments)],
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = run(shards, directory)
+    expected, _ = undisturbed
+    assert resumed.resumed_after == 2
+    timeless = [[replace(epoch, seconds=0) for epoch in result.history] for result in (resumed, expected)]
+    assert timeless[0] == timeless[1]
+    for ours, theirs in zip(weights_of(resumed.model_path), weights_of(expected.model_path), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with (
+        np.load(directory / CHECKPOINT_FILE) as ours,
+        np.load(expected.model_path.parent / CHECKPOINT_FILE) as theirs,
+    ):
+        for name in ours.files:
+            if name != "meta":
+                np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_a_finished_training_is_not_repeated(undisturbed, shards):
+    result, _ = undisturbed
+    before = result.model_path.read_bytes()
+    again = run(shards, result.model_path.parent)
+    assert again.resumed_after == 4 and again.history == result.history and again.best == result.best
+    assert result.model_path.read_bytes() == before
+
+
+def test_another_spec_does_not_go_on_from_this_checkpoint(undisturbed, shards):
+    directory = undisturbed[0].model_path.parent
+    with pytest.raises(TrainingError, match="another spec or other data"):
+        run(shards, directory, spec=small_spec(SPEC + "random_seed: 1\n"))
+    with pytest.raises(TrainingError, match="another spec or other data"):
+        run((shards[1], shards[0]), directory)
+
+
+def test_a_damaged_checkpoint_is_named(shards, tmp_path):
+    (tmp_path / CHECKPOINT_FILE).write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(TrainingError, match="damaged"):
+        run(shards, tmp_path)
+
+
+def test_without_validation_faces_the_last_epoch_is_kept(shards, tmp_path):
+    result = run((shards[0], []), tmp_path, spec=small_spec())
+    assert result.best.epoch == 2 and result.best.validation_error_px is None
+    assert (tmp_path / MODEL_FILE).exists()
+
+
+def test_kpi_subjects_never_train(shards, tmp_path):
+    with pytest.raises(SubjectLeakError, match="blobs/003"):
+        run(shards, tmp_path, kpi_subjects={"blobs/003"})
+    with pytest.raises(SubjectLeakError, match=r"validation.*blobs/025"):
+        run(shards, tmp_path, kpi_subjects={"blobs/025"})
+    unknown = write_shard(tmp_path / "unknown", [replace(blob_face(0), subject="")])
+    with pytest.raises(UnknownSubjectError, match="unknown"):
+        run(([unknown], []), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["unknown"]
+
+
+def test_no_faces_are_nothing_to_train_on(tmp_path):
+    with pytest.raises(ShardError, match="no faces to train on"):
+        run(([write_shard(tmp_path / "empty", [])], []), tmp_path)
+
+
+def test_a_wholly_frozen_network_is_refused():
+    with pytest.raises(SpecError, match="nothing to train"):
+        Learner(small_spec("model: {model_parameters: {width: 8, train_fpe_model: false}}\n"))
+
+
+def test_a_diverging_training_stops(shards, tmp_path):
+    spec = small_spec(
+        "optimizer: {learning_rate_schedule: {base_learning_rate: 1.0e+30, min_learning_rate: 1.0e+30}}\n"
+    )
+    with pytest.raises(TrainingError, match="lower base_learning_rate"):
+        run(shards, tmp_path, spec=spec)
+
+
+def gradients(spec, batch):
+    learner = Learner(spec)
+    before = [w.numpy() for w in learner.network.trainable_variables]
+    terms = learner.step(batch, number=0, learning_rate=1e-3)
+    return terms, [w.numpy() - b for w, b in zip(learner.network.trainable_variables, before, strict=True)]
+
+
+def test_elt_acts_on_the_weights_without_any_label(shards):
+    elt = """loss:
+  loss_type: wing_loss
+  kpts_coeff: %s
+  elt_loss_info: {elt_alpha: 0.5, enable_elt_loss: true, modulus_spatial_augmentation: {rotate_rad_max: 0.3}}
+"""
+    spec = small_spec(elt % 0.01)
+    batch = next(iter(training_batches(shards[0], spec, epochs=range(1), steps=1)))
+    unlabelled = batch | {"counted_BN": tf.zeros_like(batch["counted_BN"])}
+    terms, changes = gradients(spec, unlabelled)
+    assert float(terms["keypoints"]) == 0 and float(terms["elt"]) > 0
+    assert any(np.abs(change).max() > 0 for change in changes)
+    still = unlabelled | {"moved_BHWC": batch["image_BHWC"], "move_B33": tf.eye(3, batch_shape=(8,))}
+    assert float(gradients(spec, still)[0]["elt"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_the_average_follows_the_weights_with_its_momentum(shards):
+    spec = small_spec("optimizer: {ema_momentum: 0.5}\n")
+    learner = Learner(spec)
+    start = [w.numpy() for w in learner.averaged.trainable_variables]
+    batch = next(iter(training_batches(shards[0], spec, epochs=range(1), steps=1)))
+    learner.step(batch, number=1000, learning_rate=1e-3)
+    for old, mean, new in zip(
+        start, learner.averaged.trainable_variables, learner.network.trainable_variables, strict=True
+    ):
+        np.testing.assert_allclose(mean.numpy(), (old + new.numpy()) / 2, atol=1e-6)
