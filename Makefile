@@ -6,7 +6,8 @@ LABEL_STUDIO := .venv-label-studio
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test lint lock clean help
+
+.PHONY: demo test label-studio lint lock clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -34,6 +35,9 @@ demo: $(VENV)/.installed  ## render faces and run the whole line on them, to che
 
 test: $(VENV)/.installed $(LABEL_STUDIO)/.installed lint  ## every test, against real servers
 	$(BIN)/pytest
+
+label-studio: $(VENV)/.installed $(LABEL_STUDIO)/.installed  ## start a Label Studio for trying things, on loopback
+	$(BIN)/fpenet label-studio serve
 
 lint: $(VENV)/.installed  ## style and import contracts
 	$(BIN)/ruff check .

@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from model.evaluation import Evaluation
 from model.region_error import FaceErrors, Points, Unit, intervals, point_means, region_errors, subject_errors
 from schemas.layouts import layout
@@ -39,7 +41,7 @@ def write_reference_files(evaluation: Evaluation, directory: Path) -> dict[str, 
 
 
 def evaluation_report(evaluation: Evaluation) -> dict[str, Any]:
-    """JSON: region errors in both units with intervals, sizes of the sample, errors of every subject."""
+    """JSON: region errors in both units with intervals, overall and by dataset; sizes of the sample; subjects."""
     errors, flags_FN = evaluation.errors, evaluation.flags_FN
     return {
         "num_keypoints": evaluation.num_keypoints,
@@ -50,6 +52,7 @@ def evaluation_report(evaluation: Evaluation) -> dict[str, Any]:
         "points": {flag.name.lower(): int((flags_FN == flag).sum()) for flag in Flag},
         "unreachable_share": evaluation.unreachable_share,
         "regions": _region_table(errors),
+        "by_dataset": _by_dataset(errors),
         "by_subject": {
             subject: {"faces": evaluation.subjects.count(subject), "crop_px": _without_nan(regions)}
             for subject, regions in subject_errors(errors, Unit.CROP, Points.ALL).items()
@@ -119,6 +122,19 @@ def _region_table(errors: FaceErrors) -> dict[str, Any]:
                     "high": interval and interval.high,
                 }
     return table
+
+
+def _by_dataset(errors: FaceErrors) -> dict[str, Any]:
+    """The same table for each dataset, the first part of a subject; {} where there is one or one is unknown."""
+    datasets_B = np.array([subject.split("/")[0] for subject in errors.subjects])
+    datasets = sorted(set(datasets_B))
+    if len(datasets) < 2 or "" in datasets:
+        return {}
+    parts = {dataset: errors.of_faces(datasets_B == dataset) for dataset in datasets}
+    return {
+        dataset: {"faces": len(part.subjects), "subjects": len(set(part.subjects)), "regions": _region_table(part)}
+        for dataset, part in parts.items()
+    }
 
 
 def _without_nan(values: dict[str, float]) -> dict[str, float | None]:

@@ -58,6 +58,11 @@ class FaceErrors:
         error_BK = self.source_px_BK if unit is Unit.SOURCE else self.crop_px_BK
         return error_BK, np.ones_like(self.visible_BK) if points is Points.ALL else self.visible_BK
 
+    def of_faces(self, chosen_B: np.ndarray) -> FaceErrors:
+        """The faces where `chosen_B` is true."""
+        subjects = tuple(subject for subject, chosen in zip(self.subjects, chosen_B, strict=True) if chosen)
+        return FaceErrors(self.source_px_BK[chosen_B], self.crop_px_BK[chosen_B], self.visible_BK[chosen_B], subjects)
+
 
 @dataclass(frozen=True)
 class Interval:

@@ -93,6 +93,16 @@ def face_dataset(
     return records.map(lambda record: _parse(record, spec), num_parallel_calls=tf.data.AUTOTUNE)
 
 
+def read_records(files: Sequence[Path]) -> Iterator[bytes]:
+    """Every serialised record of `files`, in order.
+
+    Raises:
+        ShardError: a file is missing or damaged.
+    """
+    with shard_errors():
+        yield from tf.data.TFRecordDataset([str(path) for path in files]).as_numpy_iterator()
+
+
 @contextmanager
 def shard_errors() -> Iterator[None]:
     """Turn what TensorFlow raises while it reads into a `ShardError`."""

@@ -45,9 +45,9 @@ def render(summary: RunSummary) -> str:
 
 
 def print_summary(summary: RunSummary, console: Console) -> None:
-    """The run in a terminal: steps, region errors, engines, gates."""
-    for table in (_step_table(summary), _region_table(summary), _engine_table(summary)):
-        console.print(table)
+    """The run in a terminal: region errors, engines, gates. Its steps have told how they went."""
+    print_regions(summary.evaluation, console)
+    console.print(_engine_table(summary))
     for gate in summary.gates:
         mark = "[green]passed[/green]" if gate.passed else "[red]failed[/red]"
         console.print(f"{mark} {gate.name}: {number(gate.value)} {gate.unit}, bound {number(gate.bound)}")
@@ -101,21 +101,18 @@ def _table(title: str, *columns: str, right_from: int) -> Table:
     return table
 
 
-def _step_table(summary: RunSummary) -> Table:
-    table = _table("Steps", "step", "result", "", "time", right_from=3)
-    colours = {"reused": "cyan", "resumed": "yellow", "ran": "default"}
-    for step in summary.steps:
-        state = f"[{colours[step.state]}]{step.state}[/]"
-        table.add_row(step.name, step.detail, state, duration(step.seconds))
-    return table
+def print_regions(report: Mapping[str, Any], console: Console) -> None:
+    """The region errors of an evaluation's `report.json`, of all faces and of each dataset."""
+    console.print(_region_table("Region error on the KPI set", report))
+    for dataset, part in report["by_dataset"].items():
+        console.print(_region_table(f"Region error, {dataset}", part))
 
 
-def _region_table(summary: RunSummary) -> Table:
-    faces, subjects = summary.evaluation["faces"], summary.evaluation["subjects"]
-    title = f"Region error on the KPI set ({faces} faces, {subjects} subjects)"
+def _region_table(title: str, report: Mapping[str, Any]) -> Table:
+    title = f"{title} ({report['faces']:,} faces, {report['subjects']:,} subjects)"
     columns = ("region", "crop px", "95 %", "visible", "source px", "visible")
     table = _table(title, *columns, right_from=1)
-    for region, units in summary.evaluation["regions"].items():
+    for region, units in report["regions"].items():
         crop, source = units["crop_px"], units["source_px"]
         table.add_row(
             region,
@@ -141,7 +138,7 @@ def _engine_table(summary: RunSummary) -> Table:
             engine.builder,
             engine.precision,
             engine.stage or "–",
-            f"no: {engine.not_run}" if engine.not_run else "yes",
+            f"no, {engine.not_run}" if engine.not_run else "yes",
             size(engine.size_bytes),
             number(engine.parity_px),
             _latency(engine),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -54,6 +55,10 @@ def oracle(batch: EvaluationBatch, *, error_px: float = 1.0, seed: int = 1) -> C
     return partial(predict, predicted_BN2)
 
 
-def made_up_evaluation(number: int = 10, num_keypoints: int = 80) -> Evaluation:
+def made_up_evaluation(
+    number: int = 10, num_keypoints: int = 80, *, subjects: Sequence[str] | None = None
+) -> Evaluation:
     batch = made_up_faces(number, num_keypoints)
+    if subjects is not None:
+        batch = replace(batch, subjects=tuple(subjects))
     return evaluate(oracle(batch), [batch])

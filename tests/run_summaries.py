@@ -74,6 +74,7 @@ def made_up_summary(folder: Path, *, num_keypoints: int = 80) -> RunSummary:
                 2.1e-5,
                 1.2e-4,
                 1.34,
+                2.1e-5,
             ),
             EngineSummary(
                 "rtx-sm75",
@@ -85,6 +86,7 @@ def made_up_summary(folder: Path, *, num_keypoints: int = 80) -> RunSummary:
                 None,
                 None,
                 None,
+                0.004,
                 not_run="no GPU",
             ),
         ),

@@ -145,3 +145,15 @@ def test_a_model_that_does_not_fit_is_named():
         evaluate(oracle(made_up_faces(2, 80)), [batch])
     with pytest.raises(ModelFileError, match=r"not a number for images/000\.png"):
         evaluate(lambda images: (np.full((2, 68, 2), np.nan), np.zeros((2, 68))), [batch])
+
+
+def test_datasets_are_told_apart_in_the_report():
+    evaluation = made_up_evaluation(12, 68, subjects=[f"{'one' if i % 3 else 'two'}/{i % 4}" for i in range(12)])
+    by_dataset = evaluation_report(evaluation)["by_dataset"]
+    assert {name: part["faces"] for name, part in by_dataset.items()} == {"one": 8, "two": 4}
+    expected = evaluation.errors.crop_px_BK[::3].mean()
+    assert by_dataset["two"]["regions"]["All"]["crop_px"]["all"]["error"] == pytest.approx(expected)
+
+
+def test_one_dataset_needs_no_table_of_its_own():
+    assert evaluation_report(made_up_evaluation(6, 68, subjects=["one/1", "one/2"] * 3))["by_dataset"] == {}

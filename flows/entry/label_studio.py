@@ -1,0 +1,68 @@
+"""`fpenet label-studio import` and `serve`."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from schemas.config import SubjectRule
+from schemas.storage import write_bytes
+
+console = Console(highlight=False)
+TOKEN_ENV = "LABEL_STUDIO_API_KEY"
+
+
+def import_folder(arguments: argparse.Namespace) -> int:
+    from tasks.label_studio_client import token_from_environment
+    from tasks.label_studio_project import import_folder as load
+
+    rule = SubjectRule(dataset=arguments.dataset, csv=arguments.subject_csv, pattern=arguments.subject_pattern)
+    token = token_from_environment(TOKEN_ENV)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        counters: dict[str, int] = {}
+
+        def progress(what: str, done: int, of: int) -> None:
+            if what not in counters:
+                counters[what] = bar.add_task(what)
+            bar.update(counters[what], completed=done, total=of)
+
+        result = load(
+            arguments.url,
+            token,
+            title=arguments.title,
+            folder=Path(arguments.folder),
+            num_keypoints=arguments.num_keypoints,
+            subject=rule,
+            progress=progress,
+        )
+    for violation in result.left_out:
+        console.print(f"left out {violation}", markup=False)
+    console.print(
+        f"project {result.project} '{result.title}': {result.imported:,} tasks added, {result.present:,} were there, "
+        f"{len(result.left_out):,} left out: {result.url}"
+    )
+    return 0
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Start a Label Studio of this machine's own and stay until it ends; its token is kept beside its data."""
+    from tasks.label_studio_server import USER, LabelStudioServer
+    from tasks.label_studio_server import serve as run_server
+
+    data = Path(arguments.data)
+    token_file = data / "token"
+    if not token_file.is_file():
+        write_bytes(token_file, secrets.token_hex(20).encode())
+        token_file.chmod(0o600)
+    server = LabelStudioServer(data, arguments.port, token_file.read_text())
+    console.print(
+        f"Label Studio will be at {server.url}; sign in as {USER} with the text in {token_file} as the password.\n"
+        f"For the commands of this project:\n"
+        f"  export LABEL_STUDIO_URL={server.url} {TOKEN_ENV}=$(cat {token_file})",
+        soft_wrap=True,
+    )
+    return run_server(server)

@@ -1,0 +1,184 @@
+"""TAO's commands: `fpenet dataset_convert`, `train`, `evaluate`, `inference`, `export`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from schemas.errors import InputError, SpecError
+from schemas.experiment import DatasetInfo, ExperimentSpec
+from schemas.yamlspec import dump_spec, load_spec
+
+console = Console(highlight=False)
+SPEC_FILE, MODEL_FILE = "experiment_spec.yaml", "model.keras"
+
+
+def dataset_convert(arguments: argparse.Namespace) -> int:
+    from schemas.config import DatasetConvertSpec
+    from tasks.dataset_convert import dataset_convert as convert
+
+    spec = load_spec(DatasetConvertSpec, arguments.experiment_spec)
+    with _counting("images") as progress:
+        sets = convert(spec, _path(arguments.results_dir), progress=progress)
+    for done in sets:
+        console.print(f"{done.set_id}: {done.records:,} faces in {done.file}, {len(done.dropped):,} dropped")
+        for violation in done.dropped[:5]:
+            console.print(f"  dropped {violation}", markup=False)
+        if len(done.dropped) > 5:
+            console.print(f"  ... and {len(done.dropped) - 5:,} more; the report lists them all")
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    _say_no_encryption(arguments)
+    spec = load_spec(ExperimentSpec, arguments.experiment_spec)
+    results = _path(arguments.results_dir or spec.checkpoint_dir)
+    if results is None:
+        raise SpecError(f"{arguments.experiment_spec}: checkpoint_dir", "is not set; set it, or give -r")
+    from model.progress import TerminalProgress
+    from model.training import train as train_network
+    from schemas.config import SplitPolicy
+    from schemas.storage import write_bytes
+
+    train_files, validation_files = _training_files(spec, arguments.experiment_spec, results)
+    write_bytes(results / SPEC_FILE, dump_spec(spec).encode())
+    result = train_network(
+        spec,
+        train_files=train_files,
+        validation_files=validation_files,
+        directory=results,
+        kpi_subjects=SplitPolicy().kpi_subjects,
+        allow_unknown_subjects=arguments.allow_unknown_subjects,
+        progress=TerminalProgress(console),
+    )
+    error = result.best.validation_error_px
+    console.print(
+        f"{result.model_path}: epoch {result.best.epoch} of {len(result.history)}"
+        + (f", validation {error:.2f} crop px" if error is not None else "")
+    )
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    _say_no_encryption(arguments)
+    place = Path(arguments.model)
+    folder = place if place.is_dir() else place.parent
+    spec = load_spec(ExperimentSpec, _spec_path(arguments.experiment_spec, folder))
+    if spec.dataloader.kpiset_info is None:
+        raise SpecError(
+            str(arguments.experiment_spec), "dataloader.kpiset_info is missing: there is no set to measure on"
+        )
+    files = _set_files(spec, arguments.experiment_spec, spec.dataloader.kpiset_info.tfrecords_set_id_kpi)
+    from deploy.predictor import load_predictor
+    from model.evaluation import evaluate as measure
+    from model.evaluation_files import write_reference_files
+    from model.pipeline import evaluation_batches
+    from tasks.report import print_regions
+
+    predictor = load_predictor(place / MODEL_FILE if place.is_dir() else place)
+    predictor.require(spec)
+    results = _path(arguments.results_dir) or folder
+    report = write_reference_files(measure(predictor.predict, evaluation_batches(files, spec)), results)
+    print_regions(report, console)
+    console.print(f"tables: {results}")
+    return 0
+
+
+def inference(arguments: argparse.Namespace) -> int:
+    _say_no_encryption(arguments)
+    spec = load_spec(ExperimentSpec, arguments.experiment_spec)
+    from deploy.predictor import load_predictor
+    from model.inference import run_inference
+
+    predictor = load_predictor(arguments.model)
+    predictor.require(spec)
+    with _counting("images") as progress:
+        summary = run_inference(
+            predictor.predict,
+            Path(arguments.input),
+            Path(arguments.output),
+            root=arguments.root,
+            input_size=predictor.input_size,
+            channels=predictor.channels,
+            progress=progress,
+        )
+    console.print(
+        f"{summary.faces:,} faces in {summary.images:,} images, {summary.skipped:,} skipped: {arguments.output}"
+    )
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    _say_no_encryption(arguments)
+    from deploy.export import export_model
+
+    summary = export_model(
+        Path(arguments.model), _path(arguments.output), opset=arguments.target_opset, heatmap=arguments.heatmap
+    )
+    console.print(
+        f"{summary.path}: opset {summary.opset}, {summary.size:,} bytes, outputs {', '.join(summary.outputs)}"
+    )
+    return 0
+
+
+def _training_files(spec: ExperimentSpec, name: str, results: Path) -> tuple[list[Path], list[Path]]:
+    """Files of the training and validation sets; sets named for both are divided by subject."""
+    info = _dataset_info(spec, name)
+    train_sets, validation_sets = info.tfrecords_set_id_train.split(), info.tfrecords_set_id_val.split()
+    both = [set_id for set_id in train_sets if set_id in validation_sets]
+    train_files = _set_files(spec, name, " ".join(s for s in train_sets if s not in both))
+    validation_files = _set_files(spec, name, " ".join(s for s in validation_sets if s not in both))
+    if both:
+        from schemas.records import Split
+        from tasks.shared_sets import divide
+
+        console.print(
+            f"[yellow]warning[/] {', '.join(both)}: named for training and for validation; "
+            "a tenth of the subjects is held out for validation"
+        )
+        divided = divide(_set_files(spec, name, " ".join(both)), results / "divided")
+        train_files += divided[Split.TRAIN]
+        validation_files += divided[Split.VALIDATION]
+    return train_files, validation_files
+
+
+def _set_files(spec: ExperimentSpec, name: str, sets: str) -> list[Path]:
+    info = _dataset_info(spec, name)
+    root = Path(info.tfrecords_directory_path)
+    return [root / set_id / info.tfrecord_folder_name / info.tfrecord_file_name for set_id in sets.split()]
+
+
+def _dataset_info(spec: ExperimentSpec, name: str) -> DatasetInfo:
+    if spec.dataloader.dataset_info is None:
+        raise SpecError(str(name), "dataloader.dataset_info is missing: it says where the TFRecords are")
+    return spec.dataloader.dataset_info
+
+
+def _spec_path(name: str, folder: Path) -> Path:
+    """A spec given as a path, or by its name inside the results folder."""
+    inside = folder / name
+    if not inside.is_file() and not Path(name).is_file():
+        raise InputError(f"{name}: no such spec, neither here nor in {folder}; give its path with -e")
+    return inside if inside.is_file() else Path(name)
+
+
+def _say_no_encryption(arguments: argparse.Namespace) -> None:
+    if arguments.key:
+        console.print("[yellow]warning[/] models are not encrypted yet: -k is accepted and has no effect")
+
+
+def _path(name: str | None) -> Path | None:
+    return Path(name) if name else None
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar while something is counted; nothing where the output is no terminal."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
