@@ -66,9 +66,10 @@ def heatmap_cross_entropy(
     height, width = logits_BHWN.shape[1:3]
     along_x_BNW = _gaussian(truth_BN2[:, :, 0], width, sigma_px, input_size)
     along_y_BNH = _gaussian(truth_BN2[:, :, 1], height, sigma_px, input_size)
-    scaled = beta * tf.cast(logits_BHWN, tf.float32)
-    expected_BN = tf.einsum("bhn,bnh->bn", tf.einsum("bhwn,bnw->bhn", scaled, along_x_BNW), along_y_BNH)
-    return tf.reduce_mean((tf.reduce_logsumexp(scaled, axis=(1, 2)) - expected_BN) * counted_BN)
+    target_BNHW = along_y_BNH[:, :, :, None] * along_x_BNW[:, :, None, :]
+    scaled_BNHW = beta * tf.transpose(tf.cast(logits_BHWN, tf.float32), (0, 3, 1, 2))
+    expected_BN = tf.reduce_sum(target_BNHW * scaled_BNHW, axis=(2, 3))
+    return tf.reduce_mean((tf.reduce_logsumexp(scaled_BNHW, axis=(2, 3)) - expected_BN) * counted_BN)
 
 
 def elt_loss(
