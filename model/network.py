@@ -81,6 +81,7 @@ class Maker:
         *,
         strides: int = 1,
         activation: str | None = "relu",
+        use_bias: bool = True,
         initializer: Callable = keras.initializers.GlorotUniform,
     ):
         return layers.Conv2D(
@@ -89,6 +90,7 @@ class Maker:
             strides=strides,
             padding="same",
             activation=activation,
+            use_bias=use_bias,
             kernel_initializer=self._initializer(initializer, name),
             kernel_regularizer=self._regularizer(),
             name=name,
@@ -195,10 +197,19 @@ def _residual_unet(image, maker: Maker):  # noqa: ANN202
     return layers.ReLU(name="features")(tensor)
 
 
-def _residual(tensor, maker: Maker, channels: int, name: str):  # noqa: ANN202
+def _residual(tensor, maker: Maker, channels: int, name: str):  # noqa: ANN001, ANN202
+    """x + conv(relu(conv(relu(x)))). No bias before the sum: TensorFlow's graph optimiser fails on such chains."""
     inner = layers.ReLU(name=f"{name}_relu")(tensor)
     inner = maker.conv(inner, channels, 3, f"{name}_conv_1", initializer=keras.initializers.HeNormal)
-    inner = maker.conv(inner, channels, 3, f"{name}_conv_2", activation=None, initializer=keras.initializers.Zeros)
+    inner = maker.conv(
+        inner,
+        channels,
+        3,
+        f"{name}_conv_2",
+        activation=None,
+        use_bias=False,
+        initializer=keras.initializers.Zeros,
+    )
     return layers.Add(name=f"{name}_sum")([tensor, inner])
 
 
