@@ -197,7 +197,7 @@ def _residual_unet(image, maker: Maker):  # noqa: ANN202
     return layers.ReLU(name="features")(tensor)
 
 
-def _residual(tensor, maker: Maker, channels: int, name: str):  # noqa: ANN001, ANN202
+def _residual(tensor, maker: Maker, channels: int, name: str):  # noqa: ANN202
     """x + conv(relu(conv(relu(x)))). No bias before the sum: TensorFlow's graph optimiser fails on such chains."""
     inner = layers.ReLU(name=f"{name}_relu")(tensor)
     inner = maker.conv(inner, channels, 3, f"{name}_conv_1", initializer=keras.initializers.HeNormal)
