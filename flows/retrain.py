@@ -77,12 +77,18 @@ def load_experiment(settings: RetrainConfig) -> ExperimentSpec:
     """The configuration's experiment spec.
 
     Raises:
-        SpecError: it can't be read, or has another number of keypoints.
+        SpecError: it can't be read, or its number of keypoints or its crop is not the configuration's.
     """
     path = Path(settings.experiment_spec)
     spec = load_spec(ExperimentSpec, path)
-    if spec.num_keypoints != settings.num_keypoints:
-        raise SpecError(
-            f"{path}: num_keypoints", f"is {spec.num_keypoints}, but {settings.num_keypoints} in the configuration"
-        )
+    for key, value, wanted in (
+        ("num_keypoints", spec.num_keypoints, settings.num_keypoints),
+        (
+            "dataloader.bbox_enlarge_ratio",
+            spec.dataloader.bbox_enlarge_ratio,
+            settings.conversion.bbox_enlarge_ratio,
+        ),
+    ):
+        if value != wanted:
+            raise SpecError(f"{path}: {key}", f"is {value}, but {wanted} in the configuration")
     return spec

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import IO, Any
 
@@ -40,6 +41,9 @@ RADIUS_SHARE = 0.008
 
 Progress = Callable[[int, int], None]
 """Called with the number of entries done and of all entries."""
+
+CropOf = Callable[[Box, int, int], SquareCrop | None]
+"""A face box and its frame's width and height -> what the network sees of it."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ def run_inference(
     root: Path | str = "",
     input_size: int = CROP_SIZE,
     channels: int = 1,
+    enlarge_ratio: float = 1.0,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> InferenceSummary:
@@ -89,6 +94,7 @@ def run_inference(
     Args:
         annotations: TAO's JSON, a list of images with `FaceBbox` chunks.
         root: directory the image names are relative to.
+        enlarge_ratio: by how much the network's crop is larger than the face box: the spec's `bbox_enlarge_ratio`.
 
     Raises:
         AnnotationFileError: `annotations` can't be read, is not JSON or not a list of images.
@@ -104,7 +110,8 @@ def run_inference(
         data = _open(stack, output / RESULT_JSON)
         data.write(b'{"images": [')
         names = _Names()
-        frames = _frames(entries, Path(root), input_size, skipped, progress)
+        crop_of = partial(square_crop, size=input_size, enlarge_ratio=enlarge_ratio)
+        frames = _frames(entries, Path(root), crop_of, skipped, progress)
         for batch in _batches(frames, batch_size):
             for frame, points_BN2, confidence_BN in _predict(predict, batch, channels):
                 text.writelines(_text_line(frame.name, points_N2) for points_N2 in points_BN2)
@@ -119,9 +126,11 @@ def run_inference(
     return summary
 
 
-def square_crop(box: Box, frame_width: int, frame_height: int, size: int) -> SquareCrop | None:
+def square_crop(
+    box: Box, frame_width: int, frame_height: int, *, size: int, enlarge_ratio: float = 1.0
+) -> SquareCrop | None:
     """TAO's square: the longer side about the box's middle, in whole pixels, its corner and then its side clamped
-    to the frame. None where nothing of it is inside."""
+    to the frame; then enlarged as for training, past the frame if need be. None where nothing of it is inside."""
     if not np.isfinite(box).all():
         return None
     x, y, width, height = (int(value) for value in box)
@@ -129,7 +138,7 @@ def square_crop(box: Box, frame_width: int, frame_height: int, size: int) -> Squ
     x = min(max(int(x - (side - width) / 2), 0), frame_width)
     y = min(max(int(y - (side - height) / 2), 0), frame_height)
     side = min(side, frame_width - x, frame_height - y)
-    return SquareCrop(x, y, side, size) if side > 0 else None
+    return SquareCrop.of_box(Box(x, y, side, side).enlarged(enlarge_ratio), size) if side > 0 else None
 
 
 def _open(stack: ExitStack, path: Path) -> IO[bytes]:
@@ -138,18 +147,18 @@ def _open(stack: ExitStack, path: Path) -> IO[bytes]:
 
 
 def _frames(
-    entries: Sequence[Any], root: Path, size: int, skipped: list[Skipped], progress: Progress | None
+    entries: Sequence[Any], root: Path, crop_of: CropOf, skipped: list[Skipped], progress: Progress | None
 ) -> Iterator[_Frame]:
     """Images with at least one usable box; what is not usable is added to `skipped`."""
     for number, entry in enumerate(entries, start=1):
-        frame = _frame(entry, f"entry {number}", root, size, skipped)
+        frame = _frame(entry, f"entry {number}", root, crop_of, skipped)
         if frame is not None:
             yield frame
         if progress:
             progress(number, len(entries))
 
 
-def _frame(entry: Any, place: str, root: Path, size: int, skipped: list[Skipped]) -> _Frame | None:
+def _frame(entry: Any, place: str, root: Path, crop_of: CropOf, skipped: list[Skipped]) -> _Frame | None:
     name, boxes, problems = read_face_boxes(entry)
     skipped += [Skipped(name or place, problem.code, f"{problem.value} ({problem.rule})") for problem in problems]
     if not boxes:
@@ -169,7 +178,7 @@ def _frame(entry: Any, place: str, root: Path, size: int, skipped: list[Skipped]
     for box in boxes:
         if not (box.width > 0 and box.height > 0):
             continue  # one of the problems above
-        crop = square_crop(box, width, height, size)
+        crop = crop_of(box, width, height)
         if crop is None:
             shown = ", ".join(f"{value:g}" for value in box)
             reason = f"nothing of the box {shown} is inside the frame of {width} x {height}"

@@ -103,9 +103,13 @@ class KpiSetInfo(SpecModel):
 
 
 class Dataloader(SpecModel):
+    """`bbox_enlarge_ratio` (ours): how much larger than the face box the network's crop is. Must be that of the
+    conversion; inference enlarges its face boxes by it."""
+
     class_name: Literal["FpeNetDataloader"] = Field("FpeNetDataloader", alias="__class_name__")
     augmentation_info: Augmentation = Augmentation()
     batch_size: Count = 64
+    bbox_enlarge_ratio: Annotated[float, Field(ge=1.0, le=3.0)] = 1.0
     dataset_info: DatasetInfo | None = None
     image_info: ImageInfo = ImageInfo()
     kpiset_info: KpiSetInfo | None = None

@@ -207,12 +207,18 @@ def test_a_failure_leaves_no_half_result(infer, tmp_path):
     ],
 )
 def test_boxes_become_squares_as_in_tao(box, expected):
-    crop = square_crop(Box(*box), *FRAME, 80)
+    crop = square_crop(Box(*box), *FRAME, size=80)
     assert (crop and (crop.x0, crop.y0, crop.side)) == expected
 
 
 @given(st.tuples(*[st.floats(-500, 500)] * 2, *[st.floats(1, 900)] * 2), st.integers(1, 400), st.integers(1, 400))
 def test_a_square_never_leaves_the_frame(box, width, height):
-    crop = square_crop(Box(*box), width, height, 80)
+    crop = square_crop(Box(*box), width, height, size=80)
     if crop is not None:
         assert Box(crop.x0, crop.y0, crop.side, crop.side).inside(width, height)
+
+
+def test_a_crop_is_enlarged_as_for_training_past_the_frame():
+    crop = square_crop(Box(2, 10, 80, 80), 100, 100, size=80, enlarge_ratio=1.15)
+    assert crop == SquareCrop.of_box(Box(2, 10, 80, 80).enlarged(1.15))
+    assert crop.x0 < 0

@@ -162,6 +162,16 @@ def _add_label_studio_commands(commands: Any) -> None:
         "--subject-pattern", metavar="REGEX", help="on the image name, with a group (?P<subject>...)"
     )
 
+    serve = _command(
+        actions,
+        "serve",
+        "label_studio:serve",
+        "start a Label Studio for this machine alone",
+        more="It needs the environment that `make label-studio` makes.",
+    )
+    serve.add_argument("--data", default="workspace/label-studio", metavar="DIR", help="its database (%(default)s)")
+    serve.add_argument("--port", type=int, default=8080, metavar="N", help="on the loopback interface (%(default)s)")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its errors become one message and an exit code."""

@@ -105,6 +105,7 @@ def inference(arguments: argparse.Namespace) -> int:
             root=arguments.root,
             input_size=predictor.input_size,
             channels=predictor.channels,
+            enlarge_ratio=spec.dataloader.bbox_enlarge_ratio,
             progress=progress,
         )
     console.print(

@@ -1,0 +1,98 @@
+"""The whole flow, as a user runs it: in a process of its own, without a Prefect server to start by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.retrain_project import kill_when, render_faces, run, write_project
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    return render_faces(tmp_path_factory.mktemp("faces"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, faces):
+    """A configuration whose flow has run undisturbed."""
+    config = write_project(tmp_path_factory.mktemp("undisturbed"), faces=faces)
+    code, output = run(config)
+    assert code == 0, output
+    return config
+
+
+def summaries(config: Path) -> list[dict]:
+    return [
+        json.loads(path.read_text()) for path in sorted((config.parent / "workspace/reports").glob("*/summary.json"))
+    ]
+
+
+def content(config: Path) -> dict[str, str]:
+    """What must not depend on how often the flow was killed: snapshot, shards, networks, ONNX, by their hashes."""
+    workspace = config.parent / "workspace"
+    shards = [json.loads(path.read_text())["sha256"] for path in sorted((workspace / "shards").glob("*.json"))]
+    outputs = {
+        path.parent.name: json.loads(path.read_text())["files"]
+        for kind in ("training", "exports")
+        for path in sorted((workspace / kind).glob("*/manifest.json"))
+    }
+    wanted = {name: {f: h for f, h in files.items() if f == "model.onnx"} for name, files in outputs.items()}
+    return {"snapshot": summaries(config)[-1]["snapshot_id"], "shards": shards, "outputs": wanted}
+
+
+def test_annotations_become_checked_engines_at_staging(finished):
+    (summary,) = summaries(finished)
+    assert {row["split"]: row["faces"] > 0 for row in summary["splits"]} == dict.fromkeys(
+        ("train", "validation", "kpi"), True
+    )
+    assert sum(row["faces"] for row in summary["splits"]) == summary["sources"][0]["accepted"]
+    assert summary["evaluation"]["faces"] == 8
+    assert [engine["target"] for engine in summary["engines"]] == ["cpu"]
+    assert summary["engines"][0]["parity_px"] < 1e-3
+    workspace = finished.parent / "workspace"
+    staged = json.loads((workspace / "targets/cpu/staging.json").read_text())["event"]["engine"]
+    assert staged["snapshot_id"] == summary["snapshot_id"]
+    assert summary["model_version"] == f"{staged['model_name']}/{staged['model_version']}"
+
+
+def test_a_second_run_makes_nothing_anew(finished):
+    before = content(finished)
+    code, output = run(finished)
+    assert code == 0, output
+    states = {step["name"]: step["state"] for step in summaries(finished)[-1]["steps"]}
+    always = {"pull faces", "validate"}
+    assert {name for name, state in states.items() if state != "reused"} == always, output
+    assert content(finished) == before
+
+
+def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(finished, faces, tmp_path):
+    config = write_project(tmp_path, faces=faces)
+    workspace = tmp_path / "workspace"
+    kill_when(config, lambda: any((workspace / "shards").glob("*.tfrecords")))
+    kill_when(config, lambda: any((workspace / "training").glob(".*.partial/checkpoint.npz")))
+    kill_when(config, lambda: any((workspace / "exports").glob(".*.partial")))
+    assert not any((workspace / "reports").glob("*"))
+    code, output = run(config)
+    assert code == 0, output
+    assert content(config) == content(finished)
+
+
+def test_a_bound_that_is_missed_stages_nothing_and_says_so(finished, faces):
+    """A candidate that is too bad is registered and shown, not staged."""
+    config = write_project(finished.parent, faces=faces, gates={"max_all_error_crop_px": 0.01})
+    staged = (finished.parent / "workspace/targets/cpu/staging.json").read_bytes()
+    code, output = run(config)
+    assert code == 4, output
+    assert "at most 0.01. Nothing was staged" in output
+    assert (finished.parent / "workspace/targets/cpu/staging.json").read_bytes() == staged
+    (gate,) = [gate for gate in summaries(config)[-1]["gates"] if "KPI" in gate["name"]]
+    assert gate["value"] > gate["bound"] == 0.01
+
+
+def test_a_folder_without_annotations_is_told(tmp_path):
+    (tmp_path / "nothing" / "gt").mkdir(parents=True)
+    code, output = run(write_project(tmp_path, faces=tmp_path / "nothing"))
+    assert code == 2, output
+    assert "gt/**/*.json" in output
+    assert "Traceback" not in output

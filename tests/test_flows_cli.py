@@ -1,0 +1,165 @@
+"""The command line as a TAO user meets it: help, errors, and the five commands one after the other."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.entry.cli import build_parser, main
+from model.faces.dataset import render_dataset
+from tests.retrain_project import SUBJECTS, experiment
+
+HEAVY = {"tensorflow", "keras", "mlflow", "prefect", "label_studio_sdk", "numpy", "pydantic", "onnx", "rich"}
+COMMANDS = [
+    "dataset_convert",
+    "train",
+    "evaluate",
+    "inference",
+    "export",
+    "run",
+    "status",
+    "promote",
+    "rollback",
+    "doctor",
+    "label-studio",
+]
+
+
+def test_help_is_there_at_once():
+    """`fpenet --help` must not import what takes seconds to import."""
+    code = "import sys; from flows.entry.cli import build_parser; build_parser().format_help(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY.intersection(done.stdout.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert "usage: fpenet" in capsys.readouterr().out
+
+
+def test_the_overview_names_every_command():
+    text = build_parser().format_help()
+    assert all(command in text for command in COMMANDS)
+
+
+def test_a_wrong_spec_is_one_message_and_exit_code_2(tmp_path, capsys):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("dataloader: {}\nnum_epochs: 3\n")
+    assert main(["train", "-e", str(spec), "-r", str(tmp_path)]) == 2
+    assert "num_epochs: unknown key (did you mean 'num_epoch'?)" in capsys.readouterr().err
+
+
+def test_a_workspace_that_is_not_there(tmp_path, capsys):
+    assert main(["promote", "--target", "cpu", "--workspace", str(tmp_path / "none")]) == 2
+    assert "no such workspace" in capsys.readouterr().err
+
+
+def test_doctor_tells_what_can_be_built(capsys):
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    assert "tensorflow" in told
+    assert "rtx-sm86" in told
+
+
+@pytest.fixture(scope="module")
+def tao_project(tmp_path_factory) -> Path:
+    """A project as TAO's documentation lays it out: ground truth by set, a dataset spec, an experiment spec."""
+    root = tmp_path_factory.mktemp("tao")
+    render_dataset(root / "faces", subjects=SUBJECTS, images_per_subject=3, num_keypoints=80, seed=5)
+    sets = ["multipie-like", "multipie-like-kpi"]
+    dataset = {
+        "sets": sets,
+        "gt_path": "gt",
+        "gt_root_path": f"{root}/faces",
+        "image_root_path": f"{root}/faces",
+        "save_path": "tfrecords",
+        "save_root_path": str(root),
+        "tfrecord_folder": "FpeTfRecords",
+        "tfrecord_name": "data.tfrecords",
+        "num_keypoints": 80,
+        "bbox_enlarge_ratio": 1.0,
+    }
+    spec = experiment()
+    spec["checkpoint_dir"] = str(root / "results")
+    spec["dataloader"] |= {
+        "dataset_info": {
+            "root_path": f"{root}/faces/",
+            "tfrecords_directory_path": f"{root}/tfrecords",
+            "tfrecord_folder_name": "FpeTfRecords",
+            "tfrecord_file_name": "data.tfrecords",
+            "tfrecords_set_id_train": sets[0],
+            "tfrecords_set_id_val": sets[0],
+        },
+        "kpiset_info": {"tfrecords_set_id_kpi": sets[1]},
+    }
+    (root / "dataset.yaml").write_text(yaml.safe_dump(dataset))
+    (root / "experiment.yaml").write_text(yaml.safe_dump(spec))
+    return root
+
+
+def test_tao_s_commands_one_after_the_other(tao_project, capsys):
+    root, spec = tao_project, str(tao_project / "experiment.yaml")
+    assert main(["dataset_convert", "-e", str(root / "dataset.yaml"), "-r", str(root / "report")]) == 0
+
+    assert main(["train", "-e", spec, "-k", "nvidia_tlt"]) == 2, "TAO's records do not say whose face it is"
+    assert "subject" in capsys.readouterr().err
+    assert main(["train", "-e", spec, "-k", "nvidia_tlt", "--allow-unknown-subjects"]) == 0
+    told = capsys.readouterr().out
+    assert "named for training and for validation" in told
+    assert "-k is accepted and has no effect" in told
+
+    assert main(["evaluate", "-m", str(root / "results")]) == 0
+    assert (root / "results/kpi_testing_error_per_region.csv").is_file()
+    told = capsys.readouterr().out
+    assert "Pupil" in told
+
+    model = str(root / "results/model.keras")
+    assert main(["export", "-m", model, "-o", str(root / "model.etlt"), "-t", "13"]) == 0
+    onnx = root / "model.etlt.onnx"
+    assert onnx.is_file()
+
+    entries = json.loads(next((root / "faces/gt/multipie-like-kpi").glob("*.json")).read_text())
+    (root / "faces.json").write_text(json.dumps(entries))
+    for number, path in enumerate((model, str(onnx))):
+        out = root / f"out{number}"
+        assert main(
+            ["inference", "-e", spec, "-i", str(root / "faces.json"), "-m", path, "-o", str(out), "-r", f"{root}/faces"]
+        ) == 0  # fmt: skip
+        lines = (out / "result.txt").read_text().splitlines()
+        assert [len(line.split()) for line in lines] == [161] * len(entries)
+    assert (root / "out0/result.txt").read_text().split()[0] == (root / "out1/result.txt").read_text().split()[0]
+
+
+def test_a_kpi_subject_in_a_training_set_is_refused(tmp_path, capsys):
+    render_dataset(tmp_path / "faces", subjects=["079", "001"], images_per_subject=2, num_keypoints=80, seed=1)
+    gt = tmp_path / "faces/gt"
+    dataset = {
+        "sets": ["multipie-like-kpi"],
+        "gt_path": str(gt),
+        "image_root_path": f"{tmp_path}/faces",
+        "save_path": str(tmp_path / "tfrecords"),
+        "tfrecord_folder": "f",
+        "tfrecord_name": "d",
+        "subject": {"dataset": "multipie", "pattern": r"images/(?P<subject>\d+)_"},
+    }
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(dataset))
+    assert main(["dataset_convert", "-e", str(tmp_path / "dataset.yaml")]) == 0
+    spec = experiment()
+    spec["dataloader"]["dataset_info"] = {
+        "root_path": f"{tmp_path}/faces/",
+        "tfrecords_directory_path": str(tmp_path / "tfrecords"),
+        "tfrecord_folder_name": "f",
+        "tfrecord_file_name": "d",
+        "tfrecords_set_id_train": "multipie-like-kpi",
+        "tfrecords_set_id_val": "",
+    }
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    capsys.readouterr()
+    assert main(["train", "-e", str(tmp_path / "spec.yaml"), "-r", str(tmp_path / "results")]) == 2
+    assert "KPI subject multipie/079 must not be trained on" in capsys.readouterr().err
