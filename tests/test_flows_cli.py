@@ -128,9 +128,8 @@ def test_tao_s_commands_one_after_the_other(tao_project, capsys):
     (root / "faces.json").write_text(json.dumps(entries))
     for number, path in enumerate((model, str(onnx))):
         out = root / f"out{number}"
-        assert main(
-            ["inference", "-e", spec, "-i", str(root / "faces.json"), "-m", path, "-o", str(out), "-r", f"{root}/faces"]
-        ) == 0  # fmt: skip
+        places = ["-i", str(root / "faces.json"), "-o", str(out), "-r", str(root / "faces")]
+        assert main(["inference", "-e", spec, "-m", path, *places]) == 0
         lines = (out / "result.txt").read_text().splitlines()
         assert [len(line.split()) for line in lines] == [161] * len(entries)
     assert (root / "out0/result.txt").read_text().split()[0] == (root / "out1/result.txt").read_text().split()[0]
