@@ -159,10 +159,14 @@ class Tracking(SpecModel):
 
 
 class Gates(SpecModel):
-    """Bounds of a run. Pixels are network-input pixels unless said otherwise."""
+    """Bounds of a candidate; those of an engine are its target's (`deploy/targets.yaml`).
+
+    Attributes:
+        onnx_parity_px: the furthest that a keypoint of the ONNX file may be from Keras's, in network-input pixels.
+        max_all_error_crop_px: largest KPI error of the region All, in crop pixels; null sets no bound.
+    """
 
     onnx_parity_px: Annotated[float, Field(gt=0)] = 1e-3
-    engine_parity_px: Annotated[float, Field(gt=0)] = 0.05
     max_all_error_crop_px: Annotated[float, Field(gt=0)] | None = None
 
 

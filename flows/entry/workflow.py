@@ -45,14 +45,15 @@ def status(arguments: argparse.Namespace) -> int:
     from deploy.stages import status as stages_of
 
     targets = _workspace(arguments).targets
-    table = Table("target", "stage", "engine", "model", "check", "since", "by", box=None, header_style="bold")
+    table = Table("target", "stage", "model", "engine", "since (UTC)", "check", box=None, header_style="bold")
     for place in sorted(targets.glob("*/")):
         held: StageStatus = stages_of(targets, place.name)
         for name, pointer in (("production", held.production), ("staging", held.staging)):
             if pointer is not None:
                 engine, event = pointer.engine, pointer.event
                 model = f"{engine.model_name} {engine.model_version}".strip()
-                table.add_row(place.name, name, engine.build_key, model, engine.check, event.at, event.by)
+                since = event.at[:16].replace("T", " ")
+                table.add_row(place.name, name, model, engine.build_key[:8], since, engine.check)
     console.print(table if table.row_count else f"no engine yet below {targets}; run the flow first")
     return 0
 
