@@ -8,6 +8,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from model.adam import Adam
 from model.augment import mirror_order
 from model.losses import elt_loss, heatmap_cross_entropy, keypoint_loss
 from model.network import build_network
@@ -38,14 +39,11 @@ class Learner:
         self.averaged = self.network
         if spec.optimizer.ema_momentum is not None:
             self.averaged = spec_network(spec)
-        self.optimizer = keras.optimizers.Adam(
-            beta_1=spec.optimizer.beta1, beta_2=spec.optimizer.beta2, epsilon=spec.optimizer.epsilon
-        )
-        self.optimizer.build(self.network.trainable_variables)
+        self.optimizer = Adam(spec.optimizer, self.network.trainable_variables)
         self._step = tf.function(self._one_step, jit_compile=False)
         self._assess = tf.function(self._losses_of_average, jit_compile=False, reduce_retracing=True)
 
-    def variables(self) -> list[keras.Variable]:
+    def variables(self) -> list[keras.Variable | tf.Variable]:
         """All that a checkpoint must hold, in a fixed order."""
         average = [] if self.averaged is self.network else self.averaged.variables
         return [*self.network.variables, *self.optimizer.variables, *average]
@@ -59,9 +57,8 @@ class Learner:
         Returns:
             `loss`, which was minimised, and what it is made of.
         """
-        self.optimizer.learning_rate.assign(learning_rate)
         momentum = min(self.spec.optimizer.ema_momentum or 0.0, (1 + number) / (10 + number))
-        return self._step(batch, tf.constant(momentum, tf.float32))
+        return self._step(batch, *(tf.constant(value, tf.float32) for value in (number, learning_rate, momentum)))
 
     def assess(
         self, image_BHWC: tf.Tensor, points_BN2: tf.Tensor, counted_BN: tf.Tensor
@@ -69,7 +66,9 @@ class Learner:
         """Loss without regularisation and ELT, and keypoints (B, N, 2), of the averaged network."""
         return self._assess(image_BHWC, points_BN2, counted_BN)
 
-    def _one_step(self, batch: dict[str, tf.Tensor], momentum: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _one_step(
+        self, batch: dict[str, tf.Tensor], number: tf.Tensor, learning_rate: tf.Tensor, momentum: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         with tf.GradientTape() as tape:
             keypoints_BN2, _, logits = self.network(batch["image_BHWC"], training=True)
             terms = self._losses(keypoints_BN2, logits, batch["points_BN2"], batch["counted_BN"])
@@ -79,7 +78,8 @@ class Learner:
             weighted = [value for name, value in terms.items() if not name.startswith("region/")]
             loss = tf.add_n(weighted)
         weights = self.network.trainable_variables
-        self.optimizer.apply(tape.gradient(loss, weights), weights)
+        gradients = tape.gradient(loss, weights)
+        self.optimizer.apply(gradients, learning_rate=learning_rate, steps_done=number)
         if self.averaged is not self.network:
             for mean, weight in zip(self.averaged.trainable_variables, weights, strict=True):
                 mean.assign(weight + momentum * (mean - weight))
