@@ -48,6 +48,9 @@ def print_summary(summary: RunSummary, console: Console) -> None:
     """The run in a terminal: region errors, engines, gates. Its steps have told how they went."""
     print_regions(summary.evaluation, console)
     console.print(_engine_table(summary))
+    for engine in summary.engines:
+        if engine.not_run:
+            console.print(f"{engine.target}: built, not run here: {engine.not_run}; its graph is checked in its place")
     for gate in summary.gates:
         mark = "[green]passed[/green]" if gate.passed else "[red]failed[/red]"
         console.print(f"{mark} {gate.name}: {number(gate.value)} {gate.unit}, bound {number(gate.bound)}")
@@ -130,15 +133,12 @@ def _interval(cell: dict[str, Any]) -> str:
 
 
 def _engine_table(summary: RunSummary) -> Table:
-    columns = ("target", "builder", "precision", "stage", "ran here", "size", "parity px", "latency")
-    table = _table("Engines", *columns, right_from=5)
+    table = _table("Engines", "target", "builder", "precision", "size", "parity px", "latency", right_from=3)
     for engine in summary.engines:
         table.add_row(
             engine.target,
             engine.builder,
             engine.precision,
-            engine.stage or "–",
-            f"no, {engine.not_run}" if engine.not_run else "yes",
             size(engine.size_bytes),
             number(engine.parity_px),
             _latency(engine),
