@@ -50,7 +50,7 @@ def print_summary(summary: RunSummary, console: Console) -> None:
     console.print(_engine_table(summary))
     for engine in summary.engines:
         if engine.not_run:
-            console.print(f"{engine.target}: built, not run here: {engine.not_run}; its graph is checked in its place")
+            console.print(f"{engine.target}: built, not run here: {engine.not_run}; its graph was checked instead")
     for gate in summary.gates:
         mark = "[green]passed[/green]" if gate.passed else "[red]failed[/red]"
         console.print(f"{mark} {gate.name}: {number(gate.value)} {gate.unit}, bound {number(gate.bound)}")
