@@ -24,7 +24,7 @@ from schemas.raw import RawRecord
 from schemas.records import Violation
 from tasks.images import SUFFIXES, ImageFacts, inspect_image
 from tasks.label_studio_client import Connection, connected
-from tasks.progress import PullProgress, silent
+from tasks.progress import StepProgress, silent
 from tasks.pull_files import pull_sloth
 
 BATCH = 100
@@ -73,7 +73,7 @@ def import_folder(
     num_keypoints: int,
     subject: SubjectRule,
     gt: Iterable[str] = ("gt/**/*.json",),
-    progress: PullProgress = silent,
+    progress: StepProgress = silent,
 ) -> ImportResult:
     """Make the project `title` if it is not there, and add what it lacks of `folder`.
 

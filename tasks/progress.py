@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-PullProgress = Callable[[str, int, int], None]
-"""Called with what is counted (`tasks`, `images`), how many are done, and of how many."""
+StepProgress = Callable[[str, int, int], None]
+"""Called with what is counted (`tasks`, `images`, `faces`), how many are done, and of how many."""
 
 
 def silent(what: str, done: int, of: int) -> None:

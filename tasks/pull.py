@@ -17,7 +17,7 @@ from schemas.config import LabelStudioExportSource, LabelStudioSource, RenderedS
 from schemas.errors import SourceEmptyError, SpecError
 from schemas.raw import RawRecord, RawTally, write_raw
 from schemas.storage import write_json
-from tasks.progress import PullProgress, silent
+from tasks.progress import StepProgress, silent
 from tasks.pull_files import pull_export, pull_sloth
 from tasks.workspace import Workspace
 
@@ -46,7 +46,7 @@ class PullResult:
     details: dict[str, Any]
 
 
-def pull(source: Source, workspace: Workspace, *, num_keypoints: int, progress: PullProgress = silent) -> PullResult:
+def pull(source: Source, workspace: Workspace, *, num_keypoints: int, progress: StepProgress = silent) -> PullResult:
     """Bring in what `source` holds now.
 
     Args:
@@ -82,7 +82,7 @@ def pull(source: Source, workspace: Workspace, *, num_keypoints: int, progress: 
 
 
 def _records(
-    source: Source, workspace: Workspace, num_keypoints: int, progress: PullProgress
+    source: Source, workspace: Workspace, num_keypoints: int, progress: StepProgress
 ) -> tuple[Iterator[RawRecord], dict[str, Any]]:
     match source:
         case RenderedSource():
@@ -108,7 +108,7 @@ def _place(source: Source) -> str:
 
 
 def _rendered(
-    source: RenderedSource, folder: Path, num_keypoints: int, progress: PullProgress
+    source: RenderedSource, folder: Path, num_keypoints: int, progress: StepProgress
 ) -> tuple[Iterator[RawRecord], dict[str, Any]]:
     """Render the faces, and take them in as any folder of ground truth."""
     from model.faces.dataset import SUBJECT_RULE, render_dataset
@@ -135,7 +135,7 @@ def _rendered(
 
 
 def _from_server(
-    source: LabelStudioSource, images: Path, progress: PullProgress
+    source: LabelStudioSource, images: Path, progress: StepProgress
 ) -> tuple[Iterator[RawRecord], dict[str, Any]]:
     from tasks.pull_label_studio import pull_label_studio
 

@@ -17,7 +17,7 @@ from schemas.label_studio_task import offers_occluded
 from schemas.raw import RawRecord
 from tasks.image_download import Fetched, ImageStore
 from tasks.label_studio_client import Connection, connected, token_from_environment
-from tasks.progress import PullProgress
+from tasks.progress import StepProgress
 from tasks.pull_files import flags_known, task_data, task_record
 from tasks.subjects import subject_finder
 
@@ -49,7 +49,7 @@ class ServerPull:
     images: Mapping[str, Fetched]
 
 
-def pull_label_studio(source: LabelStudioSource, folder: Path, *, progress: PullProgress) -> ServerPull:
+def pull_label_studio(source: LabelStudioSource, folder: Path, *, progress: StepProgress) -> ServerPull:
     """A record for every task of the project; images of annotated tasks are fetched into `folder`.
 
     Raises:
@@ -78,7 +78,7 @@ def pull_label_studio(source: LabelStudioSource, folder: Path, *, progress: Pull
     )
 
 
-def _tasks(connection: Connection, project: int, page_size: int, progress: PullProgress) -> list[dict[str, Any]]:
+def _tasks(connection: Connection, project: int, page_size: int, progress: StepProgress) -> list[dict[str, Any]]:
     """All tasks of a project as received, by id; a task that slips onto two pages comes once."""
     query = json.dumps({"ordering": ["tasks:id"]})
     tasks: dict[int, dict[str, Any]] = {}

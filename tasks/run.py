@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from schemas.config import RetrainConfig
-from tasks.progress import PullProgress
+from tasks.progress import StepProgress
 from tasks.summary import StepSummary
 from tasks.workspace import Workspace
 
@@ -58,7 +58,7 @@ class Run:
         )
 
     @contextmanager
-    def counting(self, name: str) -> Iterator[PullProgress]:
+    def counting(self, name: str) -> Iterator[StepProgress]:
         """A progress bar for a step that counts; nothing where the output is no terminal."""
         columns = (TextColumn("        {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:

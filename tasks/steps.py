@@ -60,14 +60,13 @@ def pull_source(run: Run, source: Source) -> PullResult:
 
 @step_task(name="validate")
 def validate_records(run: Run, pulls: Sequence[PullResult]) -> Validation:
-    path = run.workspace.root / "violations.parquet"
     with run.step("validate") as step, run.counting("validate") as progress:
         validation = validate(
             (record for result in pulls for record in read_raw(result.raw)),
             num_keypoints=run.config.num_keypoints,
             rules=run.config.validation,
             index=ImageIndex(run.workspace.image_index),
-            violations_path=path,
+            violations_path=run.workspace.violations,
             progress=partial(progress, "images"),
         )
         counts = validation.counts
