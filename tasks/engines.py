@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas.storage import sha256_file
-from tasks.reuse import reuse_or_run, step_key
+from tasks.reuse import StepOutput, reuse_or_run, step_key
+from tasks.train import MODEL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ def build_and_check(
     onnx: Path,
     target: str,
     *,
-    model: Path,
+    trained: StepOutput,
     crops: KpiCrops,
     provenance: Provenance,
     engines: Path,
@@ -45,7 +45,7 @@ def build_and_check(
     """The engine of `onnx` for `target`, compared with Keras: the engine where it can run here, else its graph.
 
     Args:
-        model: the Keras model that `onnx` was exported from.
+        trained: the network that `onnx` was exported from.
         crops: what to compare on.
 
     Raises:
@@ -64,11 +64,11 @@ def build_and_check(
         "check",
         code="deploy.engine",
         engine=built.sha256,
-        model=sha256_file(model),
+        trained=trained.key,
         crops=crops.id,
         parity=device.parity.model_dump(),
     )
-    checked = reuse_or_run(engines / "checks", key, lambda _: _check(built, model, crops()))
+    checked = reuse_or_run(engines / "checks", key, lambda _: _check(built, trained.directory / MODEL, crops()))
     check = TypeAdapter(EngineCheck).validate_python(checked.result)
     manifest = write_manifest(built, check, provenance)
     return CheckedEngine(target, device.title, built.directory, manifest, reused=built.reused and checked.reused)

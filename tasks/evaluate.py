@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.experiment import ExperimentSpec
 from schemas.records import Split
-from schemas.storage import sha256_file, sha256_of
+from schemas.storage import sha256_of
 from tasks.convert import Conversion
 from tasks.reuse import StepOutput, reuse_or_run, step_key
+from tasks.train import MODEL
 
 if TYPE_CHECKING:
     import keras
@@ -22,14 +23,9 @@ PARITY_FACES = 64
 
 
 def evaluate_network(
-    model: Path,
-    spec: ExperimentSpec,
-    conversion: Conversion,
-    *,
-    history: list[dict[str, Any]],
-    parent: Path,
+    trained: StepOutput, spec: ExperimentSpec, conversion: Conversion, *, parent: Path
 ) -> StepOutput:
-    """Region errors of `model` on the KPI faces, or what an earlier run measured.
+    """Region errors of a trained network on the KPI faces, or what an earlier run measured.
 
     Returns:
         Directory with `files/` (the reference's three and `report.json`) and `figures/`; `result` has `report` and
@@ -38,10 +34,9 @@ def evaluate_network(
     key = step_key(
         "evaluate",
         code="tasks.evaluate",
-        model=sha256_file(model),
+        trained=trained.key,
         shards=conversion.hashes(Split.KPI),
         size=spec.dataloader.image_info.image.height,
-        history=history,
     )
 
     def run(directory: Path) -> dict[str, Any]:
@@ -51,12 +46,12 @@ def evaluate_network(
         from model.pipeline import evaluation_batches
         from model.weights import load_network
 
-        network = load_network(model)
+        network = load_network(trained.directory / MODEL)
         evaluation = evaluate(
             lambda images_BHWC: _predict(network, images_BHWC), evaluation_batches(conversion.files[Split.KPI], spec)
         )
         report = write_reference_files(evaluation, directory / FILES)
-        figures = write_figures(evaluation, report, history, directory / FIGURES)
+        figures = write_figures(evaluation, report, trained.result["history"], directory / FIGURES)
         faces = {kind: [dataclasses.asdict(face) for face in drawn] for kind, drawn in figures.items()}
         return {"report": report, "faces": faces}
 

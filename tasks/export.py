@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas.storage import sha256_file
 from tasks.reuse import StepOutput, reuse_or_run, step_key
+from tasks.train import MODEL
 
 if TYPE_CHECKING:
     from tasks.evaluate import KpiCrops
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 ONNX = "model.onnx"
 
 
-def export_network(model: Path, *, crops: KpiCrops, bound_px: float, parent: Path) -> StepOutput:
-    """ONNX file of `model`, or the one that an earlier run exported.
+def export_network(trained: StepOutput, *, crops: KpiCrops, bound_px: float, parent: Path) -> StepOutput:
+    """ONNX file of a trained network, or the one that an earlier run exported.
 
     Args:
         crops: what to compare on.
@@ -28,7 +28,7 @@ def export_network(model: Path, *, crops: KpiCrops, bound_px: float, parent: Pat
     Raises:
         GateError: the ONNX file is further from Keras than `bound_px`.
     """
-    key = step_key("export", code="tasks.export", model=sha256_file(model), crops=crops.id, bound_px=bound_px)
+    key = step_key("export", code="tasks.export", trained=trained.key, crops=crops.id, bound_px=bound_px)
 
     def run(directory: Path) -> dict[str, Any]:
         from deploy.builders.onnxruntime import OnnxRuntimeEngine
@@ -37,11 +37,11 @@ def export_network(model: Path, *, crops: KpiCrops, bound_px: float, parent: Pat
         from deploy.targets import ParityBound
         from model.weights import load_network
 
-        network, images_BSSC = load_network(model), crops()
+        network, images_BSSC = load_network(trained.directory / MODEL), crops()
         summary = export_onnx(network, directory / ONNX)
         expected = keras_predictions(network, images_BSSC)
         parity = compare(expected, OnnxRuntimeEngine(directory / ONNX).predict(images_BSSC))
-        require_parity(parity, ParityBound(mean_px=bound_px, max_px=bound_px), f"the ONNX export of {model.name}")
+        require_parity(parity, ParityBound(mean_px=bound_px, max_px=bound_px), "the ONNX export")
         return {
             "sha256": summary.sha256,
             "opset": summary.opset,

@@ -130,13 +130,7 @@ def train_candidate(
 @step_task(name="evaluate")
 def evaluate_candidate(run: Run, spec: ExperimentSpec, conversion: Conversion, trained: StepOutput) -> StepOutput:
     with run.step("evaluate") as step:
-        output = evaluate_network(
-            trained.directory / MODEL,
-            spec,
-            conversion,
-            history=trained.result["history"],
-            parent=run.workspace.evaluation,
-        )
+        output = evaluate_network(trained, spec, conversion, parent=run.workspace.evaluation)
         step.found(output.reused)
         report = output.result["report"]
         error = report["regions"]["All"]["crop_px"]["all"]["error"]
@@ -148,7 +142,7 @@ def evaluate_candidate(run: Run, spec: ExperimentSpec, conversion: Conversion, t
 def export_candidate(run: Run, crops: KpiCrops, trained: StepOutput) -> StepOutput:
     with run.step("export") as step:
         output = export_network(
-            trained.directory / MODEL,
+            trained,
             crops=crops,
             bound_px=run.config.gates.onnx_parity_px,
             parent=run.workspace.exports,
@@ -203,7 +197,7 @@ def build_target(
         engine = build_and_check(
             exported.directory / ONNX,
             target,
-            model=trained.directory / MODEL,
+            trained=trained,
             crops=crops,
             provenance=Provenance(registered.name, registered.version, snapshot.id),
             engines=run.workspace.engines,
