@@ -51,7 +51,7 @@ def _command(commands: Any, name: str, handler: str, summary: str, *, more: str 
 def _add_tao_commands(commands: Any) -> None:
     convert = _command(commands, "dataset_convert", "tao:dataset_convert", "convert ground-truth JSON to TFRecords")
     convert.add_argument("-e", "--experiment_spec", required=True, metavar="FILE", help="dataset spec (YAML)")
-    convert.add_argument("-r", "--results_dir", metavar="DIR", help="where the report goes (default: beside the sets)")
+    convert.add_argument("-r", "--results_dir", metavar="DIR", help="the report's place (default: beside the sets)")
 
     train = _command(
         commands,
