@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ import keras
 import numpy as np
 
 from schemas.errors import TrainingError
-from schemas.storage import atomic_path
+from schemas.sealed import Key, Kind, read_content, sealed_path, write_sealed
+from schemas.storage import write_bytes
 
 _META = "meta"
 
@@ -45,25 +47,40 @@ class EpochResult:
 
 
 def save_checkpoint(
-    path: Path, variables: Sequence[keras.Variable], history: Sequence[EpochResult], fingerprint: str
+    path: Path,
+    variables: Sequence[keras.Variable],
+    history: Sequence[EpochResult],
+    fingerprint: str,
+    *,
+    key: Key | None = None,
 ) -> None:
-    """Write variables and history to `path`, atomically."""
+    """Write variables and history to `path`, atomically; with a key encrypted, under its sealed name."""
     arrays = {f"{i:04d}": variable.numpy() for i, variable in enumerate(variables)}
     meta = {"fingerprint": fingerprint, "history": [asdict(result) for result in history]}
-    with atomic_path(path) as temporary:
-        np.savez(temporary, **{_META: np.array(json.dumps(meta))}, **arrays)
+    content = io.BytesIO()
+    np.savez(content, **{_META: np.array(json.dumps(meta))}, **arrays)
+    if key:
+        write_sealed(sealed_path(path, key), content.getvalue(), Kind.CHECKPOINT, key)
+    else:
+        write_bytes(path, content.getvalue())
 
 
-def restore_checkpoint(path: Path, variables: Sequence[keras.Variable], fingerprint: str) -> list[EpochResult]:
-    """Set the variables to what `save_checkpoint` wrote and give back the history; empty if there is no file.
+def restore_checkpoint(
+    path: Path, variables: Sequence[keras.Variable], fingerprint: str, *, key: Key | None = None
+) -> list[EpochResult]:
+    """Set the variables to what `save_checkpoint` wrote with the same key (or none) and give back the history.
+
+    The history is empty if there is no file.
 
     Raises:
         TrainingError: the checkpoint is damaged or belongs to a training with another spec or other data.
+        SealedFileError: the key is wrong, or the sealed file is damaged.
     """
+    path = sealed_path(path, key)
     if not path.exists():
         return []
     try:
-        with path.open("rb") as file, np.load(file) as stored:
+        with np.load(io.BytesIO(read_content(path, Kind.CHECKPOINT, key))) as stored:
             meta = json.loads(str(stored[_META]))
             if meta["fingerprint"] != fingerprint:
                 raise TrainingError(

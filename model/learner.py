@@ -16,6 +16,7 @@ from model.weights import load_pretrained
 from schemas.errors import SpecError
 from schemas.experiment import ExperimentSpec
 from schemas.layouts import layout
+from schemas.sealed import Key
 
 
 class Learner:
@@ -31,14 +32,14 @@ class Learner:
         ModelFileError: the pretrained model doesn't fit.
     """
 
-    def __init__(self, spec: ExperimentSpec) -> None:
+    def __init__(self, spec: ExperimentSpec, *, key: Key | None = None) -> None:
         self.spec = spec
-        self.network = spec_network(spec)
+        self.network = spec_network(spec, key=key)
         if not self.network.trainable_variables:
             raise SpecError("model.model_parameters", "train_fpe_model and freeze_Convlayer leave nothing to train")
         self.averaged = self.network
         if spec.optimizer.ema_momentum is not None:
-            self.averaged = spec_network(spec)
+            self.averaged = spec_network(spec, key=key)
         self.optimizer = Adam(spec.optimizer, self.network.trainable_variables)
         self._step = tf.function(self._one_step, jit_compile=False)
         self._assess = tf.function(self._losses_of_average, jit_compile=False, reduce_retracing=True)
@@ -123,8 +124,11 @@ class Learner:
         return self.spec.dataloader.image_info.image.height
 
 
-def spec_network(spec: ExperimentSpec) -> keras.Model:
+def spec_network(spec: ExperimentSpec, *, key: Key | None = None) -> keras.Model:
     """The network that a spec describes: fresh weights from its seed, or its pretrained ones.
+
+    Args:
+        key: opens a sealed pretrained model.
 
     Raises:
         SpecError: it freezes a layer that isn't there.
@@ -139,5 +143,5 @@ def spec_network(spec: ExperimentSpec) -> keras.Model:
         seed=spec.random_seed % 2**31,
     )
     if parameters.pretrained_model_path:
-        load_pretrained(network, parameters.pretrained_model_path)
+        load_pretrained(network, parameters.pretrained_model_path, key=key)
     return network

@@ -29,6 +29,7 @@ from model.warp import to_crop
 from model.weights import save_network
 from schemas.errors import ShardError, TrainingError
 from schemas.experiment import ExperimentSpec
+from schemas.sealed import SUFFIX, Key, sealed_path
 from schemas.storage import sha256_of, write_bytes
 
 MODEL_FILE = "model.keras"
@@ -42,7 +43,7 @@ class TrainingResult:
 
     Attributes:
         model_path: `.keras` file of the best network: lowest validation error, the first of equals; the last epoch's
-            where there are no validation faces. With `ema_momentum` it is the averaged network.
+            where there are no validation faces. With `ema_momentum` it is the averaged network, with a key sealed.
         history: every epoch's result, those before a resume included.
         best: the epoch that `model_path` comes from.
         training_faces, validation_faces: number of records.
@@ -67,6 +68,7 @@ def train(
     allow_unknown_subjects: bool = False,
     on_epoch: Callable[[EpochResult], None] | None = None,
     progress: QuietProgress | None = None,
+    key: Key | None = None,
 ) -> TrainingResult:
     """Train the spec's network, or go on where an earlier call in the same directory was stopped.
 
@@ -75,14 +77,17 @@ def train(
     Args:
         kpi_subjects: subjects that must not be in any of the files.
         on_epoch: called after every epoch of this run, once its files are written.
+        key: encrypts model and checkpoint, and opens a sealed checkpoint or pretrained model.
 
     Raises:
         SubjectLeakError, UnknownSubjectError: see `model.shards.refuse_leaks`.
         ShardError: a file can't be read, or there is nothing to train on.
         SpecError, ModelFileError: the network can't be built as the spec says.
         TrainingError: the loss is no longer finite, or the directory belongs to another training.
+        SealedFileError: a sealed file can't be opened with this key.
         StorageError: a file can't be written.
     """
+    _refuse_mixed(directory, key)
     train_files, validation_files = [Path(p) for p in train_files], [Path(p) for p in validation_files]
     shards = survey(train_files, spec), survey(validation_files, spec)
     refuse_leaks([*shards[0], *shards[1]], kpi_subjects, allow_unknown=allow_unknown_subjects)
@@ -90,8 +95,8 @@ def train(
     if not faces:
         raise ShardError(f"no faces to train on in {', '.join(map(str, train_files)) or 'no file'}")
     tf.random.set_seed(spec.random_seed % 2**31)
-    learner, fingerprint = Learner(spec), _fingerprint(spec, *shards)
-    history = restore_checkpoint(directory / CHECKPOINT_FILE, learner.variables(), fingerprint)
+    learner, fingerprint = Learner(spec, key=key), _fingerprint(spec, *shards)
+    history = restore_checkpoint(directory / CHECKPOINT_FILE, learner.variables(), fingerprint, key=key)
     resumed_after, steps = len(history), steps_per_epoch(faces, spec)
     epochs = range(resumed_after, spec.num_epoch)
     batches = iter(training_batches(train_files, spec, epochs=epochs, steps=steps))
@@ -103,12 +108,23 @@ def train(
             means = _train_epoch(learner, batches, epoch, steps, progress)
             validation = _validate(learner, checks) if checks else (None, None)
             history.append(_result(spec, epoch, steps, means, validation, history, time.monotonic() - started))
-            _write(learner, directory, history, fingerprint)
+            _write(learner, directory, history, fingerprint, key)
             progress.epoch(history[-1])
             if on_epoch:
                 on_epoch(history[-1])
     best = next(result for result in reversed(history) if result.best)
-    return TrainingResult(directory / MODEL_FILE, tuple(history), best, faces, validation_faces, resumed_after)
+    return TrainingResult(
+        sealed_path(directory / MODEL_FILE, key), tuple(history), best, faces, validation_faces, resumed_after
+    )
+
+
+def _refuse_mixed(directory: Path, key: Key | None) -> None:
+    """With a key, nothing readable of an earlier training may stay; without one, nothing sealed be passed over."""
+    for name in (MODEL_FILE, CHECKPOINT_FILE):
+        found = directory / (name if key else name + SUFFIX)
+        if found.exists():
+            way = "was trained without a key" if key else "is encrypted: give the key it was written with"
+            raise TrainingError(f"{found}: {way}; or choose another results directory, or remove it to start anew")
 
 
 def _train_epoch(
@@ -170,13 +186,15 @@ def _learning_rate(spec: ExperimentSpec, step: int, steps: int) -> float:
     return learning_rate(spec.optimizer.learning_rate_schedule, step=step, steps=steps * spec.num_epoch)
 
 
-def _write(learner: Learner, directory: Path, history: Sequence[EpochResult], fingerprint: str) -> None:
+def _write(
+    learner: Learner, directory: Path, history: Sequence[EpochResult], fingerprint: str, key: Key | None
+) -> None:
     """The best model first: a checkpoint never tells of a model that isn't there."""
     result, spec = history[-1], learner.spec
     if result.best:
-        save_network(learner.averaged, directory / MODEL_FILE)
+        save_network(learner.averaged, directory / MODEL_FILE, key=key)
     if result.epoch % spec.checkpoint_n_epoch == 0 or result.epoch == spec.num_epoch:
-        save_checkpoint(directory / CHECKPOINT_FILE, learner.variables(), history, fingerprint)
+        save_checkpoint(directory / CHECKPOINT_FILE, learner.variables(), history, fingerprint, key=key)
     write_bytes(directory / HISTORY_FILE, _history_csv(history).encode())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import zipfile
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from pathlib import Path
 import h5py
 import keras
 import numpy as np
+from keras.src.saving import saving_lib  # the public functions take paths only; these also take memory
 
 import model.softargmax  # noqa: F401 - registers the layer that saved networks name
 from schemas.errors import ModelFileError
+from schemas.sealed import Key, Kind, is_sealed, read_content, sealed_path, write_sealed
 from schemas.storage import atomic_path
 
 log = logging.getLogger(__name__)
@@ -28,42 +31,58 @@ class LoadedWeights:
     kept: tuple[str, ...]
 
 
-def save_network(network: keras.Model, path: Path) -> None:
-    """Write a `.keras` file, atomically."""
-    with atomic_path(path) as temporary:
-        network.save(temporary)
+def save_network(network: keras.Model, path: Path, *, key: Key | None = None) -> Path:
+    """Write a `.keras` file, atomically; with a key encrypted, under its sealed name. Returns where it is."""
+    if not key:
+        with atomic_path(path) as temporary:
+            network.save(temporary)
+        return path
+    content = io.BytesIO()
+    saving_lib.save_model(network, content)
+    sealed = sealed_path(path, key)
+    write_sealed(sealed, content.getvalue(), Kind.TRAINABLE, key)
+    return sealed
 
 
-def load_network(path: Path | str) -> keras.Model:
-    """Read a network that `model.training.train` has written (`.keras`).
+def load_network(path: Path | str, *, key: Key | None = None) -> keras.Model:
+    """Read a network that `save_network` has written; a sealed one is decrypted in memory.
 
     Raises:
         ModelFileError: the file is missing, damaged, or of another kind.
+        SealedFileError: it is encrypted and can't be opened with this key, or it is a deployable one.
     """
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file")
-    if not zipfile.is_zipfile(path):
-        raise ModelFileError(
-            f"{path}: not a Keras 3 model (.keras); damaged, or of another kind. Train or copy it again"
-        )
+    if key and not is_sealed(path):
+        log.warning("%s: not encrypted; the key is not needed", path)
+    content = io.BytesIO(read_content(path, Kind.TRAINABLE, key))
+    if not zipfile.is_zipfile(content):
+        raise ModelFileError(f"{path}: {_not_keras(path)}")
     try:
-        return keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, KeyError, OSError) as error:
+        return saving_lib.load_model(content, compile=False)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ModelFileError(f"{path}: can't be read as a Keras model: {error}") from error
 
 
-def load_pretrained(network: keras.Model, path: Path | str) -> LoadedWeights:
-    """Copy weights into `network` by layer name, from a `.keras` file or an `.hdf5` file as TAO writes it.
+def _not_keras(path: Path) -> str:
+    if path.suffix == ".onnx":
+        return "a deployable model; needed is the trainable one (.keras) that it was exported from"
+    return "not a Keras 3 model (.keras); damaged, or of another kind. Train or copy it again"
+
+
+def load_pretrained(network: keras.Model, path: Path | str, *, key: Key | None = None) -> LoadedWeights:
+    """Copy weights into `network` by layer name, from a `.keras` file (sealed or not) or TAO's `.hdf5`.
 
     Layers that the file doesn't have keep their weights, and so does a keypoint layer for another number of
     keypoints; both are logged. Any other difference in shape is an error (the reference skips it silently).
 
     Raises:
-        ModelFileError: the file can't be read, is encrypted, shares no layer, or a layer's shapes differ.
+        ModelFileError: the file can't be read, is encrypted by TAO, shares no layer, or a layer's shapes differ.
+        SealedFileError: it is encrypted and can't be opened with this key, or it is a deployable one.
     """
     path = Path(path)
-    stored = _stored_weights(path)
+    stored = _stored_weights(path, key)
     loaded, kept = [], []
     for layer in network.layers:
         if not layer.weights or layer.name == "softargmax":
@@ -89,11 +108,11 @@ def load_pretrained(network: keras.Model, path: Path | str) -> LoadedWeights:
     return LoadedWeights(tuple(loaded), tuple(kept))
 
 
-def _stored_weights(path: Path) -> dict[str, list[np.ndarray]]:
+def _stored_weights(path: Path, key: Key | None) -> dict[str, list[np.ndarray]]:
     if path.suffix == ".tlt":
         raise ModelFileError(f"{path}: encrypted by TAO; decrypt it into an .hdf5 first")
-    if path.suffix == ".keras":
-        return {layer.name: layer.get_weights() for layer in load_network(path).layers if layer.weights}
+    if path.suffix in (".keras", ".onnx") or is_sealed(path):
+        return {layer.name: layer.get_weights() for layer in load_network(path, key=key).layers if layer.weights}
     try:
         with h5py.File(path, "r") as file:
             root = file.get("model_weights", file)

@@ -10,6 +10,7 @@
     │   ├── UnknownSubjectError          records that name no subject
     │   ├── ShardError                   a TFRecord file that can't be read, or an image that it names
     │   ├── ModelFileError               a model or engine file that can't be used
+    │   ├── SealedFileError              an encrypted file: no key, a wrong one, damaged, or of another kind
     │   └── TrainingError                a training that can't go on: other settings than before, or it diverged
     ├── SourceError                  3   an annotation source can't give what was asked
     │   ├── SourceEmptyError
@@ -87,6 +88,10 @@ class ShardError(InputError):
 
 
 class ModelFileError(InputError):
+    pass
+
+
+class SealedFileError(InputError):
     pass
 
 
