@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from deploy.onnx_graph import (
     heatmap_name,
 )
 from schemas.errors import ModelFileError
-from schemas.storage import sha256_file, write_bytes
+from schemas.sealed import Key, Kind, read_content, sealed_path, write_sealed
+from schemas.storage import write_bytes
 
 if TYPE_CHECKING:
     import keras
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 DEFAULT_OPSET = 13
 OPSET_FLOOR = 10
 BATCH = "batch"
+_ZIP = b"PK\x03\x04"
+"""How a `.keras` file begins."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class OnnxSummary:
     """An ONNX file and what is in it.
 
     Attributes:
-        path, sha256, size: the file, the hash of its bytes, its bytes.
+        path, sha256, size: the file, the hash of the ONNX in it, its bytes; of a sealed file as it is decrypted.
         opset: of the default operator domain.
         num_keypoints: N.
         input_shape: (C, H, W) of `input_face_images`; the batch is dynamic.
@@ -51,7 +55,9 @@ class OnnxSummary:
     nodes: dict[str, int]
 
 
-def export_onnx(model: keras.Model, path: Path, *, opset: int = DEFAULT_OPSET, heatmap: bool = False) -> OnnxSummary:
+def export_onnx(
+    model: keras.Model, path: Path, *, opset: int = DEFAULT_OPSET, heatmap: bool = False, key: Key | None = None
+) -> OnnxSummary:
     """Write `model` as ONNX: input (B, C, H, W), outputs keypoints (B, N, 2) in input pixels, confidence (B, N).
 
     Args:
@@ -59,6 +65,7 @@ def export_onnx(model: keras.Model, path: Path, *, opset: int = DEFAULT_OPSET, h
         path: replaced atomically; the same model gives the same bytes.
         opset: of the ONNX default domain.
         heatmap: also put out the logits, as `conv_keypoints_mN` (B, N, Hm, Wm).
+        key: encrypts the file, under its sealed name.
 
     Raises:
         ModelFileError: the model has another shape, or its graph holds what a target can't read.
@@ -74,17 +81,28 @@ def export_onnx(model: keras.Model, path: Path, *, opset: int = DEFAULT_OPSET, h
     _skip_input_reshape(converted.graph)
     result = canonical(converted, keep=[heatmap_name(num_keypoints)])
     check_readable(result, str(path))
-    write_bytes(path, result.SerializeToString(deterministic=True))
-    return summarise(path)
+    return write_onnx(result, path, key=key)
 
 
-def summarise(path: Path) -> OnnxSummary:
-    """What is in an ONNX file of this project.
+def write_onnx(model: onnx.ModelProto, path: Path, *, key: Key | None = None) -> OnnxSummary:
+    """Replace `path` atomically, or with a key the encrypted file under its sealed name."""
+    content = model.SerializeToString(deterministic=True)
+    if not key:
+        write_bytes(path, content)
+        return summarise(path)
+    write_sealed(sealed_path(path, key), content, Kind.DEPLOYABLE, key)
+    return summarise(sealed_path(path, key), key=key)
+
+
+def summarise(path: Path, *, key: Key | None = None) -> OnnxSummary:
+    """What is in an ONNX file of this project, sealed or not.
 
     Raises:
         ModelFileError: not ONNX, or without this project's input and outputs.
+        SealedFileError: see `read_onnx`.
     """
-    model = load_onnx(path)
+    content = read_onnx(path, key=key)
+    model = _parsed(content, path)
     names = tuple(value.name for value in model.graph.output)
     inputs = {value.name: _shape(value) for value in model.graph.input}
     if names[:2] != (KEYPOINTS_NAME, CONFIDENCE_NAME) or set(inputs) != {INPUT_NAME}:
@@ -95,8 +113,8 @@ def summarise(path: Path) -> OnnxSummary:
     nodes = [node.op_type for node in model.graph.node]
     return OnnxSummary(
         path=path,
-        sha256=sha256_file(path),
-        size=path.stat().st_size,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
         opset=next(entry.version for entry in model.opset_import if entry.domain == ""),
         num_keypoints=_shape(model.graph.output[0])[1],
         input_shape=inputs[INPUT_NAME][1:],
@@ -105,19 +123,37 @@ def summarise(path: Path) -> OnnxSummary:
     )
 
 
-def load_onnx(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file.
+def load_onnx(path: Path, *, key: Key | None = None) -> onnx.ModelProto:
+    """Read an ONNX file, sealed or not.
 
     Raises:
-        ModelFileError: it is missing or is not ONNX.
+        ModelFileError, SealedFileError: see `read_onnx`; or it is not ONNX.
     """
+    return _parsed(read_onnx(path, key=key), path)
+
+
+def read_onnx(path: Path, *, key: Key | None = None) -> bytes:
+    """The bytes of an ONNX file; a sealed one's are decrypted in memory.
+
+    Raises:
+        ModelFileError: it is missing, or is a trainable model.
+        SealedFileError: it is sealed and can't be opened with this key, or holds a trainable model.
+    """
+    try:
+        content = read_content(path, Kind.DEPLOYABLE, key)
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: there is no such ONNX file") from error
+    if content.startswith(_ZIP):
+        raise ModelFileError(f"{path}: a trainable model; needed is a deployable one: export it to ONNX first")
+    return content
+
+
+def _parsed(content: bytes, path: Path) -> onnx.ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
-        return onnx.load(path)
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: there is no such ONNX file") from error
+        return onnx.load_model_from_string(content)
     except DecodeError as error:
         raise ModelFileError(f"{path}: not an ONNX file; export the model again") from error
 
