@@ -163,7 +163,7 @@ def _augmented(faces: dict[str, tf.Tensor], spec: ExperimentSpec, seed_2: tf.Ten
     batch = {
         "image_BHWC": image_BHWC,
         "points_BN2": points_BN2,
-        "counted_BN": _counted(faces, occluded_BN, spec),
+        "counted_BN": counted_points(faces["name"], faces["set"], occluded_BN, spec),
     }
     if elt.enable_elt_loss:
         move_B33, mirrored_B = random_affine(elt.modulus_spatial_augmentation, draws, size=size)
@@ -183,12 +183,14 @@ def _view(
     return change_pixels(image_BHWC, augmentation, draws, size=size)
 
 
-def _counted(faces: dict[str, tf.Tensor], occluded_BN: tf.Tensor, spec: ExperimentSpec) -> tf.Tensor:
-    """1 where a point takes part in the loss: all, or with `mask_occ` those not occluded and those of exempt sets."""
+def counted_points(names_B: tf.Tensor, sets_B: tf.Tensor, occluded_BN: tf.Tensor, spec: ExperimentSpec) -> tf.Tensor:
+    """(B, N) float32, 1 where a point takes part in the loss: all, or with `mask_occ` those not occluded.
+
+    Faces whose set or image name holds one of `no_occlusion_masking_sets` count whole. Unknown flags are visible.
+    """
     if not spec.loss.mask_occ:
         return tf.ones_like(occluded_BN, tf.float32)
-    exempt_B = tf.zeros_like(faces["name"], tf.bool)
+    exempt_B = tf.zeros_like(names_B, tf.bool)
     for token in spec.dataloader.sets_without_masking:
-        named = tf.strings.regex_full_match(faces["name"], f".*{re.escape(token)}.*")
-        exempt_B |= named | (faces["set"] == token)
+        exempt_B |= tf.strings.regex_full_match(names_B, f".*{re.escape(token)}.*") | (sets_B == token)
     return tf.cast(exempt_B[:, None] | ~occluded_BN, tf.float32)

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from model.checkpoint import EpochResult, restore_checkpoint, save_checkpoint
 from model.learner import Learner
-from model.pipeline import EvaluationBatch, EvaluationBatches, steps_per_epoch, training_batches
+from model.pipeline import EvaluationBatch, EvaluationBatches, counted_points, steps_per_epoch, training_batches
 from model.progress import QuietProgress
 from model.region_error import face_errors
 from model.schedule import learning_rate
@@ -151,8 +151,8 @@ def _validate(learner: Learner, batches: Iterable[EvaluationBatch]) -> tuple[flo
     losses, errors = [], []
     for batch in batches:
         points_BN2 = to_crop(tf.constant(batch.points_BN2), tf.constant(batch.boxes_B4), size=size)
-        counted_BN = batch.visible_BN if spec.loss.mask_occ else np.ones_like(batch.visible_BN)
-        loss, keypoints_BN2 = learner.assess(batch.images_BHWC, points_BN2, counted_BN.astype(np.float32))
+        counted_BN = counted_points(tf.constant(batch.names), tf.constant(batch.sets), ~batch.visible_BN, spec)
+        loss, keypoints_BN2 = learner.assess(batch.images_BHWC, points_BN2, counted_BN)
         predicted = [crop.to_frame(k) for crop, k in zip(batch.crops, keypoints_BN2.numpy(), strict=True)]
         errors.append(face_errors(batch.points_BN2, np.array(predicted), batch.visible_BN, batch.subjects).crop_px_BK)
         losses += [float(loss)] * len(batch)

@@ -5,6 +5,7 @@ import pytest
 
 from model.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from model.shards import refuse_leaks, survey
+from model.training import train
 from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.geometry import Box
 from schemas.records import Flag
@@ -91,6 +92,16 @@ def test_occluded_points_count_only_where_they_should(shards, exempt, counts):
     batch = batches(shards, spec_with("loss: {mask_occ: true}\n", exempt=exempt))[0]
     share = np.mean([face.flags_N != Flag.OCCLUDED for face in FACES])
     assert batch["counted_BN"].mean() == (1.0 if counts else pytest.approx(share, abs=0.06))
+
+
+def test_sets_without_masking_count_in_validation_too(shards, tmp_path):
+    losses = []
+    for mask, exempt in (("false", "null"), ("true", "blobs"), ("true", "null")):
+        spec = spec_with(f"num_epoch: 1\nloss: {{mask_occ: {mask}}}\n", exempt=exempt)
+        directory = tmp_path / f"{mask}-{exempt}"
+        result = train(spec, train_files=shards[:1], validation_files=shards[1:], directory=directory)
+        losses.append(result.history[-1].validation_loss)
+    assert losses[0] == losses[1] > losses[2]
 
 
 def test_without_masking_every_point_counts(shards):
