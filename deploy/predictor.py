@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model.evaluation import Predict
-from schemas.errors import ModelFileError
+from schemas.errors import ModelFileError, StorageError
 from schemas.experiment import ExperimentSpec
+from schemas.sealed import SUFFIX, Key, Kind, is_sealed, kind_of
+from schemas.storage import read_json, sha256_file
 
-KINDS = (".keras", ".onnx")
-THREADS = 2
+if TYPE_CHECKING:
+    import numpy as np
+
+BUILD_RECORD = "build.json"
+"""Stands beside an engine: see `deploy.engine`."""
+
+ENGINES = (".plan", ".engine", ".trt")
 
 
 @dataclass(frozen=True)
@@ -41,45 +50,79 @@ class Predictor:
                 )
 
 
-def load_predictor(path: Path | str) -> Predictor:
-    """Open a `.keras` or `.onnx` file.
+def load_predictor(path: Path | str, *, key: Key | None = None) -> Predictor:
+    """Open a `.keras` or `.onnx` file, sealed or not, or an engine that runs on this machine.
+
+    Args:
+        key: opens a sealed file.
 
     Raises:
-        ModelFileError: the file is missing, damaged, or of another kind.
+        ModelFileError: the file is missing, damaged, of another kind, or an engine for another device.
+        SealedFileError: it is sealed and can't be opened with this key.
+        StorageError: an engine's bytes are not those that were built.
     """
     path = Path(path)
-    if path.suffix not in KINDS:
-        raise ModelFileError(
-            f"{path}: models end in {' or '.join(KINDS)}; engines run on the device they were built for"
-        )
-    return _keras(path) if path.suffix == ".keras" else _onnx(path)
+    if is_sealed(path):
+        return _onnx(path, key) if kind_of(path) is Kind.DEPLOYABLE else _keras(path, key)
+    if path.suffix in ENGINES or _is_built(path):
+        _require_runnable(path)
+    if path.suffix not in (".keras", ".onnx"):
+        raise ModelFileError(f"{path}: not a model: those end in .keras, .onnx or {SUFFIX}")
+    return _keras(path, key) if path.suffix == ".keras" else _onnx(path, key)
 
 
-def _keras(path: Path) -> Predictor:
-    from deploy.parity import keras_predictions
+def _keras(path: Path, key: Key | None) -> Predictor:
+    import tensorflow as tf
+
     from model.weights import load_network
 
-    network = load_network(path)
+    network = load_network(path, key=key)
     _, height, _, channels = network.inputs[0].shape
-    return Predictor(
-        path=path,
-        predict=lambda images_BSSC: keras_predictions(network, images_BSSC),
-        num_keypoints=network.outputs[0].shape[1],
-        input_size=height,
-        channels=channels,
+    forward = tf.function(
+        lambda images_BSSC: network(images_BSSC, training=False)[:2],
+        input_signature=[tf.TensorSpec((None, height, height, channels), tf.float32)],
     )
 
+    def predict(images_BSSC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        keypoints_BN2, confidence_BN = forward(images_BSSC)
+        return keypoints_BN2.numpy(), confidence_BN.numpy()
 
-def _onnx(path: Path) -> Predictor:
+    return Predictor(path, predict, network.outputs[0].shape[1], height, channels)
+
+
+def _onnx(path: Path, key: Key | None) -> Predictor:
     from deploy.builders.onnxruntime import OnnxRuntimeEngine
-    from deploy.onnx_export import summarise
+    from deploy.onnx_export import read_onnx
 
-    summary = summarise(path)
-    channels, height, _ = summary.input_shape
-    return Predictor(
-        path=path,
-        predict=OnnxRuntimeEngine(path, threads=THREADS).predict,
-        num_keypoints=summary.num_keypoints,
-        input_size=height,
-        channels=channels,
-    )
+    engine = OnnxRuntimeEngine(path, threads=os.cpu_count() or 1, content=read_onnx(path, key=key))
+    channels, height, _ = engine.input_shape
+    return Predictor(path, engine.predict, engine.num_keypoints, height, channels)
+
+
+def _is_built(path: Path) -> bool:
+    """Whether `deploy.engine` has made this file."""
+    record = path.with_name(BUILD_RECORD)
+    return record.is_file() and read_json(record)["engine"] == path.name
+
+
+def _require_runnable(path: Path) -> None:
+    """Let an engine pass that is whole and runs here."""
+    from deploy.builders.registry import BUILDERS
+    from deploy.targets import find_target
+
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such engine file")
+    if not _is_built(path):
+        raise ModelFileError(
+            f"{path}: an engine runs on the device it was built for, with the tool that built it; give the .onnx or "
+            ".keras model that it was made of"
+        )
+    built = read_json(path.with_name(BUILD_RECORD))
+    if sha256_file(path) != built["engine_sha256"]:
+        raise StorageError(f"{path}: damaged or changed: not the engine that {BUILD_RECORD} tells of; build it again")
+    target = find_target(built["target"]["name"])
+    if reason := BUILDERS[target.builder].not_runnable(target):
+        raise ModelFileError(
+            f"{path}: built by {target.builder} for {target.title}; it {reason}. Here run the .onnx or .keras model "
+            "that it was made of"
+        )

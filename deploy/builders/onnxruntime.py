@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploy.builders.base import BUILD_TIMEOUT_S, BuildResult, Predictions, Probe, build_with_module, probe_module
-from deploy.onnx_graph import CONFIDENCE_NAME, INPUT_NAME, KEYPOINTS_NAME
 from deploy.targets import OnnxRuntimeTarget
 from schemas.errors import ModelFileError
 
@@ -51,35 +50,79 @@ class OnnxRuntimeBuilder:
 class OnnxRuntimeEngine:
     """An ONNX file in a session with `threads` threads, fed at most `max_batch` crops at once.
 
+    Input and outputs are found by their shapes, so that a file with either of TAO's families of names runs.
+
+    Attributes:
+        input_shape: (C, S, S) of one crop.
+        num_keypoints: N.
+
+    Args:
+        content: of the file, where it was decrypted; `path` then only stands for it in messages.
+
     Raises:
-        ModelFileError: ONNX Runtime can't load it.
+        ModelFileError: ONNX Runtime can't load or run it, or its input or outputs are others.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, max_batch: int = 64) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, max_batch: int = 64, content: bytes | None = None) -> None:
         from onnxruntime import InferenceSession
         from onnxruntime.capi import onnxruntime_pybind11_state as state
 
         options = _session_options(threads)
         try:
-            self._session = InferenceSession(str(path), options, providers=PROVIDERS)
+            self._session = InferenceSession(content or str(path), options, providers=PROVIDERS)
+            self._input, batch, self.input_shape = _input(self._session, path)
+            self._fixed_batch = batch if isinstance(batch, int) else 0
+            self._max_batch = self._fixed_batch or max_batch
+            trial = self._session.run(None, {self._input: np.zeros((self._fixed_batch or 1, *self.input_shape), "f")})
         except (
             state.Fail,
             state.InvalidGraph,
             state.InvalidProtobuf,
             state.NoSuchFile,
             state.NotImplemented,
+            state.RuntimeException,
         ) as error:
             raise ModelFileError(f"{path}: ONNX Runtime can't load it: {error}") from error
-        self._max_batch = max_batch
+        names = [output.name for output in self._session.get_outputs()]
+        shapes = {name: value.shape[1:] for name, value in zip(names, trial, strict=True)}
+        self._outputs = _outputs(shapes, path)
+        self.num_keypoints = shapes[self._outputs[0]][0]
 
     def predict(self, images_BSSC: np.ndarray) -> Predictions:
         """See `Engine.predict`."""
         images_BCSS = np.ascontiguousarray(np.moveaxis(images_BSSC, -1, 1), np.float32)
         outputs = [
-            self._session.run([KEYPOINTS_NAME, CONFIDENCE_NAME], {INPUT_NAME: images_BCSS[i : i + self._max_batch]})
-            for i in range(0, len(images_BCSS), self._max_batch)
+            self._run(images_BCSS[i : i + self._max_batch]) for i in range(0, len(images_BCSS), self._max_batch)
         ]
         return Predictions(*(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
+
+    def _run(self, images_BCSS: np.ndarray) -> list[np.ndarray]:
+        """One call; where the file has a fixed batch, a smaller one is filled up."""
+        count = len(images_BCSS)
+        if self._fixed_batch > count:
+            images_BCSS = np.resize(images_BCSS, (self._fixed_batch, *images_BCSS.shape[1:]))
+        return [output[:count] for output in self._session.run(self._outputs, {self._input: images_BCSS})]
+
+
+def _input(session: onnxruntime.InferenceSession, path: Path) -> tuple[str, int | str, tuple[int, ...]]:
+    """Name, batch (a number or a name) and (C, S, S) of the only input."""
+    inputs = session.get_inputs()
+    shape = inputs[0].shape
+    if len(inputs) != 1 or len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
+        shown = ", ".join(f"{value.name} {value.shape}" for value in inputs)
+        raise ModelFileError(f"{path}: takes {shown}; needed are crops (batch, channels, side, side)")
+    return inputs[0].name, shape[0], tuple(shape[1:])
+
+
+def _outputs(shapes: dict[str, tuple[int, ...]], path: Path) -> list[str]:
+    """Names of the keypoints (N, 2) and the confidences (N,) among the shapes of one face's outputs."""
+    keypoints = [name for name, shape in shapes.items() if len(shape) == 2 and shape[1] == 2]
+    confidences = [name for name, shape in shapes.items() if len(shape) == 1]
+    names = [*keypoints, *confidences]
+    if len(keypoints) != 1 or len(confidences) != 1 or len({shapes[name][0] for name in names}) != 1:
+        shown = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ModelFileError(f"{path}: puts out {shown} a face; needed are keypoints (N, 2) and confidences (N)")
+    return names
 
 
 def _session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from flows.entry.quiet import hold_tensorflow_start
 from schemas.errors import FpenetError
+from schemas.sealed import Key
 
 DESCRIPTION = (
     "From facial-keypoint annotations to engines on devices: TAO's fpenet commands, and the flows around them."
@@ -67,7 +69,7 @@ def _add_tao_commands(commands: Any) -> None:
         action="store_true",
         help="accept TFRecords that do not say whose face it is, as TAO's own: KPI subjects may be among them",
     )
-    _add_key(train)
+    _add_key(train, "encrypts the model and the checkpoint, and opens an encrypted pretrained model")
 
     evaluate = _command(commands, "evaluate", "tao:evaluate", "measure the region keypoint error on the KPI sets")
     evaluate.add_argument("-m", "--model", required=True, metavar="PATH", help="results folder, or a model file")
@@ -79,22 +81,26 @@ def _add_tao_commands(commands: Any) -> None:
         help="experiment spec: a path, or a name inside the results folder (default: %(default)s)",
     )
     evaluate.add_argument("-r", "--results_dir", metavar="DIR", help="where tables go (default: the model's folder)")
-    _add_key(evaluate)
+    _add_key(evaluate, "opens an encrypted model")
 
     inference = _command(commands, "inference", "tao:inference", "find the keypoints of faces in images")
     inference.add_argument("-e", "--experiment_spec", required=True, metavar="FILE", help="experiment spec (YAML)")
     inference.add_argument(
         "-i", "--input", required=True, metavar="FILE", help="JSON with image names and face boxes"
     )
-    inference.add_argument("-m", "--model", required=True, metavar="FILE", help="model: .keras or .onnx")
+    inference.add_argument(
+        "-m", "--model", required=True, metavar="FILE", help="model: .keras, .onnx, encrypted, or engine"
+    )
     inference.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="folder for result.txt, result.json and the drawn images"
     )
     inference.add_argument("-r", "--root", default="", metavar="DIR", help="folder the image names are relative to")
-    _add_key(inference)
+    _add_key(inference, "opens an encrypted model")
 
     export = _command(commands, "export", "tao:export", "export a trained model to ONNX")
-    export.add_argument("-m", "--model", required=True, metavar="FILE", help="trained model (.keras)")
+    export.add_argument(
+        "-m", "--model", required=True, metavar="FILE", help="trained model (.keras), encrypted or not"
+    )
     export.add_argument("-o", "--output", metavar="FILE", help="ONNX file (default: beside the model)")
     export.add_argument(
         "-t", "--target_opset", type=int, default=13, metavar="N", help="ONNX opset (default: %(default)s)"
@@ -102,11 +108,17 @@ def _add_tao_commands(commands: Any) -> None:
     export.add_argument(
         "--heatmap", action="store_true", help="give the heatmap as a third output, as DeepStream wants"
     )
-    _add_key(export)
+    _add_key(export, "opens an encrypted model, and encrypts the ONNX file")
 
 
-def _add_key(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-k", "--key", metavar="KEY", help="accepted for TAO's scripts; models are not encrypted")
+def _add_key(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "-k",
+        "--key",
+        type=Key,
+        metavar="KEY",
+        help=f"{what}. The environment variable FPENET_KEY keeps it off the list of processes; -k '' means no key",
+    )
 
 
 def _add_workflow_commands(commands: Any) -> None:
@@ -176,7 +188,7 @@ def _add_label_studio_commands(commands: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its errors become one message and an exit code."""
     parsed = build_parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions too
+    hold_tensorflow_start()
     module, function = parsed.handler.split(":")
     try:
         return getattr(importlib.import_module(module), function)(parsed) or 0

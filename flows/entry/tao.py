@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,12 @@ from rich.progress import Progress
 
 from schemas.errors import InputError, SpecError
 from schemas.experiment import DatasetInfo, ExperimentSpec
+from schemas.sealed import Key, existing
 from schemas.yamlspec import dump_spec, load_spec
 
 console = Console(highlight=False)
 SPEC_FILE, MODEL_FILE = "experiment_spec.yaml", "model.keras"
+KEY_VARIABLE = "FPENET_KEY"
 
 
 def dataset_convert(arguments: argparse.Namespace) -> int:
@@ -35,7 +38,6 @@ def dataset_convert(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    _say_no_encryption(arguments)
     spec = load_spec(ExperimentSpec, arguments.experiment_spec)
     results = _path(arguments.results_dir or spec.checkpoint_dir)
     if results is None:
@@ -55,6 +57,7 @@ def train(arguments: argparse.Namespace) -> int:
         kpi_subjects=SplitPolicy().kpi_subjects,
         allow_unknown_subjects=arguments.allow_unknown_subjects,
         progress=TerminalProgress(console),
+        key=_key(arguments),
     )
     error = result.best.validation_error_px
     console.print(
@@ -65,7 +68,6 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    _say_no_encryption(arguments)
     place = Path(arguments.model)
     folder = place if place.is_dir() else place.parent
     spec = load_spec(ExperimentSpec, _spec_path(arguments.experiment_spec, folder))
@@ -80,7 +82,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from model.pipeline import evaluation_batches
     from tasks.report import print_regions
 
-    predictor = load_predictor(place / MODEL_FILE if place.is_dir() else place)
+    model = existing(place / MODEL_FILE) if place.is_dir() else place
+    predictor = load_predictor(model, key=_key(arguments))
     predictor.require(spec)
     results = _path(arguments.results_dir) or folder
     report = write_reference_files(measure(predictor.predict, evaluation_batches(files, spec)), results)
@@ -90,12 +93,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def inference(arguments: argparse.Namespace) -> int:
-    _say_no_encryption(arguments)
     spec = load_spec(ExperimentSpec, arguments.experiment_spec)
     from deploy.predictor import load_predictor
     from model.inference import run_inference
 
-    predictor = load_predictor(arguments.model)
+    predictor = load_predictor(arguments.model, key=_key(arguments))
     predictor.require(spec)
     with _counting("images") as progress:
         summary = run_inference(
@@ -115,11 +117,14 @@ def inference(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    _say_no_encryption(arguments)
     from deploy.export import export_model
 
     summary = export_model(
-        Path(arguments.model), _path(arguments.output), opset=arguments.target_opset, heatmap=arguments.heatmap
+        Path(arguments.model),
+        _path(arguments.output),
+        opset=arguments.target_opset,
+        heatmap=arguments.heatmap,
+        key=_key(arguments),
     )
     console.print(
         f"{summary.path}: opset {summary.opset}, {summary.size:,} bytes, outputs {', '.join(summary.outputs)}"
@@ -168,9 +173,10 @@ def _spec_path(name: str, folder: Path) -> Path:
     return inside if inside.is_file() else Path(name)
 
 
-def _say_no_encryption(arguments: argparse.Namespace) -> None:
-    if arguments.key:
-        console.print("[yellow]warning[/] models are not encrypted yet: -k is accepted and has no effect")
+def _key(arguments: argparse.Namespace) -> Key | None:
+    """The key given with `-k`, or else in the environment; an empty one is none."""
+    key = Key(os.environ.get(KEY_VARIABLE, "")) if arguments.key is None else arguments.key
+    return key or None
 
 
 def _path(name: str | None) -> Path | None:
