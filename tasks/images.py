@@ -1,57 +1,46 @@
-"""Facts about image files, found by decoding each once: their bytes' hash, size and format, or what is wrong."""
+"""The facts of many image files, and a memory of them, so that none is read twice."""
 
 from __future__ import annotations
 
-import dataclasses
-import io
-import struct
-from collections.abc import Callable, Iterable
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from hashlib import sha256
+from contextlib import contextmanager
 from pathlib import Path
-
-import orjson
+from typing import TypeVar
 
 from schemas.annotation import Problem
-from schemas.storage import write_bytes
+from schemas.errors import StorageError
+from tasks.image_facts import ImageFacts, inspect_image
 
 Progress = Callable[[int, int], None]
 """Called with (done, of)."""
 
-SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "BMP": (".bmp", ".dib"),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-}
-"""Formats that are read, and the file name endings that promise them."""
+Stamp = tuple[int, int]
+"""Size and modification time in ns: what tells a changed file."""
 
-_MAGIC = (
-    (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"),
-    (b"P5", "PPM"), (b"P6", "PPM"), (b"GIF8", "GIF"), (b"%PDF", "PDF"), (b"PK\x03\x04", "ZIP"),
-)  # fmt: skip
-_INDEX_VERSION = 1
-_SAVE_EVERY = 20_000
-_UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow's decoders raise
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """A whole image: hex SHA-256 of the file's bytes, width and height in pixels as stored, format."""
-
-    sha256: str
-    width: int
-    height: int
-    format: str
+_INDEX_VERSION = 2  # raise it when `inspect_image` finds what it did not find before
+_CREATE = f"""
+DROP TABLE IF EXISTS images;
+CREATE TABLE images (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 BLOB, width INTEGER,
+                     height INTEGER, format TEXT) WITHOUT ROWID;
+PRAGMA user_version = {_INDEX_VERSION};
+"""
+_SELECT = "SELECT path, size, mtime_ns, sha256, width, height, format FROM images WHERE path IN ({})"
+_REPLACE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)"
+_A_QUERY = 500  # paths that are looked up at a time
+_SAVE_EVERY = 4096
+_A_TASK = 16  # images that a thread takes at a time
+_Item = TypeVar("_Item")
 
 
 class ImageIndex:
-    """Remembers the facts of files by path, size and modification time, so that none is decoded twice.
+    """Remembers the facts of files by path, size and modification time, so that none is read twice.
 
-    Broken files are not remembered; they are looked at again.
+    Broken files are not remembered; they are looked at again. A memory that is damaged, or of another version, is
+    begun anew: it only saves time. It is an SQLite file, so a run that looks up a thousand images of a million
+    touches a thousand rows, and one that is killed keeps what was saved.
 
     Args:
         path: where the memory is kept between runs; None keeps it in this object.
@@ -59,122 +48,120 @@ class ImageIndex:
 
     def __init__(self, path: Path | None = None, *, workers: int = 2) -> None:
         self._path, self._workers = path, workers
-        self._known: dict[str, list] = self._load()
+        self._database: sqlite3.Connection | None = None
 
     def inspect(self, images: Iterable[str], *, progress: Progress | None = None) -> dict[str, ImageFacts | Problem]:
-        """Facts of every file, or the problem with it. Only files that are new or changed are decoded.
+        """Facts of every file, or the problem with it. Only files that are new or changed are read.
 
-        The index is saved on the way, so an interrupted run keeps what it has learnt.
+        What was found is saved every few thousand images. Call it with some thousands at a time where memory counts.
+
+        Args:
+            progress: called while files are read, with images done and images in all.
+
+        Raises:
+            StorageError: the index can't be written.
         """
         wanted = sorted(set(images))
-        recalled = {image: self._recall(image) for image in wanted}
-        found: dict[str, ImageFacts | Problem] = {image: facts for image, facts in recalled.items() if facts}
+        stamps = {image: _stamp(image) for image in wanted}
+        found: dict[str, ImageFacts | Problem] = dict(self._recall(stamps))
         unknown = [image for image in wanted if image not in found]
         with ThreadPoolExecutor(self._workers) as pool:
-            for start in range(0, len(unknown), _SAVE_EVERY):
-                batch = unknown[start : start + _SAVE_EVERY]
-                for image, (stamp, facts) in zip(batch, pool.map(_stamped_facts, batch), strict=True):
-                    found[image] = facts
-                    if stamp is not None and isinstance(facts, ImageFacts):
-                        self._known[image] = [*stamp, *dataclasses.astuple(facts)]
+            for batch in _batches(unknown, _SAVE_EVERY):
+                tasks = list(_batches(batch, _A_TASK))
+                for images_done, facts in zip(tasks, pool.map(_inspect_all, tasks), strict=True):
+                    found.update(zip(images_done, facts, strict=True))
                     if progress is not None:
                         progress(len(found), len(wanted))
-                self._save()
+                self._save((image, stamps[image], found[image]) for image in batch)
         return found
 
-    def _load(self) -> dict[str, list]:
-        if self._path is None or not self._path.is_file():
-            return {}
+    def close(self) -> None:
+        """Let go of the file; the next `inspect` opens it again."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _recall(self, stamps: dict[str, Stamp | None]) -> Iterator[tuple[str, ImageFacts]]:
+        with self._usable() as database:
+            for batch in _batches(list(stamps), _A_QUERY):
+                paths = {_absolute(image): image for image in batch}
+                rows = database.execute(_SELECT.format(",".join("?" * len(paths))), list(paths))
+                for path, size, mtime_ns, digest, width, height, kind in rows:
+                    image = paths[path]
+                    if (size, mtime_ns) == stamps[image]:
+                        yield image, ImageFacts(digest.hex(), width, height, kind)
+
+    def _save(self, seen: Iterable[tuple[str, Stamp | None, ImageFacts | Problem]]) -> None:
+        rows = [
+            (_absolute(image), *stamp, bytes.fromhex(facts.sha256), facts.width, facts.height, facts.format)
+            for image, stamp, facts in seen
+            if stamp is not None and isinstance(facts, ImageFacts)
+        ]
+        with self._usable() as database, database:
+            database.executemany(_REPLACE, rows)
+
+    @contextmanager
+    def _usable(self) -> Iterator[sqlite3.Connection]:
+        """The database, open. What keeps it from being used is an error that names the file."""
         try:
-            index = orjson.loads(self._path.read_bytes())
-        except orjson.JSONDecodeError:
-            return {}  # it only saves time
-        return index["images"] if index.get("version") == _INDEX_VERSION else {}
+            if self._database is None:
+                self._database = self._open()
+            yield self._database
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"{self._path}: the index of images can't be used: {error}. Free space, end the other run that uses "
+                "it, or delete it: it only saves time"
+            ) from error
 
-    def _recall(self, image: str) -> ImageFacts | None:
-        known = self._known.get(image)
-        return ImageFacts(*known[2:]) if known and tuple(known[:2]) == _stamp(Path(image)) else None
+    def _open(self) -> sqlite3.Connection:
+        if self._path is None:
+            return _prepared(":memory:")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return _prepared(str(self._path))
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            for leftover in (self._path, self._path.with_name(self._path.name + "-journal")):
+                leftover.unlink(missing_ok=True)
+            return _prepared(str(self._path))
 
-    def _save(self) -> None:
-        if self._path is not None:
-            index = {"version": _INDEX_VERSION, "images": self._known}
-            write_bytes(self._path, orjson.dumps(index, option=orjson.OPT_SORT_KEYS))
 
+def _prepared(path: str) -> sqlite3.Connection:
+    """A connection to an index of this version, begun anew if it is of another.
 
-def inspect_image(path: Path) -> ImageFacts | Problem:
-    """Decode a whole file. Problems: `image-missing`, `image-unreadable`, `image-empty`, `image-mislabelled`,
-    `image-format`, `image-truncated`."""
+    Raises:
+        sqlite3.DatabaseError: the file is damaged.
+    """
+    database = sqlite3.connect(path, timeout=60)
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return _problem("image-missing", f"{path} does not exist", "correct the file's name or the image folder")
-    except OSError as error:
-        return _problem("image-unreadable", f"{path}: {error.strerror}", "make the file readable")
-    if not data:
-        return _problem("image-empty", f"{path} has 0 bytes", "copy the image again")
-    kind, promised = kind_of(data), _promised(path)
-    if kind != promised and promised is not None:
-        hint = f"rename it to {SUFFIXES[kind][0]}" if kind in SUFFIXES else "put the image in its place"
-        return _problem("image-mislabelled", f"{path.name} holds {kind}, not {promised}", hint)
-    if kind not in SUFFIXES:
-        return _problem("image-format", f"{path.name} holds {kind}", f"convert it to one of {', '.join(SUFFIXES)}")
-    return _decode(path, data, kind)
+        if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError("damaged")
+        if database.execute("PRAGMA user_version").fetchone() != (_INDEX_VERSION,):
+            database.executescript(_CREATE)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
 
 
-def kind_of(data: bytes) -> str:
-    """What a file holds, by its first bytes: an image format, or a word for something else."""
-    for magic, kind in _MAGIC:
-        if data.startswith(magic):
-            return kind
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[4:8] == b"ftyp":
-        return "HEIC, AVIF or video"
+def _inspect_all(images: Sequence[str]) -> list[ImageFacts | Problem]:
+    return [inspect_image(image) for image in images]
+
+
+def _stamp(image: str) -> Stamp | None:
+    """Taken before a file is read: one that changes meanwhile is read again next time."""
     try:
-        text = data[:4096].decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(data[:4096]) - 4:  # not merely a character cut in two
-            return "unknown data"
-        text = data[: error.start].decode()
-    if not all(c.isprintable() or c.isspace() for c in text):
-        return "unknown data"
-    return "HTML" if "<html" in text.lower() else "text"
-
-
-def _decode(path: Path, data: bytes, kind: str) -> ImageFacts | Problem:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=[kind]) as image:
-            width, height = image.size
-            image.load()
-    except Image.DecompressionBombError as error:
-        return _problem(
-            "image-too-large", f"{path.name}: {error}", "check that it is the right file, or scale it down"
-        )
-    except _UNDECODABLE as error:
-        return _problem("image-truncated", f"{path.name}: {error}", "copy the image again, whole")
-    return ImageFacts(sha256(data).hexdigest(), width, height, kind)
-
-
-def _promised(path: Path) -> str | None:
-    return next((kind for kind, suffixes in SUFFIXES.items() if path.suffix.lower() in suffixes), None)
-
-
-def _stamped_facts(image: str) -> tuple[tuple[int, int] | None, ImageFacts | Problem]:
-    """The stamp is taken first: a file that changes meanwhile is decoded again next time."""
-    return _stamp(Path(image)), inspect_image(Path(image))
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
+        status = os.stat(image)  # noqa: PTH116 - making a Path costs more than the call
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
 
 
-def _problem(code: str, value: str, hint: str) -> Problem:
-    return Problem(
-        code=code, value=value, rule="every annotation has its image, whole and named as what it is", hint=hint
-    )
+def _absolute(image: str) -> str:
+    return image if image.startswith("/") else str(Path.cwd() / image)
+
+
+def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

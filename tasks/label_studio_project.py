@@ -22,7 +22,7 @@ from schemas.label_studio_task import IMAGE_FIELD, build_task, config_labels, la
 from schemas.layouts import layout
 from schemas.raw import RawRecord
 from schemas.records import Violation
-from tasks.images import SUFFIXES, ImageFacts, inspect_image
+from tasks.image_facts import SUFFIXES, ImageFacts, inspect_image
 from tasks.label_studio_client import Connection, connected
 from tasks.progress import StepProgress, silent
 from tasks.pull_files import pull_sloth
@@ -214,7 +214,7 @@ def _hash_in(upload: str) -> str:
 
 
 def _look_at(record: RawRecord) -> ImageFacts | Problem:
-    facts = inspect_image(Path(record.image or ""))
+    facts = inspect_image(record.image or "")
     if isinstance(facts, ImageFacts) and facts.format not in _SHOWN_BY_BROWSERS:
         return Problem(
             code="image-format",

@@ -11,7 +11,7 @@ class Workspace:
     """A directory that holds everything a project of this workflow keeps.
 
     raw/<source>/      raw.jsonl as pulled, images downloaded from a server
-    image-index.json   what is known of image files; violations.parquet: what the last validation found
+    image-index.sqlite   what is known of image files; violations.parquet: what the last validation found
     snapshots/<id>/    faces.parquet, violations.parquet, manifest.json, provenance.json
     shards/            TFRecords by content hash; conversions/<key>/manifest.json names those of a conversion
     training/<key>/    experiment_spec.yaml, checkpoints, model.keras, history.json
@@ -29,7 +29,7 @@ class Workspace:
 
     @property
     def image_index(self) -> Path:
-        return self.root / "image-index.json"
+        return self.root / "image-index.sqlite"
 
     @property
     def violations(self) -> Path:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from hashlib import sha256
 
 import cv2
 import numpy as np
 import pytest
 
-from tasks.images import ImageFacts, ImageIndex, inspect_image, kind_of
+from schemas.errors import StorageError
+from tasks.image_facts import ImageFacts, inspect_image, kind_of
+from tasks.images import ImageIndex
 from tests.raw_records import write_image
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [("png", "PNG"), ("jpg", "JPEG"), ("JPEG", "JPEG"), ("bmp", "BMP")])
 def test_facts_of_a_whole_image(tmp_path, suffix, kind):
     path = write_image(tmp_path / f"a.{suffix}", seed=1, width=40, height=30)
-    assert inspect_image(path) == ImageFacts(sha256(path.read_bytes()).hexdigest(), 40, 30, kind)
+    assert inspect_image(str(path)) == ImageFacts(sha256(path.read_bytes()).hexdigest(), 40, 30, kind)
 
 
 def problem_of(path):
-    problem = inspect_image(path)
+    problem = inspect_image(str(path))
     assert not isinstance(problem, ImageFacts), problem
     return problem.code, problem.value
 
@@ -75,32 +79,66 @@ def test_kinds_of_other_files(data, kind):
     assert kind_of(data) == kind
 
 
-def test_second_look_decodes_nothing(tmp_path):
-    images = [str(write_image(tmp_path / f"{i}.png", seed=i)) for i in range(3)]
-    decoded = []
-    first = ImageIndex(tmp_path / "index.json").inspect(images, progress=lambda done, of: decoded.append((done, of)))
-    assert decoded == [(1, 3), (2, 3), (3, 3)]
-    decoded.clear()
-    index = ImageIndex(tmp_path / "index.json")
-    assert index.inspect(images, progress=lambda *counts: decoded.append(counts)) == first
-    assert decoded == []
+def test_second_look_reads_nothing(tmp_path):
+    images = [str(write_image(tmp_path / f"{i:02d}.png", seed=i)) for i in range(40)]
+    told = []
+    first = ImageIndex(tmp_path / "index").inspect(images, progress=lambda *counts: told.append(counts))
+    assert told == sorted(told) and told[-1] == (40, 40) and len(told) > 1
+    told.clear()
+    index = ImageIndex(tmp_path / "index")
+    assert index.inspect(images, progress=lambda *counts: told.append(counts)) == first
+    assert told == []
+
+
+def test_index_belongs_to_the_file_wherever_it_is_named_from(tmp_path, monkeypatch):
+    write_image(tmp_path / "here" / "a.png", seed=1)
+    stamp = (tmp_path / "here" / "a.png").stat()
+    write_image(tmp_path / "there" / "a.png", seed=2)
+    there = tmp_path / "there" / "a.png"
+    there.write_bytes(there.read_bytes()[:-1])
+    (tmp_path / "here" / "a.png").write_bytes((tmp_path / "here" / "a.png").read_bytes().ljust(there.stat().st_size))
+    for folder in ("here", "there"):
+        os.utime(tmp_path / folder / "a.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    for folder, known in (("here", True), ("there", False)):
+        monkeypatch.chdir(tmp_path / folder)
+        facts = ImageIndex(tmp_path / "index").inspect(["a.png"])["a.png"]
+        assert isinstance(facts, ImageFacts) == known
 
 
 def test_changed_and_broken_images_are_looked_at_again(tmp_path):
-    image, index = write_image(tmp_path / "a.png", seed=1), ImageIndex(tmp_path / "index.json")
+    image, index = write_image(tmp_path / "a.png", seed=1), ImageIndex(tmp_path / "index")
     before = index.inspect([str(image)])[str(image)]
     stamp = image.stat()
     write_image(image, seed=2)
     os.utime(image, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
-    after = ImageIndex(tmp_path / "index.json").inspect([str(image)])[str(image)]
-    assert after != before and after == inspect_image(image)
+    after = ImageIndex(tmp_path / "index").inspect([str(image)])[str(image)]
+    assert after != before and after == inspect_image(str(image))
     image.write_bytes(b"")
-    assert ImageIndex(tmp_path / "index.json").inspect([str(image)])[str(image)].code == "image-empty"
+    assert ImageIndex(tmp_path / "index").inspect([str(image)])[str(image)].code == "image-empty"
     write_image(image, seed=1)
-    assert ImageIndex(tmp_path / "index.json").inspect([str(image)])[str(image)] == before
+    assert ImageIndex(tmp_path / "index").inspect([str(image)])[str(image)] == before
 
 
-def test_damaged_index_only_costs_time(tmp_path):
+@pytest.mark.parametrize("damage", [b"no database", b"", None])
+def test_damaged_index_only_costs_time(tmp_path, damage):
+    images, index = [str(write_image(tmp_path / f"{i}.png", seed=i)) for i in range(3)], tmp_path / "index"
+    facts = ImageIndex(index).inspect(images)
+    index.write_bytes(index.read_bytes()[:4096] + b"\xff" * 4096 if damage is None else damage)
+    assert ImageIndex(index).inspect(images) == facts == ImageIndex(index).inspect(images)
+
+
+def test_index_of_another_version_is_begun_anew(tmp_path):
     image = str(write_image(tmp_path / "a.png", seed=1))
-    (tmp_path / "index.json").write_text('{"version": 1, "im')
-    assert isinstance(ImageIndex(tmp_path / "index.json").inspect([image])[image], ImageFacts)
+    with closing(sqlite3.connect(tmp_path / "index")) as database:
+        database.executescript("CREATE TABLE images (path TEXT); PRAGMA user_version = 1;")
+    index = ImageIndex(tmp_path / "index")
+    assert isinstance(index.inspect([image])[image], ImageFacts)
+    index.close()
+    assert isinstance(index.inspect([image])[image], ImageFacts)
+
+
+def test_index_that_cannot_be_written_is_named(tmp_path):
+    image = str(write_image(tmp_path / "a.png", seed=1))
+    (tmp_path / "index").mkdir()
+    with pytest.raises(StorageError, match=r"index: the index of images can't be used: unable to open"):
+        ImageIndex(tmp_path / "index").inspect([image])
