@@ -27,6 +27,8 @@ _FLIP_104 = (
     *_FLIP_80, 91, 92, 93, *range(100, 93, -1), 101, 80, 81, 82, *range(89, 82, -1), 90, 103, 102,
 )  # fmt: skip
 _FLIPS = {68: _FLIP_68, 80: _FLIP_80, 104: _FLIP_104}
+FACE_SIZES = tuple(_FLIPS)
+"""Numbers of keypoints of the known faces."""
 
 
 @dataclass(frozen=True)
