@@ -13,6 +13,7 @@ from deploy.onnx_graph import (
     INPUT_NAME,
     KEYPOINTS_NAME,
     OPSET_CEILING,
+    TFONNX_NAMES,
     canonical,
     check_readable,
     heatmap_name,
@@ -40,7 +41,8 @@ class OnnxSummary:
         path, sha256, size: the file, the hash of the ONNX in it, its bytes; of a sealed file as it is decrypted.
         opset: of the default operator domain.
         num_keypoints: N.
-        input_shape: (C, H, W) of `input_face_images`; the batch is dynamic.
+        input_shape: (C, H, W) of one crop.
+        batch: None where any number of crops may go in at once.
         outputs: names, in order.
         nodes: operator -> count.
     """
@@ -51,6 +53,7 @@ class OnnxSummary:
     opset: int
     num_keypoints: int
     input_shape: tuple[int, int, int]
+    batch: int | None
     outputs: tuple[str, ...]
     nodes: dict[str, int]
 
@@ -68,6 +71,15 @@ def export_onnx(
         key: encrypts the file, under its sealed name.
 
     Raises:
+        ModelFileError: see `onnx_model`.
+    """
+    return write_onnx(onnx_model(model, opset=opset, heatmap=heatmap), path, key=key)
+
+
+def onnx_model(model: keras.Model, *, opset: int = DEFAULT_OPSET, heatmap: bool = False) -> onnx.ModelProto:
+    """What `export_onnx` writes.
+
+    Raises:
         ModelFileError: the model has another shape, or its graph holds what a target can't read.
     """
     if not OPSET_FLOOR <= opset <= OPSET_CEILING:
@@ -80,8 +92,8 @@ def export_onnx(
     _name_interface(converted.graph, num_keypoints, heatmap=heatmap)
     _skip_input_reshape(converted.graph)
     result = canonical(converted, keep=[heatmap_name(num_keypoints)])
-    check_readable(result, str(path))
-    return write_onnx(result, path, key=key)
+    check_readable(result, f"model '{model.name}'")
+    return result
 
 
 def write_onnx(model: onnx.ModelProto, path: Path, *, key: Key | None = None) -> OnnxSummary:
@@ -105,19 +117,22 @@ def summarise(path: Path, *, key: Key | None = None) -> OnnxSummary:
     model = _parsed(content, path)
     names = tuple(value.name for value in model.graph.output)
     inputs = {value.name: _shape(value) for value in model.graph.input}
-    if names[:2] != (KEYPOINTS_NAME, CONFIDENCE_NAME) or set(inputs) != {INPUT_NAME}:
+    interface = (INPUT_NAME, KEYPOINTS_NAME, CONFIDENCE_NAME)
+    if (*inputs, *names[:2]) not in (interface, tuple(TFONNX_NAMES[name] for name in interface)):
         raise ModelFileError(
             f"{path}: inputs {', '.join(inputs)} and outputs {', '.join(names)}; "
             f"needed are {INPUT_NAME}, and {KEYPOINTS_NAME} and {CONFIDENCE_NAME}"
         )
     nodes = [node.op_type for node in model.graph.node]
+    batch, *image = next(iter(inputs.values()))
     return OnnxSummary(
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
         size=len(content),
         opset=next(entry.version for entry in model.opset_import if entry.domain == ""),
         num_keypoints=_shape(model.graph.output[0])[1],
-        input_shape=inputs[INPUT_NAME][1:],
+        input_shape=tuple(image),
+        batch=batch or None,
         outputs=names,
         nodes={kind: nodes.count(kind) for kind in sorted(set(nodes))},
     )

@@ -1,4 +1,4 @@
-"""The form an exported graph takes: canonical names and order, an operator list, and an FP16 variant.
+"""The form an exported graph takes: canonical names and order, an operator list, TAO's names, an FP16 variant.
 
 Legend: B batch, C channels, N keypoints, H x W heatmap.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 INPUT_NAME = "input_face_images"
 KEYPOINTS_NAME = "softargmax"
 CONFIDENCE_NAME = "softargmax:1"
+TFONNX_NAMES = {
+    INPUT_NAME: "input_face_images:0",
+    KEYPOINTS_NAME: "softargmax/strided_slice:0",
+    CONFIDENCE_NAME: "softargmax/strided_slice_1:0",
+}
+"""What TAO's `--backend tfonnx` calls input and outputs."""
+
+Naming = Literal["onnx", "tfonnx"]
 PRODUCER = "fpenet-workflow"
 IR_VERSION = 7
 """The ONNX file format that came with opset 12 and 13; older readers refuse a newer one."""
@@ -29,8 +37,8 @@ OPSET_CEILING = 13
 
 # fmt: off
 READABLE_OPS = frozenset((
-    "Add", "Cast", "Concat", "Conv", "ConvTranspose", "GlobalMaxPool", "MaxPool", "Mul", "ReduceSum", "Relu",
-    "Reshape", "Resize", "Softmax", "Squeeze", "Transpose", "Unsqueeze",
+    "Add", "Cast", "Concat", "Conv", "ConvTranspose", "DequantizeLinear", "GlobalMaxPool", "MaxPool", "Mul",
+    "QuantizeLinear", "ReduceSum", "Relu", "Reshape", "Resize", "Softmax", "Squeeze", "Transpose", "Unsqueeze",
 ))
 # fmt: on
 """What FPENet needs of the operators that TensorRT 8.2 to 11 and TensorRT-RTX read (onnx-tensorrt's operators.md).
@@ -134,6 +142,24 @@ def check_readable(model: onnx.ModelProto, where: str) -> None:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelFileError(f"{where}: not a valid ONNX graph: {error}") from error
+
+
+def with_interface(model: onnx.ModelProto, *, naming: Naming = "onnx", batch: int | None = None) -> onnx.ModelProto:
+    """The same graph under the names of one of TAO's backends, with a fixed batch if one is given."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    names = TFONNX_NAMES if naming == "tfonnx" else {}
+    for node in graph.node:
+        for slots in (node.input, node.output):
+            slots[:] = [names.get(name, name) for name in slots]
+    for value in (*graph.input, *graph.output):
+        value.name = names.get(value.name, value.name)
+        if batch is not None:
+            value.type.tensor_type.shape.dim[0].dim_value = batch
+    return copy
 
 
 def to_float16(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelProto:
