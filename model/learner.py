@@ -5,6 +5,8 @@ Legend: B batch, H W C the network's input, N keypoints.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -12,15 +14,27 @@ from model.adam import Adam
 from model.augment import mirror_order
 from model.losses import elt_loss, heatmap_cross_entropy, keypoint_loss
 from model.network import build_network
-from model.weights import load_pretrained
+from model.pretrained import load_pretrained
 from schemas.errors import SpecError
 from schemas.experiment import ExperimentSpec
 from schemas.layouts import layout
 from schemas.sealed import Key
 
+SUMS_OVER_BATCH = ("l1", "square_euclidean")
+"""Losses that grow with the batch, as in the reference; the others average over it (`model.losses`)."""
+SHARE = "share"
+"""Beside a batch's tensors: its faces over those of all replicas' batches."""
+
 
 class Learner:
     """What a training changes: weights, optimiser, average.
+
+    With several replicas (GPUs) each has a copy of everything and learns from its part of the batch; a step then
+    does what it does to one device with the whole batch, but for dropout and the order of sums.
+
+    Args:
+        key: opens a sealed pretrained model.
+        strategy: where the copies are; by default there is one, on the device that TensorFlow takes.
 
     Attributes:
         network: what the gradient acts on.
@@ -32,17 +46,25 @@ class Learner:
         ModelFileError: the pretrained model doesn't fit.
     """
 
-    def __init__(self, spec: ExperimentSpec, *, key: Key | None = None) -> None:
+    def __init__(
+        self, spec: ExperimentSpec, *, key: Key | None = None, strategy: tf.distribute.Strategy | None = None
+    ) -> None:
         self.spec = spec
-        self.network = spec_network(spec, key=key)
-        if not self.network.trainable_variables:
-            raise SpecError("model.model_parameters", "train_fpe_model and freeze_Convlayer leave nothing to train")
-        self.averaged = self.network
-        if spec.optimizer.ema_momentum is not None:
-            self.averaged = spec_network(spec, key=key)
-        self.optimizer = Adam(spec.optimizer, self.network.trainable_variables)
-        self._step = tf.function(self._one_step, jit_compile=False)
+        self.strategy = strategy or tf.distribute.get_strategy()
+        with self.strategy.scope():
+            self.network = spec_network(spec, key=key)
+            if not self.network.trainable_variables:
+                raise SpecError(
+                    "model.model_parameters", "train_fpe_model and freeze_Convlayer leave nothing to train"
+                )
+            self.averaged = self.network
+            if spec.optimizer.ema_momentum is not None:
+                self.averaged = _fresh_network(spec)
+                self.averaged.set_weights(self.network.get_weights())
+            self.optimizer = Adam(spec.optimizer, self.network.trainable_variables)
+        self._step = tf.function(self._step_everywhere, jit_compile=False)
         self._assess = tf.function(self._losses_of_average, jit_compile=False, reduce_retracing=True)
+        self._predict = tf.function(lambda image_BHWC: self.averaged(image_BHWC, training=False)[0])
 
     def variables(self) -> list[keras.Variable | tf.Variable]:
         """All that a checkpoint must hold, in a fixed order."""
@@ -59,7 +81,8 @@ class Learner:
             `loss`, which was minimised, and what it is made of.
         """
         momentum = min(self.spec.optimizer.ema_momentum or 0.0, (1 + number) / (10 + number))
-        return self._step(batch, *(tf.constant(value, tf.float32) for value in (number, learning_rate, momentum)))
+        rates = (tf.constant(value, tf.float32) for value in (number, learning_rate, momentum))
+        return self._step(_parts(batch, self.strategy), *rates)
 
     def assess(
         self, image_BHWC: tf.Tensor, points_BN2: tf.Tensor, counted_BN: tf.Tensor
@@ -67,24 +90,57 @@ class Learner:
         """Loss without regularisation and ELT, and keypoints (B, N, 2), of the averaged network."""
         return self._assess(image_BHWC, points_BN2, counted_BN)
 
+    def predict(self, image_BHWC: tf.Tensor) -> tf.Tensor:
+        """Keypoints (B, N, 2) of the averaged network."""
+        return self._predict(image_BHWC)
+
+    def spread_dropout(self) -> None:
+        """Give every replica masks of its own. To be called once, when the weights are those to go on from."""
+        for variable in self.network.variables:
+            if variable.path.endswith("seed_generator_state"):
+                for replica, state in enumerate(self.strategy.experimental_local_results(variable.value)):
+                    state.assign_add(tf.constant([replica, 0], state.dtype))
+
+    def _step_everywhere(self, parts: dict[str, Any], *rates: tf.Tensor) -> dict[str, tf.Tensor]:
+        terms = self.strategy.run(self._one_step, args=(parts, *rates))
+        return self.strategy.experimental_local_results(terms)[0]
+
     def _one_step(
         self, batch: dict[str, tf.Tensor], number: tf.Tensor, learning_rate: tf.Tensor, momentum: tf.Tensor
     ) -> dict[str, tf.Tensor]:
+        """One replica's share of a step."""
         with tf.GradientTape() as tape:
             keypoints_BN2, _, logits = self.network(batch["image_BHWC"], training=True)
             terms = self._losses(keypoints_BN2, logits, batch["points_BN2"], batch["counted_BN"])
             terms |= self._elt(batch, keypoints_BN2)
             if self.network.losses:
                 terms["regularisation"] = tf.add_n(self.network.losses)
-            weighted = [value for name, value in terms.items() if not name.startswith("region/")]
-            loss = tf.add_n(weighted)
+            terms = {name: self._part_of_whole(name, batch[SHARE]) * value for name, value in terms.items()}
+            loss = tf.add_n([value for name, value in terms.items() if not name.startswith("region/")])
         weights = self.network.trainable_variables
-        gradients = tape.gradient(loss, weights)
+        gradients = self._summed(tape.gradient(loss, weights))
         self.optimizer.apply(gradients, learning_rate=learning_rate, steps_done=number)
         if self.averaged is not self.network:
             for mean, weight in zip(self.averaged.trainable_variables, weights, strict=True):
-                mean.assign(weight + momentum * (mean - weight))
-        return {"loss": loss, **terms}
+                tf.raw_ops.AssignVariableOp(resource=mean.value.handle, value=weight + momentum * (mean - weight))
+        terms = {"loss": loss, **terms}
+        return dict(zip(terms, tf.unstack(self._summed([tf.stack(list(terms.values()))])[0]), strict=True))
+
+    def _part_of_whole(self, term: str, share: tf.Tensor) -> tf.Tensor | float:
+        """What to multiply a replica's term with, so that the replicas' terms sum up to the whole batch's.
+
+        Losses that sum over the batch add up as they are, those that average over it by the part's size; what does
+        not depend on the batch counts once.
+        """
+        if term == "regularisation":
+            return 1.0 / self.strategy.num_replicas_in_sync
+        return 1.0 if term != "heatmap" and self.spec.loss.loss_type in SUMS_OVER_BATCH else share
+
+    def _summed(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Sums over the replicas."""
+        if self.strategy.num_replicas_in_sync == 1:
+            return tensors
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
     def _losses_of_average(
         self, image_BHWC: tf.Tensor, points_BN2: tf.Tensor, counted_BN: tf.Tensor
@@ -124,6 +180,20 @@ class Learner:
         return self.spec.dataloader.image_info.image.height
 
 
+def _parts(batch: dict[str, tf.Tensor], strategy: tf.distribute.Strategy) -> dict[str, Any]:
+    """The batch cut into one piece per replica, as equal as can be, and beside it each piece's share of the whole."""
+    faces, replicas = len(batch["image_BHWC"]), strategy.num_replicas_in_sync
+    if replicas == 1:
+        return batch | {SHARE: tf.constant(1.0)}
+
+    def part(context: tf.distribute.ValueContext) -> dict[str, tf.Tensor]:
+        start, end = (faces * (context.replica_id_in_sync_group + i) // replicas for i in (0, 1))
+        piece = {name: values[start:end] for name, values in batch.items()}
+        return piece | {SHARE: tf.constant((end - start) / faces, tf.float32)}
+
+    return strategy.experimental_distribute_values_from_function(part)
+
+
 def spec_network(spec: ExperimentSpec, *, key: Key | None = None) -> keras.Model:
     """The network that a spec describes: fresh weights from its seed, or its pretrained ones.
 
@@ -134,14 +204,19 @@ def spec_network(spec: ExperimentSpec, *, key: Key | None = None) -> keras.Model
         SpecError: it freezes a layer that isn't there.
         ModelFileError: the pretrained model can't be read or doesn't fit.
     """
-    parameters, image = spec.model.model_parameters, spec.dataloader.image_info.image
-    network = build_network(
-        parameters,
+    network, path = _fresh_network(spec), spec.model.model_parameters.pretrained_model_path
+    if path:
+        load_pretrained(network, path, key=key)
+    return network
+
+
+def _fresh_network(spec: ExperimentSpec) -> keras.Model:
+    """The network that a spec describes, with fresh weights from its seed."""
+    image = spec.dataloader.image_info.image
+    return build_network(
+        spec.model.model_parameters,
         num_keypoints=spec.num_keypoints,
         image_size=image.height,
         channels=image.channel,
         seed=spec.random_seed % 2**31,
     )
-    if parameters.pretrained_model_path:
-        load_pretrained(network, parameters.pretrained_model_path, key=key)
-    return network

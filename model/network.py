@@ -18,6 +18,8 @@ from schemas.errors import SpecError, nearest
 from schemas.experiment import ModelParameters
 
 INPUT_NAME = "input_face_images"
+HIDDEN_NAME = "conv_keypoints_hidden"
+"""The convolution before the keypoints where the reference's name for it would not do."""
 
 
 def build_network(
@@ -115,7 +117,7 @@ class Maker:
     def hidden_name(self) -> str:
         """The reference's name of the layer before the keypoints, which 64 keypoints would use twice."""
         is_reference = self.parameters.width == 64 and self.num_keypoints != 64
-        return "conv_keypoints_m64" if is_reference else "conv_keypoints_hidden"
+        return "conv_keypoints_m64" if is_reference else HIDDEN_NAME
 
     def _initializer(self, kind: Callable, name: str) -> keras.initializers.Initializer:
         return kind() if kind is keras.initializers.Zeros else kind(seed=self._next_seed(name))
