@@ -11,18 +11,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
-import orjson
 
 from schemas.annotation import AnnotatedFace, Problem, collect_points, schema_problems
-from schemas.errors import AnnotationFileError
 from schemas.geometry import Box, percent_to_pixels
+from schemas.json_lists import read_list
 from schemas.records import Flag
 
 FACE_BOX_LABEL = "FaceBbox"
@@ -63,21 +62,13 @@ _RULES = {
 """Code -> rule and hint of the problems that only this format can have."""
 
 
-def load_export_file(path: Path) -> list[Any]:
-    """The tasks of a JSON export, not yet checked one by one.
+def read_tasks(path: Path) -> Iterator[Any]:
+    """The tasks of a JSON export, not yet checked one by one; a few are in memory at a time.
 
     Raises:
-        AnnotationFileError: the file can't be read, is not JSON (with line and column), or is not a list.
+        AnnotationFileError: see `schemas.json_lists.read_list`.
     """
-    try:
-        tasks = orjson.loads(path.read_bytes())
-    except OSError as error:
-        raise AnnotationFileError(path, f"can't be read: {error.strerror}") from error
-    except orjson.JSONDecodeError as error:
-        raise AnnotationFileError(path, f"not JSON: {error.msg}", line=error.lineno, column=error.colno) from error
-    if not isinstance(tasks, list):
-        raise AnnotationFileError(path, f"holds a JSON {type(tasks).__name__}, not a list of tasks")
-    return tasks
+    return read_list(path, of="tasks")
 
 
 def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[AnnotatedFace], list[Problem]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +25,8 @@ import numpy as np
 import orjson
 
 from schemas.annotation import AnnotatedFace, Problem, collect_points, duplicate_label, schema_problem
-from schemas.errors import AnnotationFileError
 from schemas.geometry import Box
+from schemas.json_lists import read_list
 from schemas.records import Flag
 
 _KEYPOINT_KEY = re.compile(r"^\D*?(?P<number>\d+)[_ -]?(?P<what>x|y|occ[a-z]*)$", re.IGNORECASE)
@@ -35,25 +35,20 @@ _BOX_SIDES = ("x", "y", "width", "height")
 _CONDITIONS = ("session", "camera", "illumination")
 
 
-def load_sloth_file(path: Path) -> list[Any]:
-    """The image entries of a ground-truth file, not yet checked one by one.
+def read_entries(path: Path) -> Iterator[Any]:
+    """The image entries of a ground-truth file, not yet checked one by one; a few are in memory at a time.
 
     A key given twice in one object has the list of its values, for `read` to report.
 
     Raises:
-        AnnotationFileError: the file can't be read, is not JSON (with line and column), or is not a list.
+        AnnotationFileError: see `schemas.json_lists.read_list`.
     """
-    try:
-        text = path.read_bytes()
-        orjson.loads(text)
-    except OSError as error:
-        raise AnnotationFileError(path, f"can't be read: {error.strerror}") from error
-    except orjson.JSONDecodeError as error:
-        raise AnnotationFileError(path, f"not JSON: {error.msg}", line=error.lineno, column=error.colno) from error
-    entries = json.loads(text, object_pairs_hook=_keep_doubled)
-    if not isinstance(entries, list):
-        raise AnnotationFileError(path, f"holds a JSON {type(entries).__name__}, not a list of images")
-    return entries
+    return read_list(path, of="images", parse=_parse)
+
+
+def load_sloth_file(path: Path) -> list[Any]:
+    """All that `read_entries` gives."""
+    return list(read_entries(path))
 
 
 def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[AnnotatedFace], list[Problem]]:
@@ -162,8 +157,37 @@ def _problem(error: Any) -> Problem:
     return replace(schema_problem(error), keypoint=label)
 
 
+def _parse(text: bytes) -> Any:
+    """JSON with the keys that are given twice, which parsers drop but the last.
+
+    The slow parser that keeps them is needed only where there may be one. Every key of an object has a colon behind
+    it in the text, so if there are no more colons than keys and colons in texts, no key was dropped. (A text may
+    write a colon as `\\u003a`, hence the look for that.)
+    """
+    value = orjson.loads(text)
+    colons = np.count_nonzero(np.frombuffer(text, np.uint8) == ord(":"))
+    if colons == _counted_colons(value) and b"\\u003" not in text:
+        return value
+    return json.loads(text, object_pairs_hook=_keep_doubled)
+
+
+def _counted_colons(entries: Any) -> int:
+    """Colons that the text of the entries must have, as far as a glance tells: too few where it is unusual."""
+    if not isinstance(entries, list):
+        return 0
+    count = 0
+    for entry in entries:
+        if not isinstance(entry, dict):
+            continue
+        count += len(entry) + sum([text.count(":") for text in entry.values() if type(text) is str])
+        chunks = entry.get("annotations")
+        if isinstance(chunks, list):
+            count += sum([len(chunk) for chunk in chunks if type(chunk) is dict])
+    return count
+
+
 def _keep_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, with the list of its values for a key that is given twice, which parsers drop but the last."""
+    """An object, with the list of its values for a key that is given twice."""
     unique = dict(pairs)
     if len(unique) != len(pairs):
         for doubled in unique:

@@ -198,3 +198,15 @@ def test_key_given_twice_is_not_lost(tmp_path):
     path.write_text('[{"filename":"a","annotations":[{"class":"FiducialPoints","P1x":1,"P1y":2,"P1x":3}]}]')
     _, problems = read(load_sloth_file(path)[0], num_keypoints=1, flags_known=True)
     assert [(problem.code, problem.keypoint) for problem in problems] == [("duplicate-label", "P1")]
+
+
+@given(doubled=st.booleans(), where=st.integers(0, 2), note=st.sampled_from(["x", "a:b", "a\\u003ab", 'a\\": 1']))
+def test_keys_given_twice_are_found_whatever_else_the_text_holds(tmp_path_factory, doubled, where, note):
+    """Colons in texts are no reason to miss one: a text with a colon may hide behind the second key."""
+    again = [f'"P1x": 3, "note": "{note}", ' if doubled and where == place else "" for place in range(3)]
+    chunk = f'{{"class": "FiducialPoints", {again[0]} "P1x": 1, {again[1]} "P1y": 2, "tool": "{note}"}}'
+    path = tmp_path_factory.mktemp("gt") / "gt.json"
+    path.write_text(f'[{{"filename": "{note}", "annotations": [{chunk}]}}]')
+    _, problems = read(load_sloth_file(path)[0], num_keypoints=1, flags_known=True)
+    found = [problem.code for problem in problems]
+    assert found == (["duplicate-label"] if doubled and where < 2 else [])

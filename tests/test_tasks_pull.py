@@ -1,7 +1,10 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.config import LabelStudioExportSource, RenderedSource, SlothSource, SubjectRule
 from schemas.errors import AnnotationFileError, SourceEmptyError, SpecError
@@ -10,6 +13,7 @@ from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry
 from schemas.storage import read_json
 from tasks.pull import pull
+from tasks.pull_files import image_finder
 from tasks.workspace import Workspace
 from tests.label_studio_faces import some_points, some_task
 
@@ -195,3 +199,8 @@ def test_rendered_faces_have_a_face_s_layout(workspace):
     source = RenderedSource(kind="rendered", name="demo")
     with pytest.raises(SpecError, match="source demo: rendered faces have 68, 80, 104 keypoints, not 10"):
         pull(source, workspace, num_keypoints=10)
+
+
+@given(st.text(st.sampled_from("a./"), max_size=6), st.sampled_from(["", ".", "/r", "r/s", "../r"]))
+def test_image_paths_are_those_of_pathlib(name, root):
+    assert image_finder(Path(root))(name) == str(Path(root) / name)
