@@ -14,7 +14,6 @@ import numpy as np
 
 from model.region_error import FaceErrors, Points, Unit, face_errors, join_faces, region_errors
 from schemas.errors import InputError, ModelFileError
-from schemas.records import Flag
 
 if TYPE_CHECKING:
     from model.pipeline import EvaluationBatch
@@ -130,9 +129,7 @@ def _evaluate_batch(predict: Predict, batch: EvaluationBatch) -> dict[str, Any]:
         "predicted_FN2": predicted_BN2,
         "flags_FN": batch.flags_BN,
         "confidence_FN": confidence_BN,
-        "errors": face_errors(
-            batch.points_BN2, np.stack(predicted_px), batch.flags_BN == Flag.VISIBLE, batch.subjects
-        ),
+        "errors": face_errors(batch.points_BN2, np.stack(predicted_px), batch.flags_BN, batch.subjects),
     }
 
 

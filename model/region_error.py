@@ -10,24 +10,28 @@ Legend: B faces, K keypoints, S subjects, D bootstrap draws; `_px` in the unit t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 import numpy as np
 
+from model.bootstrap import Interval, intervals_of
 from schemas.geometry import CROP_SIZE, tight_square
-from schemas.layouts import layout
-
-DRAWS = 2000
-SEED = 20260101
-DRAWS_AT_ONCE = 250
+from schemas.layouts import OUTER_EYE_CORNERS, layout
+from schemas.records import Flag
 
 
 class Unit(StrEnum):
-    """`CROP` is source pixels * 80 / side of the true points' tight square, whatever crop the network saw."""
+    """What a distance is measured in.
+
+    `CROP` is source pixels * 80 / side of the true points' tight square, whatever crop the network saw.
+    `INTER_OCULAR` is per cent of the distance between the true outer corners of the eyes (`OUTER_EYE_CORNERS`), as
+    the 300-W benchmark has it (Sagonas et al. 2016); a layout without eyes has none.
+    """
 
     SOURCE = "source_px"
     CROP = "crop_px"
+    INTER_OCULAR = "inter_ocular_percent"
 
 
 class Points(StrEnum):
@@ -44,36 +48,59 @@ class FaceErrors:
     Attributes:
         source_px_BK: Euclidean distance in source pixels, float64.
         crop_px_BK: the same in crop pixels.
-        visible_BK: bool; the point is declared visible.
+        inter_ocular_BK: the same in per cent of the inter-ocular distance; NaN where a face has none.
+        flags_BK: int8, `schemas.records.Flag`.
         subjects: B subjects; '' where unknown.
     """
 
     source_px_BK: np.ndarray
     crop_px_BK: np.ndarray
-    visible_BK: np.ndarray
+    inter_ocular_BK: np.ndarray
+    flags_BK: np.ndarray
     subjects: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    @property
+    def regions(self) -> Mapping[str, tuple[int, ...]]:
+        """The layout's regions, `All` first."""
+        return layout(self.flags_BK.shape[1]).regions
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """Those that some face can be measured in."""
+        return tuple(unit for unit in Unit if np.isfinite(self.in_unit(unit)).any())
+
+    def in_unit(self, unit: Unit) -> np.ndarray:
+        """Errors (B, K) in `unit`."""
+        return {
+            Unit.SOURCE: self.source_px_BK,
+            Unit.CROP: self.crop_px_BK,
+            Unit.INTER_OCULAR: self.inter_ocular_BK,
+        }[unit]
 
     def select(self, unit: Unit, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """Errors (B, K) in `unit` and the mask (B, K) of those that count."""
-        error_BK = self.source_px_BK if unit is Unit.SOURCE else self.crop_px_BK
-        return error_BK, np.ones_like(self.visible_BK) if points is Points.ALL else self.visible_BK
+        error_BK = self.in_unit(unit)
+        counts_BK = np.isfinite(error_BK)
+        return error_BK, counts_BK if points is Points.ALL else counts_BK & (self.flags_BK == Flag.VISIBLE)
+
+    def face_means(self, unit: Unit) -> np.ndarray:
+        """Mean error over all points of each face (B,), NaN where a face has none in this unit."""
+        return self.in_unit(unit).mean(axis=1)
 
     def of_faces(self, chosen_B: np.ndarray) -> FaceErrors:
         """The faces where `chosen_B` is true."""
         subjects = tuple(subject for subject, chosen in zip(self.subjects, chosen_B, strict=True) if chosen)
-        return FaceErrors(self.source_px_BK[chosen_B], self.crop_px_BK[chosen_B], self.visible_BK[chosen_B], subjects)
+        return FaceErrors(*(getattr(self, name)[chosen_B] for name in _ARRAYS), subjects)
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % interval of a region's error, by bootstrap over subjects."""
-
-    low: float
-    high: float
+_ARRAYS = tuple(field.name for field in fields(FaceErrors))[:-1]
 
 
 def face_errors(
-    true_BK2: np.ndarray, predicted_BK2: np.ndarray, visible_BK: np.ndarray, subjects: Sequence[str]
+    true_BK2: np.ndarray, predicted_BK2: np.ndarray, flags_BK: np.ndarray, subjects: Sequence[str]
 ) -> FaceErrors:
     """Errors of faces whose points, true and predicted, are in source pixels.
 
@@ -81,9 +108,9 @@ def face_errors(
         ValueError: the shapes differ, a prediction is not a number, or a face's true points all coincide.
     """
     true_BK2, predicted_BK2 = np.asarray(true_BK2, np.float64), np.asarray(predicted_BK2, np.float64)
-    if true_BK2.shape != predicted_BK2.shape or true_BK2.shape[:2] != np.shape(visible_BK):
+    if true_BK2.shape != predicted_BK2.shape or true_BK2.shape[:2] != np.shape(flags_BK):
         raise ValueError(
-            f"shapes differ: true {true_BK2.shape}, predicted {predicted_BK2.shape}, visible {np.shape(visible_BK)}"
+            f"shapes differ: true {true_BK2.shape}, predicted {predicted_BK2.shape}, flags {np.shape(flags_BK)}"
         )
     if len(subjects) != len(true_BK2):
         raise ValueError(f"{len(true_BK2)} faces but {len(subjects)} subjects")
@@ -93,19 +120,27 @@ def face_errors(
     if (sides_B <= 0).any():
         raise ValueError(f"face {int(np.argmin(sides_B))}: all its true points coincide, so it has no crop pixels")
     source_px_BK = np.linalg.norm(true_BK2 - predicted_BK2, axis=-1)
-    crop_px_BK = source_px_BK * (CROP_SIZE / sides_B)[:, None]
-    return FaceErrors(source_px_BK, crop_px_BK, np.asarray(visible_BK, bool), tuple(subjects))
+    return FaceErrors(
+        source_px_BK=source_px_BK,
+        crop_px_BK=source_px_BK * (CROP_SIZE / sides_B)[:, None],
+        inter_ocular_BK=source_px_BK * _divide(np.array(100.0), _inter_ocular_px(true_BK2))[:, None],
+        flags_BK=np.asarray(flags_BK, np.int8),
+        subjects=tuple(subjects),
+    )
+
+
+def _inter_ocular_px(true_BK2: np.ndarray) -> np.ndarray:
+    """Distance between the outer corners of the eyes (B,); 0 where the layout has no eyes."""
+    if not layout(true_BK2.shape[1]).is_face:
+        return np.zeros(len(true_BK2))
+    right, left = OUTER_EYE_CORNERS
+    return np.linalg.norm(true_BK2[:, right] - true_BK2[:, left], axis=-1)
 
 
 def join_faces(parts: Sequence[FaceErrors]) -> FaceErrors:
     """The faces of all parts, in order."""
-    return FaceErrors(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("source_px_BK", "crop_px_BK", "visible_BK")
-        ),
-        tuple(subject for part in parts for subject in part.subjects),
-    )
+    arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS)
+    return FaceErrors(*arrays, tuple(subject for part in parts for subject in part.subjects))
 
 
 def point_means(error_BK: np.ndarray, counts_BK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -123,12 +158,12 @@ def region_means(point_error_K: np.ndarray, regions: Mapping[str, Sequence[int]]
 def region_errors(errors: FaceErrors, unit: Unit, points: Points) -> dict[str, float]:
     """Region -> error of the layout's regions, `All` first."""
     point_error_K, _ = point_means(*errors.select(unit, points))
-    return region_means(point_error_K, layout(len(point_error_K)).regions)
+    return region_means(point_error_K, errors.regions)
 
 
 def evaluate_regions(errors: FaceErrors) -> Iterator[tuple[str, float]]:
     """Yield `("crop_px/visible/Eyes", value)` for every unit, choice of points and region; NaN where undefined."""
-    for unit in Unit:
+    for unit in errors.units:
         for points in Points:
             for region, value in region_errors(errors, unit, points).items():
                 yield f"{unit}/{points}/{region}", value
@@ -137,56 +172,40 @@ def evaluate_regions(errors: FaceErrors) -> Iterator[tuple[str, float]]:
 def subject_errors(errors: FaceErrors, unit: Unit, points: Points) -> dict[str, dict[str, float]]:
     """Subject -> region -> error over that subject's faces, subjects sorted."""
     subjects = np.array(errors.subjects)
-    result = {}
-    for subject in sorted(set(errors.subjects)):
-        mine = subjects == subject
-        error_BK, counts_BK = errors.select(unit, points)
-        mean_K, _ = point_means(error_BK[mine], counts_BK[mine])
-        result[subject] = region_means(mean_K, layout(len(mean_K)).regions)
-    return result
+    return {
+        subject: region_errors(errors.of_faces(subjects == subject), unit, points)
+        for subject in sorted(set(errors.subjects))
+    }
 
 
-def intervals(errors: FaceErrors, unit: Unit, points: Points) -> dict[str, Interval | None]:
-    """Region -> 95 % percentile interval of its error over 2000 resamples of the subjects, seed fixed.
+def intervals(errors: FaceErrors) -> dict[tuple[Unit, Points], dict[str, Interval | None]]:
+    """For every unit and choice of points: region -> 95 % interval of its error, by bootstrap over subjects.
 
-    Whole subjects are drawn, because faces of one subject are alike. None where a subject is unknown, there are
-    fewer than two, or the region has no samples.
+    None where the subjects don't allow it (`model.bootstrap.can_resample`) or the region has no samples.
     """
-    error_BK, counts_BK = errors.select(unit, points)
-    regions = layout(error_BK.shape[1]).regions
-    subjects, of_face_B = np.unique(np.array(errors.subjects), return_inverse=True)
-    if len(subjects) < 2 or "" in subjects:
-        return dict.fromkeys(regions)
-    total_SK = np.zeros((len(subjects), error_BK.shape[1]))
-    number_SK = np.zeros_like(total_SK)
-    np.add.at(total_SK, of_face_B, np.where(counts_BK, error_BK, 0.0))
-    np.add.at(number_SK, of_face_B, counts_BK)
-    means_DK = _resampled_means(total_SK, number_SK)
-    return {name: _percentiles(_mean_of_known(means_DK[:, list(points)])) for name, points in regions.items()}
+    kinds = [(unit, points) for unit in errors.units for points in Points]
+    regions = errors.regions
+    sums_B2YK = np.stack([_sums(*errors.select(*kind)) for kind in kinds], axis=2)
+    shape = sums_B2YK.shape[1:]
+
+    def region_means_of(total_DX: np.ndarray) -> np.ndarray:
+        total_D2YK = total_DX.reshape(-1, *shape)
+        mean_DYK = _divide(total_D2YK[:, 0], total_D2YK[:, 1])
+        by_region = [_mean_of_known(mean_DYK[..., list(points)]) for points in regions.values()]
+        return np.stack(by_region, axis=-1).reshape(len(total_DX), -1)
+
+    found = intervals_of(errors.subjects, sums_B2YK.reshape(len(errors), -1), region_means_of)
+    cells = iter(found or [None] * (len(kinds) * len(regions)))
+    return {kind: {region: next(cells) for region in regions} for kind in kinds}
 
 
-def _resampled_means(total_SK: np.ndarray, number_SK: np.ndarray) -> np.ndarray:
-    """Point means (D, K) of D draws of S subjects with replacement, some draws at a time to bound memory."""
-    random = np.random.default_rng(SEED)
-    subjects = len(total_SK)
-    parts = []
-    for start in range(0, DRAWS, DRAWS_AT_ONCE):
-        draws = min(DRAWS_AT_ONCE, DRAWS - start)
-        times_DS = random.multinomial(subjects, np.full(subjects, 1 / subjects), size=draws).astype(np.float64)
-        parts.append(_divide(times_DS @ total_SK, times_DS @ number_SK))
-    return np.concatenate(parts)
-
-
-def _percentiles(values_D: np.ndarray) -> Interval | None:
-    known = values_D[~np.isnan(values_D)]
-    if not len(known):
-        return None
-    low, high = np.percentile(known, [2.5, 97.5])
-    return Interval(float(low), float(high))
+def _sums(error_BK: np.ndarray, counts_BK: np.ndarray) -> np.ndarray:
+    """What a mean is made of, (B, 2, K): the errors that count, and whether they do."""
+    return np.stack([np.where(counts_BK, error_BK, 0.0), counts_BK], axis=1)
 
 
 def _divide(total: np.ndarray, number: np.ndarray) -> np.ndarray:
-    return np.divide(total, number, out=np.full(np.shape(total), np.nan), where=np.asarray(number) > 0)
+    return np.divide(total, number, out=np.full(np.shape(number), np.nan), where=np.asarray(number) > 0)
 
 
 def _mean_of_known(values: np.ndarray) -> np.ndarray:

@@ -107,8 +107,8 @@ def _table(title: str, *columns: str, right_from: int) -> Table:
 def print_regions(report: Mapping[str, Any], console: Console) -> None:
     """The region errors of an evaluation's `report.json`, of all faces and of each dataset."""
     console.print(_region_table("Region error on the KPI set", report))
-    for dataset, part in report["by_dataset"].items():
-        console.print(_region_table(f"Region error, {dataset}", part))
+    for part in report["slices"].get("dataset", []):
+        console.print(_region_table(f"Region error, {part['name']}", part))
 
 
 def _region_table(title: str, report: Mapping[str, Any]) -> Table:

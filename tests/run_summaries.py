@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model.evaluation_files import evaluation_report
+from model.evaluation_report import evaluation_report
 from model.figures import write_figures
 from schemas.records import Violation
 from tasks.summary import (

@@ -4,7 +4,7 @@ import pytest
 from deploy.onnx_export import export_onnx
 from deploy.predictor import load_predictor
 from model.evaluation import evaluate
-from model.evaluation_files import evaluation_report
+from model.evaluation_report import evaluation_report
 from model.pipeline import evaluation_batches
 from model.weights import save_network
 from schemas.errors import ModelFileError

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.charts import Axis, line_chart, region_chart
-from model.evaluation_files import evaluation_report
+from model.evaluation_report import evaluation_report
 from tests.evaluation_sets import made_up_evaluation
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from model.evaluation import evaluate
-from model.evaluation_files import evaluation_report, write_reference_files
-from model.region_error import FaceErrors, Points, Unit
+from model.evaluation_files import write_reference_files
+from model.evaluation_report import evaluation_report
+from model.region_error import Points, Unit
 from schemas.errors import InputError, ModelFileError
 from schemas.geometry import SquareCrop
 from schemas.records import Flag
@@ -96,9 +97,9 @@ def test_files_for_any_number_of_keypoints(tmp_path, num_keypoints):
 def test_a_point_never_visible_is_empty_in_the_table(tmp_path):
     evaluation = made_up_evaluation(num_keypoints=4)
     errors = evaluation.errors
-    visible = errors.visible_BK.copy()
-    visible[:, 2] = False
-    hidden = FaceErrors(errors.source_px_BK, errors.crop_px_BK, visible, errors.subjects)
+    flags = errors.flags_BK.copy()
+    flags[:, 2] = Flag.OCCLUDED
+    hidden = replace(errors, flags_BK=flags)
     write_reference_files(replace(evaluation, errors=hidden), tmp_path)
     lines = (tmp_path / "kpi_testing_error_per_point.csv").read_bytes().decode().split("\r\n")
     point, everything, visible_only, number = lines[3].split(",")
@@ -130,7 +131,7 @@ def test_unreachable_points_lie_beyond_the_outermost_pixel_centres():
 
 def test_errors_are_in_the_unit_asked_for():
     evaluation = made_up_evaluation()
-    source, crop = (evaluation.error(unit=unit, points=Points.ALL) for unit in Unit)
+    source, crop = (evaluation.error(unit=unit, points=Points.ALL) for unit in (Unit.SOURCE, Unit.CROP))
     assert source / crop == pytest.approx(200 / 80, rel=0.05)
 
 
@@ -147,13 +148,30 @@ def test_a_model_that_does_not_fit_is_named():
         evaluate(lambda images: (np.full((2, 68, 2), np.nan), np.zeros((2, 68))), [batch])
 
 
-def test_datasets_are_told_apart_in_the_report():
+def test_slices_are_measured_like_the_whole():
     evaluation = made_up_evaluation(12, 68, subjects=[f"{'one' if i % 3 else 'two'}/{i % 4}" for i in range(12)])
-    by_dataset = evaluation_report(evaluation)["by_dataset"]
-    assert {name: part["faces"] for name, part in by_dataset.items()} == {"one": 8, "two": 4}
+    slices = {part["name"]: part for part in evaluation_report(evaluation)["slices"]["dataset"]}
+    assert {name: part["faces"] for name, part in slices.items()} == {"one": 8, "two": 4}
     expected = evaluation.errors.crop_px_BK[::3].mean()
-    assert by_dataset["two"]["regions"]["All"]["crop_px"]["all"]["error"] == pytest.approx(expected)
+    cell = slices["two"]["regions"]["All"]["crop_px"]["all"]
+    assert cell["error"] == pytest.approx(expected)
+    assert cell["low"] < expected < cell["high"]
 
 
-def test_one_dataset_needs_no_table_of_its_own():
-    assert evaluation_report(made_up_evaluation(6, 68, subjects=["one/1", "one/2"] * 3))["by_dataset"] == {}
+def test_the_report_has_curves_yaw_and_confidence_of_a_face(tmp_path):
+    report = evaluation_report(made_up_evaluation(40, 80))
+    assert set(report["curves"]) == {"crop_px", "inter_ocular_percent"}
+    assert set(report["confidence"]) == set(report["regions"])
+    assert sum(part["faces"] for part in report["slices"]["yaw"][:-1]) == 40
+    assert report["by_subject"]["made-up/003"]["faces"] == 2
+
+
+def test_points_of_unknown_flag_count_as_not_occluded_in_the_reference_table_alone(tmp_path):
+    evaluation = made_up_evaluation(num_keypoints=4)
+    unknown = np.full((10, 4), Flag.UNKNOWN)
+    evaluation = replace(evaluation, flags_FN=unknown, errors=replace(evaluation.errors, flags_BK=unknown))
+    report = write_reference_files(evaluation, tmp_path)
+    rows = (tmp_path / "kpi_testing_error_per_region.csv").read_bytes().decode().split("\r\n")
+    _, everything, not_occluded = rows[1].split(",")
+    assert everything == not_occluded
+    assert report["regions"]["All"]["crop_px"]["visible"]["error"] is None

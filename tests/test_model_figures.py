@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from model.evaluation import ExampleFace
-from model.evaluation_files import evaluation_report
+from model.evaluation_report import evaluation_report
 from model.figures import (
     PREDICTION,
     REGION_COLOURS,

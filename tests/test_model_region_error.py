@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from model.region_error import (
 )
 from schemas.geometry import tight_square
 from schemas.layouts import layout
+from schemas.records import Flag
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "eval_80.json").read_text())
 
@@ -29,7 +31,9 @@ def golden_errors():
     inputs = {key: np.array(value, np.float64) for key, value in GOLDEN["inputs"].items()}
     corner_B12, width_B11 = inputs["bbox_xywh"][:, None, :2], inputs["bbox_xywh"][:, None, 2:3]
     true_BK2, predicted_BK2 = (inputs[key] * width_B11 / 80 + corner_B12 for key in ("gt", "pred"))
-    return face_errors(true_BK2, predicted_BK2, inputs["visible"] > 0, ["a"] * 6)
+    return face_errors(
+        true_BK2, predicted_BK2, np.where(inputs["visible"] > 0, Flag.VISIBLE, Flag.OCCLUDED), ["a"] * 6
+    )
 
 
 def columns(text):
@@ -43,7 +47,7 @@ def random_errors(faces=12, points=80, seed=0):
     return face_errors(
         true,
         true + rng.normal(0, 2, true.shape),
-        rng.random((faces, points)) < 0.7,
+        np.where(rng.random((faces, points)) < 0.7, Flag.VISIBLE, Flag.UNKNOWN),
         [f"s/{i // 3}" for i in range(faces)],
     )
 
@@ -63,17 +67,48 @@ def test_points_and_regions_have_the_reference_errors():
 
 def test_crop_pixels_are_source_pixels_in_80ths_of_the_tight_square():
     true = np.array([[[10.0, 20.0], [50.0, 40.0], [30.0, 30.0]]])
-    errors = face_errors(true, true + np.array([3.0, 4.0]), np.ones((1, 3), bool), ["a"])
+    errors = face_errors(true, true + np.array([3.0, 4.0]), np.zeros((1, 3)), ["a"])
     assert tight_square(true[0]).width == 40
     np.testing.assert_allclose(errors.source_px_BK, 5.0)
     np.testing.assert_allclose(errors.crop_px_BK, 10.0)
 
 
+def test_the_inter_ocular_unit_is_per_cent_of_the_distance_of_the_outer_eye_corners():
+    true = np.random.default_rng(0).uniform(0, 100, (2, 68, 2))
+    true[0, [36, 45]] = [10, 20], [40, 60]  # 50 px apart
+    true[1, [36, 45]] = [7, 7]
+    errors = face_errors(true, true + np.array([3.0, 4.0]), np.zeros((2, 68)), ["a", "b"])
+    np.testing.assert_allclose(errors.inter_ocular_BK[0], 10.0)
+    assert np.isnan(errors.inter_ocular_BK[1]).all()
+    assert region_errors(errors, Unit.INTER_OCULAR, Points.ALL)["Chin"] == pytest.approx(10.0)
+
+
+def test_a_layout_without_eyes_has_no_inter_ocular_error():
+    errors = random_errors(points=5)
+    assert errors.units == (Unit.SOURCE, Unit.CROP)
+    assert np.isnan(errors.face_means(Unit.INTER_OCULAR)).all()
+
+
+def test_intervals_are_what_drawing_subjects_one_by_one_gives():
+    """The matrix product against means of the drawn subjects' faces put together, another seed."""
+    errors = random_errors(faces=30, points=68)
+    random, subjects = np.random.default_rng(7), sorted(set(errors.subjects))
+    faces = {s: np.flatnonzero(np.array(errors.subjects) == s) for s in subjects}
+    values = []
+    for _ in range(2000):
+        index = np.concatenate([faces[s] for s in random.choice(subjects, len(subjects))])
+        mean_K, _ = point_means(errors.crop_px_BK[index], errors.flags_BK[index] == Flag.VISIBLE)
+        values.append(np.nanmean(mean_K[36:48]))
+    found = intervals(errors)[Unit.CROP, Points.VISIBLE]["Eyes"]
+    width = found.high - found.low
+    np.testing.assert_allclose([found.low, found.high], np.percentile(values, [2.5, 97.5]), atol=0.15 * width)
+
+
 def test_a_point_that_is_never_visible_has_no_error_and_does_not_flatter_its_region():
     errors = random_errors()
-    hidden = errors.visible_BK.copy()
-    hidden[:, 68] = False
-    errors = FaceErrors(errors.source_px_BK, errors.crop_px_BK, hidden, errors.subjects)
+    hidden = errors.flags_BK.copy()
+    hidden[:, 68] = Flag.OCCLUDED
+    errors = replace(errors, flags_BK=hidden)
     means, number = point_means(*errors.select(Unit.CROP, Points.VISIBLE))
     assert np.isnan(means[68]) and number[68] == 0
     pupil = region_errors(errors, Unit.CROP, Points.VISIBLE)["Pupil"]
@@ -82,15 +117,15 @@ def test_a_point_that_is_never_visible_has_no_error_and_does_not_flatter_its_reg
 
 def test_a_region_without_visible_points_has_no_error():
     errors = random_errors()
-    errors = FaceErrors(errors.source_px_BK, errors.crop_px_BK, np.zeros((12, 80), bool), errors.subjects)
+    errors = replace(errors, flags_BK=np.full((12, 80), Flag.UNKNOWN))
     assert np.isnan(region_errors(errors, Unit.SOURCE, Points.VISIBLE)["All"])
-    assert intervals(errors, Unit.SOURCE, Points.VISIBLE)["All"] is None
+    assert intervals(errors)[Unit.SOURCE, Points.VISIBLE]["All"] is None
 
 
-@pytest.mark.parametrize(("points", "regions"), [(68, 7), (80, 9), (104, 9), (5, 1)])
-def test_any_number_of_points_has_its_regions(points, regions):
+@pytest.mark.parametrize(("points", "regions", "units"), [(68, 7, 3), (80, 9, 3), (104, 9, 3), (5, 1, 2)])
+def test_any_number_of_points_has_its_regions_and_a_face_the_inter_ocular_unit(points, regions, units):
     names = [name for name, _ in evaluate_regions(random_errors(points=points))]
-    assert len(names) == len(set(names)) == 4 * regions
+    assert len(names) == len(set(names)) == 2 * units * regions
     assert names[0] == "source_px/all/All"
 
 
@@ -103,8 +138,8 @@ def test_a_subjects_errors_are_those_of_its_faces_alone():
 
 def test_intervals_are_repeatable_and_hold_the_error():
     errors = random_errors(faces=60)
-    first = intervals(errors, Unit.CROP, Points.VISIBLE)
-    assert first == intervals(errors, Unit.CROP, Points.VISIBLE)
+    first = intervals(errors)[Unit.CROP, Points.VISIBLE]
+    assert first == intervals(errors)[Unit.CROP, Points.VISIBLE]
     for region, value in region_errors(errors, Unit.CROP, Points.VISIBLE).items():
         assert first[region].low < value < first[region].high
 
@@ -112,17 +147,16 @@ def test_intervals_are_repeatable_and_hold_the_error():
 def test_intervals_follow_subjects_and_not_faces():
     """Ten faces of each subject with the same error add nothing to what is known about subjects."""
     per_subject = np.arange(8.0)[:, None].repeat(5, axis=1)
-    visible = np.ones_like(per_subject, bool)
-    few = FaceErrors(per_subject, per_subject, visible, tuple(f"s/{i}" for i in range(8)))
+    flags = np.zeros_like(per_subject)
+    few = FaceErrors(per_subject, per_subject, per_subject, flags, tuple(f"s/{i}" for i in range(8)))
     many = join_faces([few] * 10)
-    assert intervals(few, Unit.CROP, Points.ALL) == intervals(many, Unit.CROP, Points.ALL)
+    assert intervals(few) == intervals(many)
 
 
 @pytest.mark.parametrize("subjects", [("s/0",) * 12, ("s/0", *("",) * 11)])
 def test_without_subjects_there_is_no_interval(subjects):
-    errors = random_errors()
-    errors = FaceErrors(errors.source_px_BK, errors.crop_px_BK, errors.visible_BK, subjects)
-    assert set(intervals(errors, Unit.CROP, Points.ALL).values()) == {None}
+    errors = replace(random_errors(), subjects=subjects)
+    assert set(intervals(errors)[Unit.CROP, Points.ALL].values()) == {None}
 
 
 @given(st.permutations(range(12)), st.integers(1, 11))
@@ -130,9 +164,7 @@ def test_neither_order_nor_batches_matter(order, cut):
     errors = random_errors()
     pieces = [
         FaceErrors(
-            errors.source_px_BK[index],
-            errors.crop_px_BK[index],
-            errors.visible_BK[index],
+            *(array[index] for array in list(vars(errors).values())[:-1]),
             tuple(errors.subjects[i] for i in index),
         )
         for index in (list(order[:cut]), list(order[cut:]))
