@@ -6,6 +6,7 @@ of `fpenet`, "Facial Landmarks Estimation".
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -37,10 +38,15 @@ class SpatialAugmentation(SpecModel):
 
 
 class GammaAugmentation(SpecModel):
+    """The exponent's distribution: `uniform` between `gamma_min` and `gamma_max`, or `normal`, the size of a normal
+    number with mean `gamma_mu` and standard deviation `gamma_std` (names and defaults: the reference)."""
+
     gamma_max: Positive = 1.0
     gamma_min: Positive = 1.0
+    gamma_mu: float = 1.0
     gamma_probability: Probability = 0.0
-    gamma_type: Literal["uniform"] = "uniform"
+    gamma_std: NotNegative = 0.3
+    gamma_type: Literal["uniform", "normal"] = "uniform"
 
     @model_validator(mode="after")
     def _ordered(self) -> GammaAugmentation:
@@ -79,6 +85,11 @@ class DatasetInfo(SpecModel):
     test_file_name: str | None = None
     use_extra_dataset: Literal[False] = False
 
+    def files(self, sets: str) -> list[Path]:
+        """TFRecord files of the set ids in `sets`, which are separated by spaces."""
+        root = Path(self.tfrecords_directory_path)
+        return [root / set_id / self.tfrecord_folder_name / self.tfrecord_file_name for set_id in sets.split()]
+
 
 class ImageShape(SpecModel):
     channel: Literal[1, 3] = 1
@@ -104,7 +115,12 @@ class KpiSetInfo(SpecModel):
 
 class Dataloader(SpecModel):
     """`bbox_enlarge_ratio` (ours): how much larger than the face box the network's crop is. Must be that of the
-    conversion; inference enlarges its face boxes by it."""
+    conversion; inference enlarges its face boxes by it.
+
+    `memory_mib` (ours): training sets whose decoded face crops take at most this much are read once, kept in memory
+    and shuffled as a whole; larger ones are read again every epoch and shuffled 8192 faces at a time. A gray face
+    takes 25 kB, so that 1024 MiB hold 41,900.
+    """
 
     class_name: Literal["FpeNetDataloader"] = Field("FpeNetDataloader", alias="__class_name__")
     augmentation_info: Augmentation = Augmentation()
@@ -113,6 +129,7 @@ class Dataloader(SpecModel):
     dataset_info: DatasetInfo | None = None
     image_info: ImageInfo = ImageInfo()
     kpiset_info: KpiSetInfo | None = None
+    memory_mib: Annotated[int, Field(ge=0)] = 1024
     num_keypoints: Count = 80
 
     @property
@@ -127,9 +144,24 @@ class Dataloader(SpecModel):
 
 
 class EltLoss(SpecModel):
+    """`unlabelled_sets` (ours): ids of sets, separated by spaces, whose faces learn by ELT alone. Their keypoints are
+    never read and need not be in the records; the face box must. They lie where the other sets lie.
+
+    `unlabelled_share` (ours): how much of every batch comes from them. The rest is labelled, and an epoch is one
+    round of the labelled faces. In the other losses an unlabelled face is one whose points are all masked.
+    """
+
     elt_alpha: NotNegative = 0.5
     enable_elt_loss: bool = False
     modulus_spatial_augmentation: SpatialAugmentation = SpatialAugmentation()
+    unlabelled_sets: str | None = None
+    unlabelled_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _used(self) -> EltLoss:
+        if self.unlabelled_sets and not (self.enable_elt_loss and self.elt_alpha):
+            raise ValueError("unlabelled_sets are used by ELT alone: set enable_elt_loss, with an elt_alpha above 0")
+        return self
 
 
 class LossSpec(SpecModel):
@@ -239,6 +271,12 @@ class ExperimentSpec(SpecModel):
     random_seed: int = 42
     visualize_num_images: Annotated[int, Field(ge=0)] = 3
 
+    @property
+    def unlabelled_in_batch(self) -> int:
+        """Faces of a batch that come from `unlabelled_sets`, of `batch_size`; at least one of each kind."""
+        elt, size = self.loss.elt_loss_info, self.dataloader.batch_size
+        return min(max(1, round(size * elt.unlabelled_share)), size - 1) if elt.unlabelled_sets else 0
+
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentSpec:
         n = self.num_keypoints
@@ -250,8 +288,17 @@ class ExperimentSpec(SpecModel):
                 raise ValueError(
                     f"hflip_probability must be 0 with {n} keypoints: only 68, 80 and 104 can be mirrored"
                 )
+            if self.loss.elt_loss_info.modulus_spatial_augmentation.hflip_probability:
+                raise ValueError(
+                    f"hflip_probability of elt_loss_info must be 0 with {n} keypoints: only 68, 80 and 104 can be "
+                    "mirrored"
+                )
             if self.loss.weights_dict:
                 raise ValueError(f"weights_dict must be null with {n} keypoints: only 68, 80 and 104 have regions")
+        elif unknown := set(self.loss.weights_dict or ()) - set(layout(n).loss_regions):
+            raise ValueError(f"weights_dict weighs {', '.join(sorted(unknown))}, but {n} keypoints have none")
+        if self.loss.elt_loss_info.unlabelled_sets and self.dataloader.batch_size < 2:
+            raise ValueError("batch_size must be above 1 for a batch to hold labelled and unlabelled faces")
         if self.checkpoint_n_epoch > self.num_epoch:
             raise ValueError(f"checkpoint_n_epoch {self.checkpoint_n_epoch} is above num_epoch {self.num_epoch}")
         return self
