@@ -44,9 +44,9 @@ def crop_face(image: np.ndarray, crop: SquareCrop) -> np.ndarray:
     rows_SK, row_weights_SK = _taps(crop.y0, crop, image.shape[0])
     columns_SK, column_weights_SK = _taps(crop.x0, crop, image.shape[1])
     top, left = rows_SK.min(), columns_SK.min()
-    region = image[top : rows_SK.max() + 1, left : columns_SK.max() + 1].astype(np.float32)
-    across = _weighted(region, columns_SK - left, column_weights_SK, axis=1)
-    result = _weighted(across, rows_SK - top, row_weights_SK, axis=0)
+    region = image[top : rows_SK.max() + 1, left : columns_SK.max() + 1]
+    across = _weighted(region.swapaxes(0, 1), columns_SK - left, column_weights_SK)
+    result = _weighted(across.swapaxes(0, 1), rows_SK - top, row_weights_SK)
     return np.rint(result).astype(np.uint8) if image.dtype == np.uint8 else result
 
 
@@ -64,12 +64,15 @@ def _taps(start: float, crop: SquareCrop, length: int) -> tuple[np.ndarray, np.n
     return np.clip(positions_SK, 0, length - 1).astype(int), weights_SK.astype(np.float32)
 
 
-def _weighted(image: np.ndarray, taps_SK: np.ndarray, weights_SK: np.ndarray, *, axis: int) -> np.ndarray:
-    """Sum over K of the pixels at the taps. Not a matrix product: its last bits differ between processors, and
-    shards are to be the same bytes everywhere."""
-    shape = [1] * image.ndim
-    shape[axis] = len(taps_SK)
-    total = np.zeros((), np.float32)
+def _weighted(image: np.ndarray, taps_SK: np.ndarray, weights_SK: np.ndarray) -> np.ndarray:
+    """Sum over K of the pixels at the taps along the first axis. Not a matrix product: its last bits differ between
+    processors, and shards are to be the same bytes everywhere."""
+    image = np.ascontiguousarray(image).astype(np.float32, copy=False)
+    total = np.zeros((len(taps_SK), *image.shape[1:]), np.float32)
+    taken = np.empty_like(total)
+    shape = (-1, *[1] * (image.ndim - 1))
     for taps_S, weights_S in zip(taps_SK.T, weights_SK.T, strict=True):
-        total = total + image.take(taps_S, axis=axis) * weights_S.reshape(shape)
+        np.take(image, taps_S, axis=0, out=taken, mode="clip")  # else it goes through a copy
+        taken *= weights_S.reshape(shape)
+        total += taken
     return total

@@ -103,6 +103,29 @@ def test_records_round_trip_through_the_input_pipeline(tmp_path_factory, written
         assert (read["subject"].decode(), read["set"]) == (face.subject or "", b"train")
 
 
+@given(faces, st.none() | st.just(frame(1)), st.sampled_from([1.0, 3.0]))
+def test_bytes_are_those_of_protocol_buffers(written, image, ratio):
+    record = serialize_face(written, tight_square(written.points_N2).enlarged(ratio), image)
+    assert tf.train.Example.FromString(record).SerializeToString(deterministic=True) == record
+
+
+@settings(max_examples=20)
+@given(records=st.lists(st.integers(4, 3000).map(lambda n: bytes(i * n % 251 for i in range(n))), max_size=12))
+def test_files_are_those_of_tensorflow(tmp_path_factory, records):
+    folder = tmp_path_factory.mktemp("shard")
+    assert write_records(folder / "ours", iter(records)) == len(records)
+    with tf.io.TFRecordWriter(str(folder / "theirs")) as writer:
+        for record in records:
+            writer.write(record)
+    assert (folder / "ours").read_bytes() == (folder / "theirs").read_bytes()
+
+
+def test_records_of_many_batches_come_in_order(tmp_path):
+    records = [f"record {number:06d}".encode() for number in range(1300)]
+    assert write_records(tmp_path / "a", iter(records)) == 1300
+    assert list(tf.data.TFRecordDataset(str(tmp_path / "a")).as_numpy_iterator()) == records
+
+
 FULL_DISK = """
 import resource
 from pathlib import Path
