@@ -11,6 +11,7 @@
     │   ├── ShardError                   a TFRecord file that can't be read, or an image that it names
     │   ├── ModelFileError               a model or engine file that can't be used
     │   ├── SealedFileError              an encrypted file: no key, a wrong one, damaged, or of another kind
+    │   ├── CalibrationError             calibration faces, a tensorfile or a cache that can't be used for INT8
     │   └── TrainingError                a training that can't go on: other settings than before, or it diverged
     ├── SourceError                  3   an annotation source can't give what was asked
     │   ├── SourceEmptyError
@@ -92,6 +93,10 @@ class ModelFileError(InputError):
 
 
 class SealedFileError(InputError):
+    pass
+
+
+class CalibrationError(InputError):
     pass
 
 
