@@ -17,6 +17,8 @@ from schemas.sealed import Key, Kind, read_content, sealed_path, write_sealed
 from schemas.storage import write_bytes
 
 _META = "meta"
+_FORMAT = 2
+"""Of the file. To be raised with every change to what a checkpoint holds or means; 1 is a file that names none."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def save_checkpoint(
 ) -> None:
     """Write variables and history to `path`, atomically; with a key encrypted, under its sealed name."""
     arrays = {f"{i:04d}": variable.numpy() for i, variable in enumerate(variables)}
-    meta = {"fingerprint": fingerprint, "history": [asdict(result) for result in history]}
+    meta = {"format": _FORMAT, "fingerprint": fingerprint, "history": [asdict(result) for result in history]}
     content = io.BytesIO()
     np.savez(content, **{_META: np.array(json.dumps(meta))}, **arrays)
     if key:
@@ -82,10 +84,15 @@ def restore_checkpoint(
     try:
         with np.load(io.BytesIO(read_content(path, Kind.CHECKPOINT, key))) as stored:
             meta = json.loads(str(stored[_META]))
+            if (found := meta.get("format", 1)) != _FORMAT:
+                raise TrainingError(
+                    f"{path}: a checkpoint of format {found}, and this version reads and writes format {_FORMAT}; "
+                    f"finish the training with the version that began it, or remove this file to start anew"
+                )
             if meta["fingerprint"] != fingerprint:
                 raise TrainingError(
-                    f"{path}: belongs to a training with another spec or other data; choose another results "
-                    "directory, or remove this file to start anew"
+                    f"{path}: belongs to a training with another spec or other data, or on another number of "
+                    "GPUs; choose another results directory, or remove this file to start anew"
                 )
             for i, variable in enumerate(variables):
                 variable.assign(stored[f"{i:04d}"])

@@ -1,6 +1,12 @@
 """Training: from TFRecord files and a spec to a network, with validation, checkpoints and resume.
 
-Left in the directory: `model.keras` (the best network), `checkpoint.npz` (to go on from), `history.csv`.
+Left in the directory: `model.keras` (the best network), `checkpoint.npz` (to go on from), `history.csv`,
+`status.json` and, with `enable_visualization`, TensorBoard's `events/`.
+
+Every epoch is validated, and the best network is kept whenever it is found. `checkpoint_n_epoch` says how often the
+checkpoint is written, which a stopped training goes on from: after that many epochs, again and again, and at the end.
+(The reference validates only when it writes a checkpoint, so that with `checkpoint_n_epoch: 10` it would pass over
+nine epochs that may have been the best.)
 """
 
 from __future__ import annotations
@@ -19,16 +25,19 @@ import numpy as np
 import tensorflow as tf
 
 from model.checkpoint import EpochResult, restore_checkpoint, save_checkpoint
+from model.devices import visible_strategy
 from model.learner import Learner
 from model.pipeline import EvaluationBatch, EvaluationBatches, counted_points, steps_per_epoch, training_batches
-from model.progress import QuietProgress
+from model.progress import Plan, Watcher, Watchers
 from model.region_error import face_errors
 from model.schedule import learning_rate
 from model.shards import ShardSurvey, refuse_leaks, shard_errors, survey
+from model.status import STATUS_FILE, StatusFile
+from model.summaries import EVENTS, Summaries
 from model.warp import to_crop
 from model.weights import save_network
 from schemas.errors import ShardError, TrainingError
-from schemas.experiment import ExperimentSpec
+from schemas.experiment import DatasetInfo, ExperimentSpec
 from schemas.sealed import SUFFIX, Key, sealed_path
 from schemas.storage import sha256_of, write_bytes
 
@@ -67,16 +76,22 @@ def train(
     kpi_subjects: Collection[str] = (),
     allow_unknown_subjects: bool = False,
     on_epoch: Callable[[EpochResult], None] | None = None,
-    progress: QuietProgress | None = None,
+    progress: Watcher | None = None,
     key: Key | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> TrainingResult:
     """Train the spec's network, or go on where an earlier call in the same directory was stopped.
 
     On one machine the result depends on spec and files alone, stopped and resumed or not.
 
+    With several GPUs `batch_size` is that of each, as in the reference, and an epoch has as many times fewer steps:
+    two GPUs with batches of 32 learn as one with a batch of 64.
+
     Args:
         kpi_subjects: subjects that must not be in any of the files.
         on_epoch: called after every epoch of this run, once its files are written.
+        progress: is told what happens.
+        strategy: the devices; by default all visible GPUs.
         key: encrypts model and checkpoint, and opens a sealed checkpoint or pretrained model.
 
     Raises:
@@ -95,27 +110,46 @@ def train(
     if not faces:
         raise ShardError(f"no faces to train on in {', '.join(map(str, train_files)) or 'no file'}")
     tf.random.set_seed(spec.random_seed % 2**31)
-    learner, fingerprint = Learner(spec, key=key), _fingerprint(spec, *shards)
+    learner = Learner(spec, key=key, strategy=strategy or visible_strategy())
+    replicas = learner.strategy.num_replicas_in_sync
+    wide, fingerprint = _widened(spec, replicas, faces), _fingerprint(spec, *shards, replicas=replicas)
     history = restore_checkpoint(directory / CHECKPOINT_FILE, learner.variables(), fingerprint, key=key)
-    resumed_after, steps = len(history), steps_per_epoch(faces, spec)
+    learner.spread_dropout()
+    resumed_after, steps = len(history), steps_per_epoch(faces, wide)
     epochs = range(resumed_after, spec.num_epoch)
-    batches = iter(training_batches(train_files, spec, epochs=epochs, steps=steps))
+    batches = iter(training_batches(train_files, wide, epochs=epochs, steps=steps))
     checks = EvaluationBatches(validation_files, spec) if validation_faces else None
-    with shard_errors(), progress or QuietProgress() as progress:
-        progress.begin(epochs=spec.num_epoch, epochs_done=resumed_after, steps=steps)
+    with Watchers(_watchers(learner, directory, progress)) as watcher, shard_errors():
+        size = wide.dataloader.batch_size
+        watcher.begin(Plan(spec.num_epoch, resumed_after, steps, size, log_every_s=spec.log_every_n_secs))
         for epoch in epochs:
             started = time.monotonic()
-            means = _train_epoch(learner, batches, epoch, steps, progress)
-            validation = _validate(learner, checks) if checks else (None, None)
+            means = _train_epoch(learner, batches, epoch, steps, watcher)
+            validation = _validate(learner, checks, watcher) if checks else (None, None)
             history.append(_result(spec, epoch, steps, means, validation, history, time.monotonic() - started))
+            watcher.epoch(history[-1])
             _write(learner, directory, history, fingerprint, key)
-            progress.epoch(history[-1])
             if on_epoch:
                 on_epoch(history[-1])
     best = next(result for result in reversed(history) if result.best)
     return TrainingResult(
         sealed_path(directory / MODEL_FILE, key), tuple(history), best, faces, validation_faces, resumed_after
     )
+
+
+def _watchers(learner: Learner, directory: Path, progress: Watcher | None) -> list[Watcher]:
+    spec, watchers = learner.spec, [progress] if progress else []
+    if spec.enable_visualization:
+        watchers.append(Summaries(directory / EVENTS, spec, predict=learner.predict))
+    return [*watchers, StatusFile(directory / STATUS_FILE)]
+
+
+def _widened(spec: ExperimentSpec, replicas: int, faces: int) -> ExperimentSpec:
+    """The spec with a batch size for all replicas together."""
+    if faces < replicas:
+        raise TrainingError(f"{faces} faces can't be shared among {replicas} GPUs; use fewer with --gpus")
+    size = spec.dataloader.batch_size * replicas
+    return spec.model_copy(update={"dataloader": spec.dataloader.model_copy(update={"batch_size": size})})
 
 
 def _refuse_mixed(directory: Path, key: Key | None) -> None:
@@ -128,7 +162,7 @@ def _refuse_mixed(directory: Path, key: Key | None) -> None:
 
 
 def _train_epoch(
-    learner: Learner, batches: Iterator[dict[str, tf.Tensor]], epoch: int, steps: int, progress: QuietProgress
+    learner: Learner, batches: Iterator[dict[str, tf.Tensor]], epoch: int, steps: int, watcher: Watcher
 ) -> dict[str, float]:
     """Means over the epoch of the loss and its terms."""
     sums: dict[str, float] = {}
@@ -140,17 +174,20 @@ def _train_epoch(
             raise TrainingError(f"the loss is {values['loss']} after step {number + 1}; lower base_learning_rate")
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value / steps
-        progress.step(values["loss"])
+        watcher.step(number + 1, values, rate)
+    watcher.trained_on(batch)
     return sums
 
 
-def _validate(learner: Learner, batches: Iterable[EvaluationBatch]) -> tuple[float, float]:
+def _validate(learner: Learner, batches: Iterable[EvaluationBatch], watcher: Watcher) -> tuple[float, float]:
     """Loss and mean error in crop pixels of the averaged network, every face once."""
     spec = learner.spec
     size = spec.dataloader.image_info.image.height
     losses, errors = [], []
-    for batch in batches:
+    for number, batch in enumerate(batches):
         points_BN2 = to_crop(tf.constant(batch.points_BN2), tf.constant(batch.boxes_B4), size=size)
+        if number == 0:
+            watcher.validated_on(batch.images_BHWC, points_BN2)
         counted_BN = counted_points(tf.constant(batch.names), tf.constant(batch.sets), ~batch.visible_BN, spec)
         loss, keypoints_BN2 = learner.assess(batch.images_BHWC, points_BN2, counted_BN)
         predicted = [crop.to_frame(k) for crop, k in zip(batch.crops, keypoints_BN2.numpy(), strict=True)]
@@ -209,9 +246,19 @@ def _history_csv(history: Sequence[EpochResult]) -> str:
     return text.getvalue()
 
 
-def _fingerprint(spec: ExperimentSpec, train: Sequence[ShardSurvey], validation: Sequence[ShardSurvey]) -> str:
-    """Of all that decides what a training does, but not of where things are."""
-    places = {"checkpoint_dir": True, "checkpoint_n_epoch": True, "dataloader": {"dataset_info"}}
+def _fingerprint(
+    spec: ExperimentSpec, train: Sequence[ShardSurvey], validation: Sequence[ShardSurvey], *, replicas: int
+) -> str:
+    """Of all that decides what a training does, but not of where things are and what is shown of it."""
+    exempt = {"no_occlusion_masking_sets"}
+    shown = (
+        "checkpoint_dir",
+        "checkpoint_n_epoch",
+        "enable_visualization",
+        "log_every_n_secs",
+        "visualize_num_images",
+    )
+    places = dict.fromkeys(shown, True) | {"dataloader": {"dataset_info": set(DatasetInfo.model_fields) - exempt}}
     settings = spec.model_dump(mode="json", exclude=places)
     files = [[[s.path.name, s.path.stat().st_size, s.records] for s in part] for part in (train, validation)]
-    return sha256_of([settings, files, keras.__version__, tf.__version__])
+    return sha256_of([settings, files, replicas, keras.__version__, tf.__version__])

@@ -13,6 +13,8 @@ from typing import Any
 
 from schemas.errors import StorageError
 
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG)
+
 
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: equal values give equal bytes."""
@@ -57,7 +59,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         fsync_directory(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
+        if error.errno in _REFUSED:
             raise StorageError(
                 f"{path}: can't be written: {error.strerror}. Nothing half-written is left; "
                 "free space or choose another workspace, and run the same command again"
@@ -71,6 +73,25 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, atomically and durably."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def append_bytes(path: Path, data: bytes) -> None:
+    """Add `data` to the end of `path` in one write, durably: a log, of which only the end can be lost.
+
+    Raises:
+        StorageError: the disk is full, or the place can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            file.write(data)
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno in _REFUSED:
+            raise StorageError(
+                f"{path}: can't be written: {error.strerror}; free space, or choose another"
+            ) from error
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -15,7 +15,7 @@ from tasks.convert import Conversion
 from tasks.reuse import StepOutput, reuse_or_run, step_key
 
 if TYPE_CHECKING:
-    from model.progress import QuietProgress
+    from model.progress import Watcher
 
 MODEL, SPEC = "model.keras", "experiment_spec.yaml"
 
@@ -26,7 +26,7 @@ def train_network(
     *,
     kpi_subjects: Collection[str],
     parent: Path,
-    progress: Callable[[], QuietProgress] | None = None,
+    progress: Callable[[], Watcher] | None = None,
 ) -> StepOutput:
     """Train, or find the network that the same spec and shards gave before.
 
