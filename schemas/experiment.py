@@ -201,6 +201,9 @@ class ModelParameters(SpecModel):
     """`width` (ours): channels of a convolution, 64 in the reference; smaller is faster.
 
     `type: ResidualUNet` (ours): residual encoder-decoder whose maps are half the input's side.
+
+    `use_upsampling_layer` chooses for the two base types between nearest neighbour and transposed convolution; the
+    others have the one or the other, so that `true` is refused where it can't act and `false` asks for nothing.
     """
 
     type: ModelType = "FpeNet_public"
@@ -215,6 +218,15 @@ class ModelParameters(SpecModel):
     train_fpe_model: bool = True
     use_less_face_layers: Literal[False] = False
     visualization_parameters: None = None
+
+    @model_validator(mode="after")
+    def _upsampling(self) -> ModelParameters:
+        if self.use_upsampling_layer and self.type in ("FpeNet_public", "ResidualUNet"):
+            raise ValueError(
+                f"use_upsampling_layer must be false: {self.type} has transposed convolutions; FpeNet_release, "
+                "FpeNet_base and FpeNet_base_5x5_conv can do without"
+            )
+        return self
 
 
 class ModelSpec(SpecModel):

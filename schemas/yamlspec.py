@@ -72,6 +72,15 @@ def parse_spec(model: type[Model], text: str, name: str) -> Model:
         raise SpecError(where, problem + more) from None
 
 
+def place_in(path: Path | str, key: str) -> str:
+    """`file:line: key`: where a spec that has been read sets `key` (dotted), for a value whose use shows it wrong."""
+    lines: dict[tuple[str | int, ...], int] = {}
+    root = yaml.compose(Path(path).read_text(), Loader=_Loader)
+    _note_lines(root, (), lines, str(path))
+    parts = tuple(key.split("."))
+    return f"{path}:{lines.get(parts, 1)}: {key}"
+
+
 def dump_spec(spec: SpecModel) -> str:
     """YAML that `parse_spec` reads back to an equal model."""
     return yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=True, allow_unicode=True)

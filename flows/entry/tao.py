@@ -11,10 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from schemas.errors import InputError, SpecError
+from schemas.errors import InputError, ModelFileError, SpecError
 from schemas.experiment import DatasetInfo, ExperimentSpec
 from schemas.sealed import Key, existing
-from schemas.yamlspec import dump_spec, load_spec
+from schemas.yamlspec import dump_spec, load_spec, place_in
 
 console = Console(highlight=False)
 SPEC_FILE, MODEL_FILE = "experiment_spec.yaml", "model.keras"
@@ -42,11 +42,14 @@ def train(arguments: argparse.Namespace) -> int:
     results = _path(arguments.results_dir or spec.checkpoint_dir)
     if results is None:
         raise SpecError(f"{arguments.experiment_spec}: checkpoint_dir", "is not set; set it, or give -r")
+    _check_pretrained(spec, arguments.experiment_spec)
+    from model.devices import use_gpus
     from model.progress import TerminalProgress
     from model.training import train as train_network
     from schemas.config import SplitPolicy
     from schemas.storage import write_bytes
 
+    use_gpus(arguments.gpus, arguments.gpu_index)
     train_files, validation_files = _training_files(spec, arguments.experiment_spec, results)
     write_bytes(results / SPEC_FILE, dump_spec(spec).encode())
     result = train_network(
@@ -130,6 +133,19 @@ def export(arguments: argparse.Namespace) -> int:
         f"{summary.path}: opset {summary.opset}, {summary.size:,} bytes, outputs {', '.join(summary.outputs)}"
     )
     return 0
+
+
+def _check_pretrained(spec: ExperimentSpec, name: str) -> None:
+    """Tell of a pretrained model that can't be read where the spec names it."""
+    path = spec.model.model_parameters.pretrained_model_path
+    if not path:
+        return
+    from model.pretrained import check_pretrained
+
+    try:
+        check_pretrained(Path(path))
+    except ModelFileError as error:
+        raise SpecError(place_in(name, "model.model_parameters.pretrained_model_path"), str(error)) from error
 
 
 def _training_files(spec: ExperimentSpec, name: str, results: Path) -> tuple[list[Path], list[Path]]:
