@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -69,6 +68,10 @@ def _add_tao_commands(commands: Any) -> None:
         action="store_true",
         help="accept TFRecords that do not say whose face it is, as TAO's own: KPI subjects may be among them",
     )
+    train.add_argument(
+        "--gpus", type=int, metavar="N", help="GPUs to use, each with the spec's batch_size (default: all visible)"
+    )
+    train.add_argument("--gpu_index", type=int, nargs="+", metavar="I", help="which GPUs to use, counted from 0")
     _add_key(train, "encrypts the model and the checkpoint, and opens an encrypted pretrained model")
 
     evaluate = _command(commands, "evaluate", "tao:evaluate", "measure the region keypoint error on the KPI sets")
