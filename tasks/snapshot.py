@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -36,23 +37,41 @@ PROVENANCE = "provenance.json"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a snapshot's directory holds.
+    """A snapshot's directory. Faces and violations are read from it when they are first asked for; who needs a few
+    columns of a million faces reads those from `table` instead.
 
     Attributes:
         id: hex SHA-256 of the canonical content, the split policy and the schema version.
-        faces, splits: sorted by content hash.
-        superseded: sound annotations that were not used.
         kpi_subjects: everybody who must never be trained on, present or not.
     """
 
     id: str
     directory: Path
     num_keypoints: int
-    faces: list[Face]
-    splits: list[Split]
-    superseded: list[Face]
-    violations: list[Violation]
     kpi_subjects: frozenset[str]
+
+    @property
+    def table(self) -> Path:
+        """Parquet, see `schemas.records.face_table_schema`; sorted by content hash."""
+        return self.directory / FACES
+
+    @cached_property
+    def faces(self) -> list[Face]:
+        return faces_from_table(pq.read_table(self.table))[0]
+
+    @cached_property
+    def splits(self) -> list[Split]:
+        """Of every face."""
+        return [Split(split) for split in pq.read_table(self.table, columns=["split"])["split"].to_pylist()]
+
+    @cached_property
+    def superseded(self) -> list[Face]:
+        """Sound annotations that were not used."""
+        return faces_from_table(pq.read_table(self.directory / SUPERSEDED))[0]
+
+    @cached_property
+    def violations(self) -> list[Violation]:
+        return violations_from_table(pq.read_table(self.directory / VIOLATIONS))
 
 
 def snapshot_id(faces: list[Face], policy: SplitPolicy) -> str:
@@ -118,18 +137,12 @@ def take_snapshot(
 
 
 def load_snapshot(directory: Path) -> Snapshot:
-    """Read what `take_snapshot` wrote."""
+    """What `take_snapshot` wrote."""
     result = read_json(directory / "manifest.json")["result"]
-    faces, splits = faces_from_table(pq.read_table(directory / FACES))
-    superseded, _ = faces_from_table(pq.read_table(directory / SUPERSEDED))
     return Snapshot(
         id=result["snapshot"],
         directory=directory,
         num_keypoints=result["num_keypoints"],
-        faces=faces,
-        splits=splits,
-        superseded=superseded,
-        violations=violations_from_table(pq.read_table(directory / VIOLATIONS)),
         kpi_subjects=frozenset(result["policy"]["kpi_subjects"]),
     )
 
