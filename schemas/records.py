@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import struct
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import lru_cache
@@ -16,6 +17,9 @@ from schemas.geometry import Box
 
 SCHEMA_VERSION = 1
 """Of the face table. Part of every snapshot id; raise it when a column changes its meaning."""
+
+
+_PACK_BOX = struct.Struct("<4f").pack
 
 
 class Flag(IntEnum):
@@ -120,7 +124,15 @@ def _json_text(text: str | None) -> str:
 
 
 def _json_box(box: Box | None) -> str:
-    return "null" if box is None else f'"{np.asarray(box, "<f4").tobytes().hex()}"'
+    return "null" if box is None else f'"{box_bytes(box).hex()}"'
+
+
+def box_bytes(box: Box | tuple[float, ...]) -> bytes:
+    """Four little-endian float32: what of a box counts in a content hash."""
+    try:
+        return _PACK_BOX(*box)
+    except OverflowError:  # NumPy writes infinity
+        return np.asarray(box, "<f4").tobytes()
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,14 @@ def check_frame(annotated: AnnotatedFace, facts: ImageFacts) -> list[Problem]:
     return problems + [_outside(i, annotated.points_N2[i], facts) for i in np.flatnonzero(outside_N)]
 
 
+def obviously_sound(points_BN2: np.ndarray, sizes_B2: np.ndarray) -> np.ndarray:
+    """True for each of B faces of finite points that `check_frame` and `check_shape` let pass; sizes are W and H."""
+    lowest_B2 = np.stack([points_BN2[..., axis].min(axis=1) for axis in (0, 1)], axis=1)
+    highest_B2 = np.stack([points_BN2[..., axis].max(axis=1) for axis in (0, 1)], axis=1)
+    inside_B = (lowest_B2 >= -0.5).all(axis=1) & (highest_B2 <= sizes_B2 - 0.5).all(axis=1)
+    return inside_B & (np.ceil(highest_B2) > np.floor(lowest_B2)).any(axis=1)
+
+
 def check_shape(annotated: AnnotatedFace) -> list[Problem]:
     """The keypoints are not all in one place."""
     if not np.isfinite(annotated.points_N2).all() or tight_square(annotated.points_N2).width > 0:

@@ -6,32 +6,24 @@ in which none can be told apart counts as one. So read = accepted + rejected + s
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from schemas import label_studio, sloth
-from schemas.annotation import SKIPPED, AnnotatedFace, Problem, Reader
+from schemas.annotation import SKIPPED
 from schemas.config import ValidationRules
 from schemas.errors import SourceEmptyError, ViolationsError
 from schemas.raw import RawRecord
 from schemas.records import Face, Violation, violations_to_table
 from schemas.storage import atomic_path
-from tasks.images import ImageFacts, ImageIndex, Progress
-from tasks.rules import (
-    check_frame,
-    check_shape,
-    check_subject,
-    duplicate_face,
-    image_missing,
-    nothing_read,
-    two_subjects,
-)
+from tasks.candidates import Batch
+from tasks.images import ImageIndex, Progress
+from tasks.ledger import Ledger
 
-READERS: dict[str, Reader] = {"sloth": sloth.read, "label_studio": label_studio.read}
+_BATCH = 4096  # annotations whose images are looked at together
 
 
 @dataclass(frozen=True)
@@ -59,44 +51,16 @@ class Validation:
     """Outcome of `validate`.
 
     Attributes:
-        faces: accepted, sorted by source key.
+        faces: accepted, sorted by source key. They lie on disk: each is made when it is asked for.
         superseded: sound annotations of faces for which another one is used; kept to measure agreement.
         violations: every broken rule, and the reason of every skipped annotation, sorted.
         counts: adds up to everything that was read.
     """
 
-    faces: list[Face]
-    superseded: list[Face]
+    faces: Sequence[Face]
+    superseded: Sequence[Face]
     violations: list[Violation]
     counts: Counts
-
-
-@dataclass
-class _Candidate:
-    """One annotation on its way through the rules; `face` is None where nothing could be read."""
-
-    record: RawRecord
-    annotated: AnnotatedFace | None
-    suffix: str
-    problems: list[Problem]
-    face: Face | None = None
-
-    @property
-    def key(self) -> str:
-        return self.record.source_key + self.suffix
-
-    @property
-    def skipped(self) -> bool:
-        return bool(self.problems) and all(problem.code in SKIPPED for problem in self.problems)
-
-    @property
-    def sound(self) -> bool:
-        return not self.problems
-
-    def violations(self) -> Iterator[Violation]:
-        name = self.annotated.image_name if self.annotated else self.record.image and Path(self.record.image).name
-        for problem in self.problems:
-            yield replace(problem, face=self.suffix).in_record(self.record.source_key, name)
 
 
 def validate(
@@ -107,25 +71,38 @@ def validate(
     index: ImageIndex,
     violations_path: Path | None = None,
     progress: Progress | None = None,
+    expected: int = 0,
 ) -> Validation:
     """Read and check every record; write the violations to `violations_path` (Parquet) whatever the outcome.
+
+    Memory holds some thousands of annotations at a time, about a hundred bytes of each sound one, and all that is
+    wrong. The sound ones are kept in a file without a name, beside `violations_path` if that is given.
+
+    Args:
+        progress: called with images that were looked at, and images known of.
+        expected: records that will come, as far as is known, for `progress`.
 
     Raises:
         SourceEmptyError: there are no records.
         ViolationsError: more than `rules.max_rejected_share` of the annotations is rejected.
+        StorageError: the disk is full.
     """
-    candidates: list[_Candidate] = []
-    number = 0
-    for record in records:
-        number += 1
-        candidates += _read(record, num_keypoints)
-    if not candidates:
+    ledger = Ledger(violations_path.parent if violations_path else None)
+    violations: list[Violation] = []
+    number = looked_at = rejected = skipped = 0
+    for batch in _batches(records, num_keypoints, rules):
+        watch = _offset(progress, looked_at, expected) if progress else None
+        findings = batch.find(index.inspect(batch.images(), progress=watch))
+        ledger.enter(findings)
+        violations += findings.violations
+        number, looked_at = number + batch.records, looked_at + len(batch)
+        rejected, skipped = rejected + findings.rejected, skipped + findings.skipped
+    if not looked_at:
         raise SourceEmptyError("there are no annotations to validate; check what the sources point to")
-    candidates.sort(key=lambda candidate: candidate.key)
-    _check_each(candidates, rules, index, progress)
-    superseded = _choose(candidates)
-    _check_together(candidates, superseded)
-    outcome = _outcome(number, candidates, superseded)
+    accepted, superseded, of_several = ledger.close()
+    violations = sorted(violations + of_several, key=lambda v: (v.record, v.code, v.keypoint or "", v.value))
+    counts = Counts(number, len(accepted), rejected + len(of_several), len(superseded), skipped)
+    outcome = Validation(accepted, superseded, violations, counts)
     if violations_path is not None:
         with atomic_path(violations_path) as temporary:
             pq.write_table(violations_to_table(outcome.violations), temporary)
@@ -134,105 +111,20 @@ def validate(
     return outcome
 
 
-def _read(record: RawRecord, num_keypoints: int) -> list[_Candidate]:
-    reader = READERS[record.format]
-    faces, problems = reader(record.payload, num_keypoints=num_keypoints, flags_known=record.flags_known)
-    slim = replace(record, payload={})  # a million payloads do not fit in memory
-    by_suffix = defaultdict(list)
-    for problem in problems:
-        by_suffix[problem.face].append(problem)
-    of_record = by_suffix.pop("", [])
-    candidates = [
-        _Candidate(slim, face, face.key_suffix, of_record + by_suffix.pop(face.key_suffix, [])) for face in faces
-    ]
-    candidates += [_Candidate(slim, None, suffix, of_record + found) for suffix, found in by_suffix.items()]
-    return candidates or [_Candidate(slim, None, "", of_record or [nothing_read()])]
+def _batches(records: Iterable[RawRecord], num_keypoints: int, rules: ValidationRules) -> Iterator[Batch]:
+    batch = Batch(num_keypoints, rules)
+    for record in records:
+        batch.add(record)
+        if len(batch) >= _BATCH:
+            yield batch
+            batch = Batch(num_keypoints, rules)
+    if len(batch):
+        yield batch
 
 
-def _check_each(
-    candidates: list[_Candidate], rules: ValidationRules, index: ImageIndex, progress: Progress | None
-) -> None:
-    """Rules about one annotation and its image. Every one is applied, so that one look finds all there is to mend."""
-    images = index.inspect((c.record.image for c in candidates if c.record.image), progress=progress)
-    for candidate in candidates:
-        if candidate.skipped or candidate.annotated is None:
-            continue
-        record, annotated, problems = candidate.record, candidate.annotated, candidate.problems
-        facts = images[record.image] if record.image else image_missing(annotated)
-        if isinstance(facts, Problem):
-            problems.append(facts)
-        else:
-            problems += check_frame(annotated, facts)
-        problems += check_shape(annotated)
-        problems += check_subject(record.subject, rules)
-        if not problems:
-            candidate.face = _face(record, annotated, facts)
-
-
-def _choose(candidates: list[_Candidate]) -> set[str]:
-    """Keys of the sound annotations that lose: ground truth wins, then the latest submitted."""
-    competing: dict[tuple[str, int], list[_Candidate]] = defaultdict(list)
-    for candidate in candidates:
-        if candidate.sound and candidate.annotated is not None:
-            competing[candidate.record.source_key, candidate.annotated.face_index].append(candidate)
-    return {c.key for group in competing.values() for c in sorted(group, key=_preference)[:-1]}
-
-
-def _preference(candidate: _Candidate) -> tuple:
-    annotated = candidate.annotated
-    assert annotated is not None
-    identifier = annotated.annotation_id or ""
-    return annotated.ground_truth, annotated.annotated_at or "", len(identifier), identifier, candidate.key
-
-
-def _check_together(candidates: list[_Candidate], superseded: set[str]) -> None:
-    """Rules about several annotations: an image shows one subject, and no face is there twice."""
-    used = [c for c in candidates if c.face is not None and c.key not in superseded]
-    subjects: dict[str, set[str]] = defaultdict(set)
-    for face in (c.face for c in used if c.face is not None):
-        subjects[face.image_sha256].add(face.subject or "unknown")
-    first_with: dict[str, str] = {}
-    for candidate in used:
-        face = candidate.face
-        assert face is not None
-        if len(subjects[face.image_sha256]) > 1:
-            candidate.problems.append(two_subjects(subjects[face.image_sha256]))
-        elif (first := first_with.setdefault(face.content_hash(), candidate.key)) != candidate.key:
-            candidate.problems.append(duplicate_face(first))
-
-
-def _outcome(records: int, candidates: list[_Candidate], superseded: set[str]) -> Validation:
-    accepted = [c.face for c in candidates if c.sound and c.face is not None and c.key not in superseded]
-    others = [c.face for c in candidates if c.face is not None and c.key in superseded]
-    skipped = sum(candidate.skipped for candidate in candidates)
-    violations = [violation for candidate in candidates for violation in candidate.violations()]
-    violations.sort(key=lambda v: (v.record, v.code, v.keypoint or "", v.value))
-    rejected = len(candidates) - len(accepted) - len(others) - skipped
-    return Validation(accepted, others, violations, Counts(records, len(accepted), rejected, len(others), skipped))
-
-
-def _face(record: RawRecord, annotated: AnnotatedFace, facts: ImageFacts) -> Face:
-    assert record.image is not None
-    return Face(
-        source_key=record.source_key + annotated.key_suffix,
-        image=record.image,
-        image_name=annotated.image_name,
-        image_sha256=facts.sha256,
-        frame_width=facts.width,
-        frame_height=facts.height,
-        subject=record.subject,
-        set_id=record.set_id,
-        points_N2=annotated.points_N2,
-        flags_N=annotated.flags_N,
-        tight_box=annotated.tight_box,
-        outer_box=annotated.outer_box,
-        session=annotated.session,
-        camera=annotated.camera,
-        illumination=annotated.illumination,
-        annotator=annotated.annotator,
-        annotation_id=annotated.annotation_id,
-        annotated_at=annotated.annotated_at,
-    )
+def _offset(progress: Progress, before: int, expected: int) -> Progress:
+    """Tells `progress` of a batch that comes after others."""
+    return lambda done, of: progress(before + done, max(before + of, expected))
 
 
 def _complaint(outcome: Validation, rules: ValidationRules, violations_path: Path | None) -> str:
