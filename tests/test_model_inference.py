@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import model.inference
+import model.face_frames
 from model.crop import crop_face
-from model.inference import InferenceSummary, run_inference, square_crop
+from model.face_frames import square_crop
+from model.inference import InferenceSummary, run_inference
 from schemas.errors import AnnotationFileError
 from schemas.geometry import Box, SquareCrop
 
@@ -149,7 +150,7 @@ def test_faces_are_drawn_into_copies_below_the_output(infer, tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_images(infer, tmp_path, monkeypatch):
     write_image(tmp_path / "a.png", size=(480, 360))
-    monkeypatch.setattr(model.inference, "HELD_BYTES", 2_000_000)
+    monkeypatch.setattr(model.face_frames, "HELD_BYTES", 2_000_000)
 
     def peak(images):
         tracemalloc.start()
