@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -12,10 +13,13 @@ import tensorflow as tf
 
 from model.learner import Learner
 from model.pipeline import evaluation_batches, training_batches
+from model.status import STATUS_FILE
+from model.summaries import EVENTS
 from model.training import CHECKPOINT_FILE, HISTORY_FILE, MODEL_FILE, train
 from model.weights import load_network
 from schemas.errors import ShardError, SpecError, SubjectLeakError, TrainingError, UnknownSubjectError
 from schemas.yamlspec import dump_spec
+from tests.event_files import pictures, scalars
 from tests.shard_files import blob_face, small_spec, write_shard
 
 SPEC = """num_epoch: 4
@@ -46,6 +50,14 @@ def undisturbed(shards, tmp_path_factory):
     directory = tmp_path_factory.mktemp("undisturbed")
     seen = []
     return run(shards, directory, on_epoch=seen.append), seen
+
+
+def assert_same_checkpoints(ours: Path, theirs: Path) -> None:
+    with np.load(ours / CHECKPOINT_FILE) as mine, np.load(theirs / CHECKPOINT_FILE) as other:
+        assert mine.files == other.files
+        for name in mine.files:
+            if name != "meta":
+                np.testing.assert_array_equal(mine[name], other[name])
 
 
 def weights_of(path):
@@ -117,13 +129,25 @@ def test_a_killed_training_ends_as_the_undisturbed_one(undisturbed, shards, tmp_
     assert timeless[0] == timeless[1]
     for ours, theirs in zip(weights_of(resumed.model_path), weights_of(expected.model_path), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    with (
-        np.load(directory / CHECKPOINT_FILE) as ours,
-        np.load(expected.model_path.parent / CHECKPOINT_FILE) as theirs,
-    ):
-        for name in ours.files:
-            if name != "meta":
-                np.testing.assert_array_equal(ours[name], theirs[name])
+    assert_same_checkpoints(directory, expected.model_path.parent)
+    assert scalars(directory / EVENTS) == scalars(expected.model_path.parent / EVENTS)
+    told = [json.loads(line)["status"] for line in (directory / STATUS_FILE).read_text().splitlines()]
+    assert told == ["STARTED", *["RUNNING"] * 3, "STARTED", *["RUNNING"] * 2, "SUCCESS"]
+
+
+def test_looking_at_a_training_does_not_change_it(undisturbed, shards, tmp_path):
+    result, _ = undisturbed
+    events = result.model_path.parent / EVENTS
+    steps = [step for step, _ in scalars(events)["total_loss"]]
+    assert steps == list(range(1, 21)), "5 steps an epoch are fewer than ten points"
+    assert [step for step, _ in scalars(events)["validation_error_px"]] == [5, 10, 15, 20]
+    assert all([len(images) for _, images in shown] == [3] * 4 for shown in pictures(events).values())
+    blind = run(shards, tmp_path, spec=small_spec(SPEC + "enable_visualization: false\n"))
+    assert not (tmp_path / EVENTS).exists()
+    assert [replace(epoch, seconds=0) for epoch in blind.history] == [
+        replace(epoch, seconds=0) for epoch in result.history
+    ]
+    assert_same_checkpoints(tmp_path, result.model_path.parent)
 
 
 def test_a_finished_training_is_not_repeated(undisturbed, shards):
@@ -140,6 +164,31 @@ def test_another_spec_does_not_go_on_from_this_checkpoint(undisturbed, shards):
         run(shards, directory, spec=small_spec(SPEC + "random_seed: 1\n"))
     with pytest.raises(TrainingError, match="another spec or other data"):
         run((shards[1], shards[0]), directory)
+
+
+def test_how_a_training_is_shown_may_change_on_the_way(undisturbed, shards):
+    directory = undisturbed[0].model_path.parent
+    shown = "log_every_n_secs: 5\nvisualize_num_images: 1\nenable_visualization: false\n"
+    assert run(shards, directory, spec=small_spec(SPEC + shown)).resumed_after == 4
+
+
+@pytest.mark.parametrize(("format_", "found"), [({}, 1), ({"format": 99}, 99)])
+def test_a_checkpoint_of_another_format_is_refused(format_, found, undisturbed, shards, tmp_path):
+    with np.load(undisturbed[0].model_path.parent / CHECKPOINT_FILE) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    meta = json.loads(str(arrays.pop("meta")))
+    del meta["format"]
+    np.savez(tmp_path / CHECKPOINT_FILE, meta=np.array(json.dumps(meta | format_)), **arrays)
+    with pytest.raises(TrainingError, match=f"a checkpoint of format {found}, and this version .* format 2"):
+        run(shards, tmp_path)
+
+
+def test_sets_without_masking_are_part_of_what_a_training_is(undisturbed, shards):
+    directory, spec = undisturbed[0].model_path.parent, small_spec(SPEC)
+    info = spec.dataloader.dataset_info.model_copy(update={"no_occlusion_masking_sets": "a"})
+    changed = spec.model_copy(update={"dataloader": spec.dataloader.model_copy(update={"dataset_info": info})})
+    with pytest.raises(TrainingError, match="another spec or other data"):
+        run(shards, directory, spec=changed)
 
 
 def test_a_damaged_checkpoint_is_named(shards, tmp_path):

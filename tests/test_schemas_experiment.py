@@ -5,7 +5,7 @@ import pytest
 from schemas.config import DatasetConvertSpec, RetrainConfig, load_config
 from schemas.errors import SpecError
 from schemas.experiment import ExperimentSpec
-from schemas.yamlspec import dump_spec, load_spec, parse_spec
+from schemas.yamlspec import dump_spec, load_spec, parse_spec, place_in
 
 DATA = Path(__file__).parent / "data"
 MINIMAL = "sources: [{kind: sloth, name: faces, root: there}]\nexperiment_spec: spec.yaml\n"
@@ -45,6 +45,17 @@ def test_a_dumped_spec_reads_back_equal():
         ("loss: {weights_dict: {face: 0.5, eyes: 0.4, mouth: 0.3}}", "must sum to 1, not 1.2"),
         ("loss: {weights_dict: {face: 0.5, eyes: 0.5}}", "weights_dict lacks mouth"),
         ("model: {model_parameters: {type: FpeNet_huge}}", "FpeNet_public"),
+        ("model: {model_parameters: {use_upsampling_layer: true}}", "must be false: FpeNet_public has transposed"),
+        ("model: {model_parameters: {use_less_face_layers: true}}", "use_less_face_layers: input should be False"),
+        (
+            "model: {model_parameters: {visualization_parameters: {}}}",
+            "visualization_parameters: input should be None",
+        ),
+        ("model: {model_parameters: {regularizer_type: l3}}", "regularizer_type: input should be 'l1' or 'l2'"),
+        ("infrequent_summary_every_n_steps: 5", "infrequent_summary_every_n_steps: input should be 0"),
+        ("visualize_num_images: -1", "visualize_num_images: input should be greater than or equal to 0"),
+        ("log_every_n_secs: 0", "log_every_n_secs: input should be greater than 0"),
+        ("optimizer: {__class_name__: SGD}", "input should be 'AdamOptimizer'"),
         ("checkpoint_n_epoch: 50", "checkpoint_n_epoch 50 is above num_epoch 40"),
     ],
 )
@@ -53,6 +64,12 @@ def test_a_bad_spec_says_what_where_and_which_key_was_meant(text, message):
         text += "\ndataloader: {}"
     with pytest.raises(SpecError, match=message):
         parse_spec(ExperimentSpec, text, "spec")
+
+
+def test_a_key_of_a_spec_has_a_place():
+    path = DATA / "tao_experiment_spec.yaml"
+    line = path.read_text().splitlines().index("    beta: 0.01") + 1
+    assert place_in(path, "model.model_parameters.beta") == f"{path}:{line}: model.model_parameters.beta"
 
 
 def test_every_problem_of_a_spec_is_told_at_once():

@@ -1,10 +1,13 @@
-"""Run as a module: a learner on two replicas, on two halves of the CPU, against one on the whole batch.
+"""Run as a module: training on two replicas, on two halves of the CPU. Prints JSON.
 
-Prints the largest differences as JSON: of the terms of the loss, of the gradients, of the weights after two steps.
+`step SHARD SPEC ...`: against one device with the whole batch, the largest differences of the terms of the loss, of
+the gradients, and of the weights after two steps, for every spec.
+`resume SHARD SPEC`: how far a training that was stopped and resumed ends from the undisturbed one, and what it did.
 """
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import tensorflow as tf
 
 from model.learner import Learner
 from model.pipeline import training_batches
+from model.training import CHECKPOINT_FILE, train
 from schemas.experiment import ExperimentSpec
 from schemas.yamlspec import load_spec
 
@@ -39,6 +43,29 @@ def furthest(spec: ExperimentSpec, shard: Path, strategy: tf.distribute.Strategy
     return far
 
 
+def resumed(spec: ExperimentSpec, shard: Path, strategy: tf.distribute.Strategy) -> dict[str, float]:
+    class StoppedError(Exception):
+        pass
+
+    def stop(result) -> None:
+        raise StoppedError
+
+    def run(directory: Path, on_epoch=None):
+        files = {"train_files": [shard], "validation_files": [shard], "directory": directory}
+        return train(spec, strategy=strategy, on_epoch=on_epoch, **files)
+
+    with tempfile.TemporaryDirectory() as folder:
+        whole, stopped = Path(folder) / "whole", Path(folder) / "stopped"
+        run(whole)
+        try:
+            run(stopped, stop)
+        except StoppedError:
+            result = run(stopped)
+        with np.load(whole / CHECKPOINT_FILE) as theirs, np.load(stopped / CHECKPOINT_FILE) as ours:
+            far = max(_far(ours[name], theirs[name]) for name in ours.files if name != "meta")
+    return {"weights": far, "resumed_after": result.resumed_after, "steps": result.history[-1].step}
+
+
 def _joined(variables: list) -> np.ndarray:
     """All in one: soft-argmax does not see the last layer's biases, whose gradients are but rounding errors."""
     return np.concatenate([variable.numpy().ravel() for variable in variables])
@@ -51,8 +78,9 @@ def _far(ours: object, theirs: object) -> float:
 
 
 def main() -> None:
-    strategy, shard = two_cpus(), Path(sys.argv[1])
-    found = {name: furthest(load_spec(ExperimentSpec, Path(name)), shard, strategy) for name in sys.argv[2:]}
+    strategy, (check, shard, *specs) = two_cpus(), sys.argv[1:]
+    compare = {"step": furthest, "resume": resumed}[check]
+    found = {name: compare(load_spec(ExperimentSpec, Path(name)), Path(shard), strategy) for name in specs}
     sys.stdout.write(json.dumps(found) + "\n")
 
 

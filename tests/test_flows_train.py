@@ -1,0 +1,73 @@
+"""`fpenet train` on TAO's documented experiment spec, and what it says when it can't."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from flows.entry.cli import main
+from model.weights import load_network
+from tests.shard_files import BlobFace, blob_face, write_images, write_shard
+
+SPEC = Path(__file__).parent / "data" / "tao_experiment_spec.yaml"
+SET = "s578-usercalibration-incar-0"
+
+
+def tao_spec(folder: Path, **changes: str) -> Path:
+    """The documented spec with other places, sizes that fit a test, and `changes` of keys wherever they stand."""
+    text = SPEC.read_text().replace("/workspace/tao-experiments/models/tfrecords", f"{folder}/tfrecords")
+    text = text.replace("root_path: /workspace/tao-experiments/", f"root_path: {folder}/frames/")
+    text = text.replace("/workspace/tlt-expertiments/fpenet/", f"{folder}/results")
+    for key, value in ({"batch_size": "4", "num_epoch": "1"} | changes).items():
+        text, count = re.subn(rf"(?m)^( *){key}: .*$", rf"\g<1>{key}: {value}", text)
+        assert count == 1, f"{key} stands {count} times in the spec"
+    path = folder / "spec.yaml"
+    path.write_text(text)
+    return path
+
+
+def tao_face(index: int) -> BlobFace:
+    face = blob_face(index, num_keypoints=80, ratio=1.0)
+    return replace(face, flags_N=abs(face.flags_N))
+
+
+def test_taos_documented_spec_trains(tmp_path, capsys):
+    """Records as TAO writes them, one set named for training and validation; but no .tlt to start from."""
+    faces = [tao_face(i) for i in range(9)]
+    write_images(tmp_path / "frames", faces)
+    write_shard(tmp_path / "tfrecords" / SET / "FpeTfRecords" / "data.tfrecords", faces, tao_only=True)
+    spec = tao_spec(tmp_path, pretrained_model_path="null")
+    assert main(["train", "-e", str(spec), "--allow-unknown-subjects"]) == 0
+    told = capsys.readouterr().out
+    assert "named for training and for validation" in told and "epoch 1 of 1, validation" in told
+    results = tmp_path / "results"
+    assert {path.name for path in results.iterdir()} >= {
+        "model.keras",
+        "status.json",
+        "events",
+        "experiment_spec.yaml",
+    }
+    assert load_network(results / "model.keras").output_shape[0] == (None, 80, 2)
+
+
+def test_a_pretrained_model_that_cant_be_read_is_told_with_its_line(tmp_path, capsys):
+    line = next(i for i, text in enumerate(SPEC.read_text().splitlines(), 1) if "pretrained_model_path" in text)
+    for path, reason in (("/models/public.tlt", "only NVIDIA's container has"), ("/no.hdf5", "no such model file")):
+        spec = tao_spec(tmp_path, pretrained_model_path=path)
+        assert main(["train", "-e", str(spec)]) == 2
+        told = capsys.readouterr().err
+        assert f"{spec}:{line}: model.model_parameters.pretrained_model_path: {path}: " in told and reason in told
+
+
+def test_gpus_that_are_not_there(tmp_path, capsys):
+    spec = tao_spec(tmp_path, pretrained_model_path="null")
+    assert main(["train", "-e", str(spec), "--gpus", "99"]) == 2
+    assert "GPU 98 was asked for" in capsys.readouterr().err
+    assert main(["train", "-e", str(spec), "--gpus", "1", "--gpu_index", "0", "1"]) == 2
+    assert "--gpus 1 does not go with --gpu_index 0 1" in capsys.readouterr().err
+
+
+def test_records_for_fewer_keypoints_than_the_spec_asks(tmp_path, capsys):
+    faces = [blob_face(i, num_keypoints=68) for i in range(4)]
+    write_shard(tmp_path / "tfrecords" / SET / "FpeTfRecords" / "data.tfrecords", faces)
+    assert main(["train", "-e", str(tao_spec(tmp_path, pretrained_model_path="null"))]) == 2
+    assert "has 68 keypoints, the spec 80" in capsys.readouterr().err
