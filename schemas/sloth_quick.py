@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from functools import lru_cache
 from math import isfinite
 from operator import itemgetter
 from typing import Any
@@ -21,28 +20,28 @@ from schemas.plain_face import PlainFace, QuickReader
 from schemas.records import Flag
 
 _CONDITIONS = ("annotator", "annotated_at", "session", "camera", "illumination")
+_NO_CONDITIONS = [None] * len(_CONDITIONS)
+_USUAL_KEYS = frozenset({"class", "filename", "annotations"})
 _NUMBERS = frozenset({int, float})
 _SIDES = ("x", "y", "width", "height")
 _BOX_KEYS = {kind: tuple(f"face_{kind}_bbox{side}" for side in _SIDES) for kind in ("tight", "outer")}
 _tight_sides, _outer_sides = (itemgetter(*keys) for keys in _BOX_KEYS.values())
 _KNOWN_BOX_KEYS = frozenset({"class"}.union(*_BOX_KEYS.values()))
-_LOOKS_BOOLEAN = (struct.pack("<f", 0.0), struct.pack("<f", 1.0))
+_ZERO, _ONE = (struct.pack("<f", 0.0), struct.pack("<f", 1.0))
 
 
 class _NotPlain(Exception):
     """Something that the quick reader leaves to `schemas.sloth.read`."""
 
 
-@lru_cache
 def quick_reader(num_keypoints: int) -> QuickReader:
-    """The quick reader for N keypoints."""
-    flagless = {known: bytes([flag & 0xFF]) * num_keypoints for known, flag in
-                ((True, Flag.VISIBLE), (False, Flag.UNKNOWN))}  # fmt: skip
-    shapes = [_Shape(number) for number in sorted({num_keypoints, *FACE_SIZES}) if number >= num_keypoints]
+    """The quick reader for N keypoints. Make a new one for every few thousand records, see `_interned`."""
+    visible, unknown = (bytes([flag & 0xFF]) * num_keypoints for flag in (Flag.VISIBLE, Flag.UNKNOWN))
+    shapes = _Shapes(num_keypoints)
 
     def read_plain(payload: Any, flags_known: bool) -> list[PlainFace] | None:
         try:
-            return _faces(payload, shapes, flagless[flags_known])
+            return _faces(payload, shapes, visible if flags_known else unknown)
         except (_NotPlain, KeyError, TypeError, AttributeError, OverflowError, struct.error):
             return None
 
@@ -55,7 +54,6 @@ class _Shape:
     def __init__(self, number: int) -> None:
         coordinates = _interned(f"P{i}{axis}" for i in range(1, number + 1) for axis in "xy")
         occluded = _interned(f"P{i}occluded" for i in range(1, number + 1))
-        self.last = coordinates[-1]
         self.size = 1 + len(coordinates)  # with the class
         self.coordinates_of = itemgetter(*coordinates)
         self.index_of_flag = {key: i for i, key in enumerate(occluded)}
@@ -64,14 +62,35 @@ class _Shape:
         self.pack = struct.Struct(f"<{2 * number}f").pack
 
 
+class _Shapes:
+    """The shapes of chunks that serve a network of N keypoints: those of N, and of the larger known faces."""
+
+    def __init__(self, num_keypoints: int) -> None:
+        self._larger = [(f"P{size}y", size) for size in reversed(FACE_SIZES) if size > num_keypoints]
+        self._known = {num_keypoints: _Shape(num_keypoints)}
+        self._smallest = self._known[num_keypoints]
+
+    def of(self, chunk: dict[str, Any]) -> _Shape:
+        if len(chunk) > self._smallest.size:
+            for last, size in self._larger:
+                if last in chunk:
+                    return self._known.get(size) or self._known.setdefault(size, _Shape(size))
+        return self._smallest
+
+
 def _interned(keys: Any) -> tuple[str, ...]:
-    """The keys as the very strings that orjson gives for them while it remembers them: equal at a glance."""
+    """The keys as the very strings that orjson gives for them, which saves comparing 160 keys letter by letter.
+
+    It remembers some thousand keys for a while, so the strings are of use for a while.
+    """
     return tuple(orjson.loads(orjson.dumps(dict.fromkeys(keys))))
 
 
-def _faces(payload: dict[str, Any], shapes: list[_Shape], flagless: bytes) -> list[PlainFace]:
+def _faces(payload: dict[str, Any], shapes: _Shapes, flagless: bytes) -> list[PlainFace]:
     name = payload["filename"]
-    conditions = [_text(payload, key) for key in _CONDITIONS]
+    conditions = _NO_CONDITIONS
+    if payload.keys() - _USUAL_KEYS:
+        conditions = [_text(payload, key) for key in _CONDITIONS]
     if type(name) is not str or not name or payload.get("class", "image") != "image":
         raise _NotPlain
     if type(chunks := payload["annotations"]) is not list:
@@ -105,12 +124,9 @@ def _text(payload: dict[str, Any], key: str) -> str | None:
     return text
 
 
-def _keypoints(chunk: dict[str, Any], shapes: list[_Shape], flagless: bytes) -> tuple[bytes, bytes]:
+def _keypoints(chunk: dict[str, Any], shapes: _Shapes, flagless: bytes) -> tuple[bytes, bytes]:
     """Bytes of the points and of the flags."""
-    num_keypoints, shape = len(flagless), shapes[0]
-    for larger in shapes[1:]:
-        if larger.last in chunk:
-            shape = larger
+    shape = shapes.of(chunk)
     values = shape.coordinates_of(chunk)
     packed = shape.pack(*values)
     if not isfinite(sum(values)) or (_maybe_boolean(packed) and not _NUMBERS.issuperset(map(type, values))):
@@ -118,7 +134,7 @@ def _keypoints(chunk: dict[str, Any], shapes: list[_Shape], flagless: bytes) -> 
     flagged = shape.flag_keys & chunk.keys()
     if len(chunk) != shape.size + len(flagged):
         _require_plain(chunk.keys() - shape.keys)
-    return packed[: 8 * num_keypoints], _flags(chunk, flagged, shape.index_of_flag, flagless) if flagged else flagless
+    return packed[: 8 * len(flagless)], _flags(chunk, flagged, shape.index_of_flag, flagless) if flagged else flagless
 
 
 def _flags(
@@ -136,7 +152,7 @@ def _flags(
 
 def _maybe_boolean(packed: bytes) -> bool:
     """`struct` takes True for 1.0; only where a 0 or a 1 may stand, it is worth looking at 160 types."""
-    return _LOOKS_BOOLEAN[0] in packed or _LOOKS_BOOLEAN[1] in packed
+    return b"\0\0" in packed and (_ZERO in packed or _ONE in packed)
 
 
 def _boxes(chunk: dict[str, Any]) -> tuple[Box | None, Box | None]:
@@ -154,7 +170,7 @@ def _boxes(chunk: dict[str, Any]) -> tuple[Box | None, Box | None]:
 def _box(sides: tuple[Any, ...]) -> Box:
     if not _NUMBERS.issuperset(map(type, sides)):
         raise _NotPlain
-    box = Box(*map(float, sides))
+    box = Box._make(map(float, sides))
     if not (box.width > 0 and box.height > 0 and isfinite(sum(box))):
         raise _NotPlain
     return box
