@@ -92,11 +92,11 @@ def existing(path: Path) -> Path:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a file's content, not its name, says so; False where there is no file."""
+    """Whether a file's content or its name says so; False where there is no file."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+        return _says_sealed(file.read(len(MAGIC)), path)
 
 
 def kind_of(path: Path) -> Kind:
@@ -125,7 +125,7 @@ def read_content(path: Path, kind: Kind, key: Key | None) -> bytes:
         SealedFileError: it is sealed and the key is missing or wrong, it is damaged, or it holds another kind.
     """
     data = path.read_bytes()
-    return unseal(data, kind, key, path) if data.startswith(MAGIC) else data
+    return unseal(data, kind, key, path) if _says_sealed(data, path) else data
 
 
 def seal(content: bytes, kind: Kind, key: Key) -> bytes:
@@ -174,6 +174,10 @@ def unseal(data: bytes, kind: Kind, key: Key | None, where: Path | str) -> bytes
         return cipher.decrypt(bytes.fromhex(header["nonce"]), sealed[start:], sealed[:start])
     except InvalidTag:
         raise SealedFileError(f"{where}: the key is wrong; this file was written with another one") from None
+
+
+def _says_sealed(start: bytes, path: Path) -> bool:
+    return start.startswith(MAGIC) or path.suffix == SUFFIX
 
 
 def _header(data: bytes, where: Path | str) -> dict[str, Any]:
