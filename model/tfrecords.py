@@ -19,11 +19,13 @@ import numpy as np
 from model.crc32c import crc32c
 from model.crop import context_crop, crop_face
 from model.images import encode_png
+from schemas.errors import ShardError
 from schemas.geometry import Box
 from schemas.records import Face, Flag
 from schemas.storage import atomic_path
 
 _BYTES, _FLOATS, _INTS = b"\x0a", b"\x12", b"\x1a"  # fields 1, 2 and 3 of a `Feature`
+_HEADER, _CHECKSUM = 12, 4  # bytes before and behind a record
 _AT_A_TIME = 512  # records, and
 _BYTES_AT_A_TIME = 4 << 20
 
@@ -69,6 +71,24 @@ def write_records(path: Path, records: Iterable[bytes]) -> int:
             file.write(_framed(batch))
             count += len(batch)
     return count
+
+
+def record_spans(path: Path) -> Iterator[tuple[int, int]]:
+    """Where every record of a file begins, and its length in bytes.
+
+    Raises:
+        ShardError: the file ends within a record.
+    """
+    size, position = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while position < size:
+            file.seek(position)
+            header = file.read(_HEADER)
+            length = int.from_bytes(header[:8], "little")
+            start, position = position + _HEADER, position + _HEADER + length + _CHECKSUM
+            if position > size:
+                raise ShardError(f"{path}: ends within a record; delete it and convert again")
+            yield start, length
 
 
 def _batches(records: Iterable[bytes]) -> Iterator[list[bytes]]:

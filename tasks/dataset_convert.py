@@ -5,11 +5,14 @@ Paths are joined as TAO joins them: a later absolute part replaces the earlier o
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from schemas import sloth
 from schemas.config import DatasetConvertSpec, ValidationRules
@@ -17,13 +20,13 @@ from schemas.errors import AnnotationFileError, SourceEmptyError, ViolationsErro
 from schemas.raw import RawRecord
 from schemas.records import Violation
 from schemas.storage import sha256_file, write_json
-from tasks.convert import serializer
-from tasks.faceboxes import box_faces, unreachable_share
+from tasks.face_records import BoxedFace, embedded_records, face_records
+from tasks.faceboxes import FaceBoxer
 from tasks.images import ImageIndex, Progress
 from tasks.subjects import SubjectOf, subject_finder
-from tasks.validate import Counts, validate
+from tasks.validate import Counts, Validation, validate
 
-REPORT = "dataset_convert.json"
+REPORT, INDEX, LOCK = "dataset_convert.json", "image-index.sqlite", ".dataset_convert.lock"
 _RULES = ValidationRules(max_rejected_share=1.0, require_subject=False)
 
 
@@ -51,6 +54,8 @@ def dataset_convert(
 ) -> list[ConvertedSet]:
     """Convert every set of `spec`, and write a report into `results_dir` (by default beside the sets).
 
+    Beside the report lies an index of the images, by which the next run reads only those that are new or changed.
+
     Args:
         progress: called for every set with images looked at and images in all.
 
@@ -59,18 +64,28 @@ def dataset_convert(
         SourceEmptyError: a set holds no annotation.
         ViolationsError: no face of a set could be used; the message says why.
         SpecError: the subject rule can't be applied.
+        ShardError: with `embed_crops`, an image can't be decoded, or changes while it is read.
         StorageError: the disk is full; nothing half-written is left.
     """
     save_root = Path(spec.save_root_path or "", spec.save_path)
-    report = (results_dir or save_root) / REPORT
+    results = results_dir or save_root
     subject_of = subject_finder(spec.subject)
-    converted = [_convert_set(spec, set_id, save_root, subject_of, progress) for set_id in spec.sets]
-    write_json(report, {"spec": spec.model_dump(mode="json"), "sets": [_row(done) for done in converted]})
+    index = ImageIndex(results / INDEX)
+    save_root.mkdir(parents=True, exist_ok=True)
+    with FileLock(save_root / LOCK):
+        converted = [_convert_set(spec, set_id, save_root, subject_of, index, progress) for set_id in spec.sets]
+    index.close()
+    write_json(results / REPORT, {"spec": spec.model_dump(mode="json"), "sets": [_row(done) for done in converted]})
     return converted
 
 
 def _convert_set(
-    spec: DatasetConvertSpec, set_id: str, save_root: Path, subject_of: SubjectOf, progress: Progress | None
+    spec: DatasetConvertSpec,
+    set_id: str,
+    save_root: Path,
+    subject_of: SubjectOf,
+    index: ImageIndex,
+    progress: Progress | None,
 ) -> ConvertedSet:
     from model.tfrecords import write_records
 
@@ -78,39 +93,46 @@ def _convert_set(
         _records(spec, set_id, subject_of),
         num_keypoints=spec.num_keypoints,
         rules=_RULES,
-        index=ImageIndex(),
+        index=index,
         progress=progress,
     )
-    boxed = box_faces(outcome.faces, enlarge_ratio=spec.bbox_enlarge_ratio, outside_frame=spec.box_outside_frame)
-    dropped = outcome.violations + boxed.dropped
-    if not boxed.faces:
-        raise ViolationsError(_nothing_left(set_id, outcome.counts, dropped))
+    boxer = FaceBoxer(enlarge_ratio=spec.bbox_enlarge_ratio, outside_frame=spec.box_outside_frame)
+    boxed = _some(boxer.box(outcome.faces), set_id, outcome, boxer)
+    records = embedded_records(boxed, color="gray", index=index) if spec.embed_crops else face_records(boxed)
     file = save_root / set_id / spec.tfrecord_folder / spec.tfrecord_name
-    written = write_records(file, map(serializer(embed=spec.embed_crops, color="gray"), boxed.faces))
+    for leftover in file.parent.glob(f".{file.name}.*.tmp*"):
+        leftover.unlink()  # of a run that was killed; nobody else writes here under the lock
+    written = write_records(file, records)
     return ConvertedSet(
         set_id=set_id,
         file=file,
         sha256=sha256_file(file),
         records=written,
         counts=outcome.counts,
-        dropped=dropped,
-        unreachable_share=unreachable_share(boxed.faces),
+        dropped=outcome.violations + boxer.dropped,
+        unreachable_share=boxer.unreachable_share,
     )
 
 
-def _records(spec: DatasetConvertSpec, set_id: str, subject_of: SubjectOf) -> list[RawRecord]:
+def _some(boxed: Iterator[BoxedFace], set_id: str, outcome: Validation, boxer: FaceBoxer) -> Iterator[BoxedFace]:
+    """The same faces; if there is none, an error instead of a file without records."""
+    yield from boxed
+    if not boxer.faces:
+        raise ViolationsError(_nothing_left(set_id, outcome.counts, outcome.violations + boxer.dropped))
+
+
+def _records(spec: DatasetConvertSpec, set_id: str, subject_of: SubjectOf) -> Iterator[RawRecord]:
     folder = Path(spec.gt_root_path or "", spec.gt_path, set_id)
     if not folder.is_dir():
         raise AnnotationFileError(folder, f"no such folder for the set {set_id}; check gt_root_path and gt_path")
     files = sorted(path for path in folder.iterdir() if ".json" in path.name and path.is_file())
-    records = [
-        _record(spec, set_id, f"{set_id}/{path.name}#{index:07d}", entry, subject_of)
-        for path in files
-        for index, entry in enumerate(sloth.load_sloth_file(path))
-    ]
-    if not records:
+    empty = True
+    for path in files:
+        for index, entry in enumerate(sloth.load_sloth_file(path)):
+            empty = False
+            yield _record(spec, set_id, f"{set_id}/{path.name}#{index:07d}", entry, subject_of)
+    if empty:
         raise SourceEmptyError(f"{folder}: no annotation in {len(files)} JSON files; check gt_root_path and gt_path")
-    return records
 
 
 def _record(spec: DatasetConvertSpec, set_id: str, key: str, entry: Any, subject_of: SubjectOf) -> RawRecord:
@@ -123,7 +145,7 @@ def _record(spec: DatasetConvertSpec, set_id: str, key: str, entry: Any, subject
         set_id=set_id,
         key=key,
         payload=entry,
-        image=str(Path(spec.image_root_path or "", name)) if name else None,
+        image=os.path.join(spec.image_root_path or "", name) if name else None,  # noqa: PTH118 - a Path costs more
         flags_known=True,
         subject=subject_of(name, fields),
     )

@@ -7,10 +7,23 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from schemas.config import SplitPolicy
 from schemas.errors import SpecError, SplitError, SubjectLeakError
 from schemas.records import Face, Split
+
+
+class Owned(Protocol):
+    """As much of a face as tells whose it is."""
+
+    @property
+    def subject(self) -> str | None: ...
+    @property
+    def image_sha256(self) -> str: ...
+    @property
+    def image_name(self) -> str: ...
+
 
 _TRAINING_WORDS = {"train", "training", "val", "validation"}
 
@@ -55,7 +68,7 @@ def assign_splits(faces: Sequence[Face], policy: SplitPolicy) -> list[Split]:
     return splits
 
 
-def refuse_leaks(faces: Iterable[Face], splits: Iterable[Split], kpi: Iterable[str], place: str) -> None:
+def refuse_leaks(faces: Iterable[Owned], splits: Iterable[Split], kpi: Iterable[str], place: str) -> None:
     """Stop if a KPI subject, or an image of one, is in training or validation; `place` says where in the message.
 
     Raises:

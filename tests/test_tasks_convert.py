@@ -10,19 +10,20 @@ import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
 from schemas.config import ConversionSettings, SplitPolicy
 from schemas.errors import ShardError, SubjectLeakError
-from schemas.geometry import Box, tight_square
-from schemas.records import Face, Split
+from schemas.geometry import tight_square
+from schemas.records import Face, Split, faces_to_table
 from schemas.storage import read_json
 from tasks.convert import convert
-from tasks.faceboxes import box_faces, unreachable_share
-from tasks.snapshot import Snapshot
+from tasks.snapshot import FACES, Snapshot
 from tasks.splits import assign_splits
 from tasks.workspace import Workspace
 from tests.raw_records import HEIGHT, WIDTH, some_flags, some_points, write_image
@@ -30,7 +31,7 @@ from tests.raw_records import HEIGHT, WIDTH, some_flags, some_points, write_imag
 SETTINGS = ConversionSettings(buckets=3)
 
 
-def make_snapshot(folder: Path, count: int = 24) -> Snapshot:
+def make_faces(folder: Path, count: int = 24) -> list[Face]:
     faces = []
     for number in range(count):
         image = write_image(folder / f"{number}.png", seed=number)
@@ -48,13 +49,31 @@ def make_snapshot(folder: Path, count: int = 24) -> Snapshot:
                 flags_N=some_flags(number),
             )
         )
+    return faces
+
+
+def make_snapshot(directory: Path, faces: list[Face], splits: list[Split] | None = None) -> Snapshot:
     policy = SplitPolicy(kpi_subjects=["d/0", "d/1"], validation_share=0.3)
-    return Snapshot("f" * 64, folder, 5, faces, assign_splits(faces, policy), [], [], frozenset({"d/0", "d/1"}))
+    directory.mkdir(parents=True)
+    table = faces_to_table(faces, splits or assign_splits(faces, policy), faces[0].num_keypoints)
+    pq.write_table(table, directory / FACES)
+    return Snapshot("f" * 64, directory, faces[0].num_keypoints, frozenset({"d/0", "d/1"}))
 
 
 @pytest.fixture
 def snapshot(tmp_path):
-    return make_snapshot(tmp_path / "images")
+    return make_snapshot(tmp_path / "snapshot", make_faces(tmp_path / "images"))
+
+
+@pytest.fixture
+def altered(snapshot, tmp_path):
+    """Makes the snapshot that differs in some faces, given by position."""
+
+    def alter(faces: dict[int, dict]) -> Snapshot:
+        changed = [replace(face, **faces.get(number, {})) for number, face in enumerate(snapshot.faces)]
+        return make_snapshot(tmp_path / f"altered-{len(list(tmp_path.iterdir()))}", changed, snapshot.splits)
+
+    return alter
 
 
 @pytest.fixture
@@ -83,7 +102,7 @@ def test_every_face_is_in_one_shard_of_its_split(snapshot, workspace):
         assert sorted(names) == sorted(expected) and names
         assert conversion.result["splits"][split]["records"] == len(names)
     assert conversion.result["splits"]["kpi"]["subjects"] == ["d/0", "d/1"]
-    assert seen == [(done, 24) for done in range(1, 25)]
+    assert seen == [(done, 24) for done in range(25)]
     manifest = read_json(workspace.conversions / conversion.key / "manifest.json")
     assert manifest["result"] == conversion.result
 
@@ -101,23 +120,30 @@ def test_records_hold_the_crop_and_the_floats(snapshot, workspace):
 
 def test_second_conversion_writes_nothing(snapshot, workspace):
     first = convert(snapshot, SETTINGS, workspace)
-    stamps = {path: path.stat().st_mtime_ns for path in workspace.shards.iterdir()}
+    stamps = {path: path.stat().st_mtime_ns for path in workspace.shards.iterdir() if path.name != ".lock"}
     second = convert(snapshot, SETTINGS, workspace)
     assert (first.written, second.written, second.reused) == (first.written, 0, first.written)
     assert second.key == first.key and second.files == first.files
-    assert {path: path.stat().st_mtime_ns for path in workspace.shards.iterdir()} == stamps
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
-def test_one_changed_annotation_rewrites_one_shard(snapshot, workspace):
+def test_one_changed_annotation_rewrites_one_shard(snapshot, altered, workspace, tmp_path):
     first = convert(snapshot, SETTINGS, workspace)
-    changed = [replace(snapshot.faces[0], flags_N=1 - snapshot.faces[0].flags_N), *snapshot.faces[1:]]
-    second = convert(replace(snapshot, faces=changed, id="e" * 64), SETTINGS, workspace)
+    changed = altered({0: {"flags_N": 1 - snapshot.faces[0].flags_N}})
+    images = tmp_path / "images"
+    for face in changed.faces[1:]:
+        (images / face.image_name).unlink()  # only the changed face's is read
+    second = convert(changed, SETTINGS, workspace)
     assert second.written == 1 and second.reused == first.written - 1 and second.key != first.key
+    for face in changed.faces:
+        write_image(images / face.image_name, seed=int(Path(face.image_name).stem))
+    other = Workspace(tmp_path / "other")
+    assert convert(changed, SETTINGS, other).result == second.result
 
 
 def test_order_of_faces_does_not_matter(snapshot, workspace, tmp_path):
     convert(snapshot, SETTINGS, workspace)
-    turned = replace(snapshot, faces=snapshot.faces[::-1], splits=snapshot.splits[::-1])
+    turned = make_snapshot(tmp_path / "turned", snapshot.faces[::-1], snapshot.splits[::-1])
     other = Workspace(tmp_path / "other")
     convert(turned, SETTINGS, other)
     assert shard_bytes(workspace) == shard_bytes(other)
@@ -132,6 +158,18 @@ def test_damaged_shard_is_made_again(snapshot, workspace, damage):
     assert shard_bytes(workspace) == before
 
 
+def test_shard_that_is_not_the_file_that_was_hashed_is_hashed_again(snapshot, workspace):
+    convert(snapshot, SETTINGS, workspace)
+    damaged, sound = sorted(workspace.shards.glob("*.tfrecords"))[:2]
+    before = shard_bytes(workspace)
+    for path in (damaged, sound):
+        stamp = path.stat()
+        path.write_bytes(before[path.name] if path is sound else bytes(reversed(before[path.name])))
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert convert(snapshot, SETTINGS, workspace).written == 1
+    assert shard_bytes(workspace) == before
+
+
 @pytest.mark.parametrize("change", [{"color": "rgb"}, {"embed_crops": False}, {"bbox_enlarge_ratio": 1.3}])
 def test_settings_change_every_shard(snapshot, workspace, change):
     first = convert(snapshot, SETTINGS, workspace)
@@ -139,8 +177,8 @@ def test_settings_change_every_shard(snapshot, workspace, change):
     assert second.written == first.written
 
 
-def test_without_embedding_no_image_is_needed(snapshot, workspace):
-    moved = replace(snapshot, faces=[replace(face, image="nowhere.png") for face in snapshot.faces])
+def test_without_embedding_no_image_is_needed(altered, workspace):
+    moved = altered({number: {"image": "nowhere.png"} for number in range(24)})
     conversion = convert(moved, SETTINGS.model_copy(update={"embed_crops": False}), workspace)
     assert all("image/encoded" not in record for record in records_of(conversion.files[Split.TRAIN]))
 
@@ -151,55 +189,43 @@ def test_image_that_is_gone_or_another_stops_the_conversion(snapshot, workspace)
     with pytest.raises(ShardError, match=r"5\.png: has changed since it was validated"):
         convert(snapshot, SETTINGS, workspace)
     image.unlink()
-    with pytest.raises(ShardError, match=r"5\.png: can't be read: No such file"):
+    with pytest.raises(ShardError, match=r"5\.png does not exist: it was there, and whole, when it was validated"):
         convert(snapshot, SETTINGS, workspace)
     write_image(image, seed=5)
     assert convert(snapshot, SETTINGS, workspace).result["splits"]["train"]["records"]
 
 
-def test_kpi_subject_in_training_is_refused_before_anything_is_written(snapshot, workspace):
-    leaky = replace(snapshot, splits=[Split.TRAIN, *snapshot.splits[1:]])
+def test_image_whose_pixels_cannot_be_decoded_is_named(snapshot, altered, workspace, tmp_path):
+    header = b"IHDR" + (64).to_bytes(4, "big") + (48).to_bytes(4, "big") + b"\x08\0\0\0\0"
+    chunks = [header, b"IDAT" + b"no compressed data", b"IEND"]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        (len(chunk) - 4).to_bytes(4, "big") + chunk + crc32(chunk).to_bytes(4, "big") for chunk in chunks
+    )
+    image = tmp_path / "sound-outside.png"
+    image.write_bytes(data)
+    broken = altered({3: {"image": str(image), "image_sha256": sha256(data).hexdigest()}})
+    with pytest.raises(ShardError, match=r"sound-outside\.png: not an image that can be decoded"):
+        convert(broken, SETTINGS, workspace)
+
+
+def test_kpi_subject_in_training_is_refused_before_anything_is_written(snapshot, workspace, tmp_path):
+    leaky = make_snapshot(tmp_path / "leaky", snapshot.faces, [Split.TRAIN, *snapshot.splits[1:]])
     with pytest.raises(SubjectLeakError, match="snapshot ffffffffffff, split train: KPI subject d/0 must"):
         convert(leaky, SETTINGS, workspace)
     assert not workspace.shards.exists()
 
 
-def test_dropped_faces_are_listed(snapshot, workspace):
-    low = snapshot.faces[7].points_N2 * [1, 1.3] - [8, 0]
-    faces = [*snapshot.faces[:7], replace(snapshot.faces[7], points_N2=np.float32(low)), *snapshot.faces[8:]]
-    outside = [f.source_key for f in faces if not tight_square(f.points_N2).inside(WIDTH, HEIGHT)]
+def test_dropped_faces_are_listed(snapshot, altered, workspace):
+    low = np.float32(snapshot.faces[7].points_N2 * [1, 1.3] - [8, 0])
+    lowered = altered({7: {"points_N2": low}})
+    outside = [f.source_key for f in lowered.faces if not tight_square(f.points_N2).inside(WIDTH, HEIGHT)]
     assert outside
-    conversion = convert(
-        replace(snapshot, faces=faces), SETTINGS.model_copy(update={"box_outside_frame": "drop"}), workspace
-    )
+    conversion = convert(lowered, SETTINGS.model_copy(update={"box_outside_frame": "drop"}), workspace)
     assert [row["record"] for row in conversion.result["dropped"]] == outside
     assert {row["code"] for row in conversion.result["dropped"]} == {"box-outside-frame"}
     kept = sum(split["records"] for split in conversion.result["splits"].values())
-    assert kept == len(faces) - len(outside)
-    padded = convert(replace(snapshot, faces=faces), SETTINGS, workspace)
-    assert padded.result["dropped"] == []
-
-
-def test_boxes_and_drops_are_the_references(golden, snapshot):
-    compared = 0
-    for case in golden("bbox_cases"):
-        if case["ratio"] < 1:
-            continue
-        width, height = case["img_size"]
-        points_N2 = np.float32(case["kpts"])
-        face = replace(snapshot.faces[0], points_N2=points_N2, frame_width=width, frame_height=height)
-        boxed = box_faces([face], enlarge_ratio=case["ratio"], outside_frame="drop")
-        boxes = [list(box) for _, box in boxed.faces]
-        assert boxes == ([case["result"]] if case["result"] else []) and len(boxed.dropped) == 1 - len(boxes)
-        compared += 1
-    assert compared > 10
-
-
-def test_unreachable_points_are_those_beyond_the_outer_pixel_centres(snapshot):
-    points_N2 = np.float32([[0, 0], [80, 80], [0.5, 40], [79, 40], [79.1, 40]])
-    face = replace(snapshot.faces[0], points_N2=points_N2)
-    assert unreachable_share([(face, Box(0, 0, 80, 80))]) == pytest.approx(2 / 5)
-    assert unreachable_share([]) == 0
+    assert kept == 24 - len(outside)
+    assert convert(lowered, SETTINGS, workspace).result["dropped"] == []
 
 
 INTERRUPTED = """

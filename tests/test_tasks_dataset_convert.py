@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from model.crop import context_crop, crop_face
+from model.images import decode_image, read_image
 from schemas.config import DatasetConvertSpec, SubjectRule
 from schemas.errors import AnnotationFileError, SourceEmptyError, ViolationsError
-from schemas.geometry import tight_square
+from schemas.geometry import Box, tight_square
 from schemas.sloth import face_to_sloth, image_entry
 from schemas.storage import read_json
-from tasks.dataset_convert import REPORT, dataset_convert
+from tasks.dataset_convert import INDEX, REPORT, dataset_convert
+from tasks.images import ImageIndex
 from tests.raw_records import HEIGHT, NUM_KEYPOINTS, WIDTH, some_flags, some_points, write_image
 
 
@@ -135,6 +141,77 @@ def test_same_set_gives_the_same_bytes(tmp_path):
     (second,) = dataset_convert(make_spec(tmp_path, "afw", embed_crops=True))
     assert second.sha256 == first.sha256 and second.file.read_bytes() == before
     assert all(record["image/encoded"].bytes_list.value[0] for record in records_of(second.file))
+
+
+def test_second_run_reads_no_image_that_is_known(tmp_path, monkeypatch):
+    write_set(tmp_path, "afw", range(4))
+    for folder in (None, tmp_path / "results"):
+        (first,) = dataset_convert(make_spec(tmp_path, "afw"), folder)
+        assert ((folder or tmp_path / "out") / INDEX).is_file()
+        with monkeypatch.context() as patched:
+            patched.setattr(ImageIndex, "_save", None)  # where what was read goes
+            (second,) = dataset_convert(make_spec(tmp_path, "afw"), folder)
+        assert second == first
+
+
+def test_crops_of_an_image_with_several_faces(tmp_path):
+    entries = write_set(tmp_path, "afw", range(3))
+    entries[1]["annotations"] += face_to_sloth(some_points(7), some_flags(7))
+    (tmp_path / "gt" / "afw" / "gt.json").write_text(json.dumps(entries))
+    (done,) = dataset_convert(make_spec(tmp_path, "afw", embed_crops=True))
+    records = records_of(done.file)
+    assert [name_of(record)[4:7] for record in records] == ["000", "001", "001", "002"]
+    for record in records:
+        image = read_image(tmp_path / "images" / name_of(record), channels=1)
+        box = Box(*(record[f"train/facebbx_{side}"].int64_list.value[0] for side in "xywh"))
+        crop = decode_image(record["image/encoded"].bytes_list.value[0], channels=1, name="crop")
+        np.testing.assert_array_equal(crop, crop_face(image, context_crop(box)))
+
+
+def test_killed_run_leaves_what_was_there_and_a_rerun_gives_the_same(tmp_path):
+    write_set(tmp_path, "afw", range(8))
+    spec = make_spec(tmp_path, "afw", embed_crops=True)
+    (done,) = dataset_convert(spec)
+    before = done.file.read_bytes()
+    write_set(tmp_path, "afw", range(100, 340))
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED], input=spec.model_dump_json().encode(), cwd=Path(__file__).parent.parent
+    )
+    assert killed.returncode == -signal.SIGKILL and done.file.read_bytes() == before
+    assert len(list(done.file.parent.iterdir())) == 2  # and what had been written
+    (resumed,) = dataset_convert(spec)
+    (again,) = dataset_convert(spec.model_copy(update={"save_path": "elsewhere"}))
+    assert resumed.records > 200 and resumed.sha256 == again.sha256 != done.sha256
+    assert [path.name for path in done.file.parent.iterdir()] == ["data.tfrecords"]
+
+
+KILLED = """
+import os, signal, sys
+import tasks.dataset_convert
+from schemas.config import DatasetConvertSpec
+
+def dying(records):
+    for number, record in enumerate(records):
+        if number == 200:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield record
+
+embedded = tasks.dataset_convert.embedded_records
+tasks.dataset_convert.embedded_records = lambda *a, **k: dying(embedded(*a, **k))
+tasks.dataset_convert.dataset_convert(DatasetConvertSpec.model_validate_json(sys.stdin.read()))
+"""
+
+
+def test_tensorflow_is_not_needed(tmp_path):
+    write_set(tmp_path, "afw", range(2))
+    spec = make_spec(tmp_path, "afw", embed_crops=True).model_dump_json()
+    code = (
+        "import sys; sys.modules['tensorflow'] = None\n"
+        "from schemas.config import DatasetConvertSpec; from tasks.dataset_convert import dataset_convert\n"
+        "dataset_convert(DatasetConvertSpec.model_validate_json(sys.stdin.read()))"
+    )
+    root = Path(__file__).parent.parent
+    subprocess.run([sys.executable, "-c", code], input=spec.encode(), cwd=root, check=True)
 
 
 def test_broken_json_leaves_the_earlier_file_alone(tmp_path):
