@@ -31,12 +31,14 @@ class Parity:
     Attributes:
         faces: how many were compared.
         mean_px: region -> mean over its keypoints and all faces, in network-input pixels.
+        p95_px: region -> what 95 % of the keypoints of all faces stay below.
         max_px: region -> the largest of one keypoint of one face.
         max_confidence: largest difference of a confidence.
     """
 
     faces: int
     mean_px: dict[str, float]
+    p95_px: dict[str, float]
     max_px: dict[str, float]
     max_confidence: float
 
@@ -81,6 +83,7 @@ def compare(expected: Predictions, found: Predictions) -> Parity:
     return Parity(
         faces=len(distance_BN),
         mean_px={name: float(distances.mean()) for name, distances in regions.items()},
+        p95_px={name: float(np.percentile(distances, 95)) for name, distances in regions.items()},
         max_px={name: float(distances.max()) for name, distances in regions.items()},
         max_confidence=float(confidence_BN.max()),
     )

@@ -62,7 +62,8 @@ class TargetBase(SpecModel):
 
     def build_settings(self) -> dict[str, Any]:
         """All that decides what the builder makes: part of an engine's `build_key`."""
-        return self.model_dump(mode="json", exclude={"title", "opset_ceiling", "parity", "expected_fps"})
+        rest = {"title", "opset_ceiling", "parity", "expected_fps"}
+        return self.model_dump(mode="json", exclude=rest, exclude_none=True)
 
 
 class OnnxRuntimeTarget(TargetBase):
@@ -73,10 +74,15 @@ class OnnxRuntimeTarget(TargetBase):
 
 
 class TensorRtRtxTarget(TargetBase):
-    """`compute_capabilities`: GPU generations one file serves, 86 for 8.6."""
+    """`compute_capabilities`: GPU generations one file serves, 86 for 8.6.
+
+    `workspace_bytes`: GPU memory that the builder's choice of kernels may need beside weights and activations; null
+    leaves it to the builder.
+    """
 
     builder: Literal["tensorrt-rtx"]
     compute_capabilities: Annotated[list[ComputeCapability], Field(min_length=1)]
+    workspace_bytes: Count | None = None
 
     @property
     def devices(self) -> str:

@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from deploy.builders.base import BUILD_TIMEOUT_S, BuildResult, Probe, build_with_module, probe_module
-from deploy.onnx_graph import INPUT_NAME
 from deploy.targets import TensorRtRtxTarget
 from schemas.errors import EngineBuildError, ModelFileError
 from schemas.storage import write_bytes
@@ -54,6 +53,8 @@ class TensorRtRtxBuilder:
             "--batch",
             *map(str, (batch.minimum, batch.optimum, batch.maximum)),
         )
+        if target.workspace_bytes is not None:
+            options += ("--workspace", str(target.workspace_bytes))
         return build_with_module(MODULE, onnx, directory / f"engine{self.suffix}", options, timeout_s=timeout_s)
 
     def not_runnable(self, target: TensorRtRtxTarget) -> str:
@@ -77,12 +78,21 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("engine", type=Path)
     parser.add_argument("--compute-capabilities", type=int, nargs="+", required=True)
     parser.add_argument("--batch", type=int, nargs=3, required=True, metavar=("MIN", "OPT", "MAX"))
+    parser.add_argument("--workspace", type=int, metavar="BYTES")
     given = parser.parse_args(arguments)
-    write_bytes(given.engine, build_plan(tensorrt, given.onnx, given.compute_capabilities, given.batch))
+    plan = build_plan(tensorrt, given.onnx, given.compute_capabilities, given.batch, workspace=given.workspace)
+    write_bytes(given.engine, plan)
 
 
-def build_plan(tensorrt: ModuleType, onnx: Path, compute_capabilities: Sequence[int], batch: Sequence[int]) -> bytes:
-    """A serialised engine; precision is what the ONNX file says (strongly typed).
+def build_plan(
+    tensorrt: ModuleType,
+    onnx: Path,
+    compute_capabilities: Sequence[int],
+    batch: Sequence[int],
+    *,
+    workspace: int | None = None,
+) -> bytes:
+    """A serialised engine; precision is what the ONNX file says (strongly typed), and so is a fixed batch.
 
     Raises:
         EngineBuildError: TensorRT-RTX can't parse or build it.
@@ -94,9 +104,10 @@ def build_plan(tensorrt: ModuleType, onnx: Path, compute_capabilities: Sequence[
     if not parser.parse_from_file(str(onnx)):
         problems = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
         raise EngineBuildError(f"{onnx}: not parsed: {problems}")
-    plan = builder.build_serialized_network(
-        network, _configured(tensorrt, builder, network, compute_capabilities, batch)
-    )
+    config = _configured(tensorrt, builder, network, compute_capabilities, batch)
+    if workspace is not None:
+        config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, workspace)
+    plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineBuildError(f"{onnx}: TensorRT-RTX built nothing; its log says why")
     return bytes(plan)
@@ -109,9 +120,10 @@ def _configured(
     config.num_compute_capabilities = len(compute_capabilities)
     for index, capability in enumerate(compute_capabilities):
         config.set_compute_capability(getattr(tensorrt.ComputeCapability, f"SM{capability}"), index)
-    image_CSS = tuple(network.get_input(0).shape)[1:]
+    crops = network.get_input(0)
+    fixed, *image_CSS = crops.shape
     profile = builder.create_optimization_profile()
-    profile.set_shape(INPUT_NAME, *((count, *image_CSS) for count in batch))
+    profile.set_shape(crops.name, *((count if fixed < 0 else fixed, *image_CSS) for count in batch))
     config.add_optimization_profile(profile)
     return config
 

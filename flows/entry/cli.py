@@ -100,18 +100,138 @@ def _add_tao_commands(commands: Any) -> None:
     inference.add_argument("-r", "--root", default="", metavar="DIR", help="folder the image names are relative to")
     _add_key(inference, "opens an encrypted model")
 
-    export = _command(commands, "export", "tao:export", "export a trained model to ONNX")
+    _add_export(commands)
+
+
+def _add_export(commands: Any) -> None:
+    export = _command(
+        commands,
+        "export",
+        "tao:export",
+        "export a trained model to ONNX",
+        more="INT8 stands in the ONNX file, as Q/DQ; beside it are left the FP32 file (NAME.fp32.onnx) and the "
+        "calibration cache (NAME.cal.bin) for builders that quantise by themselves. First and last convolution and "
+        "soft-argmax stay in float, and so do layers that move keypoints too far.",
+    )
     export.add_argument(
         "-m", "--model", required=True, metavar="FILE", help="trained model (.keras), encrypted or not"
     )
-    export.add_argument("-o", "--output", metavar="FILE", help="ONNX file (default: beside the model)")
     export.add_argument(
-        "-t", "--target_opset", type=int, default=13, metavar="N", help="ONNX opset (default: %(default)s)"
+        "-o", "--output", metavar="FILE", help="ONNX file; .onnx is added to other names (default: beside the model)"
+    )
+    _add_key(export, "opens an encrypted model, and encrypts the ONNX file")
+    export.add_argument(
+        "-t",
+        "--target_opset",
+        type=int,
+        default=13,
+        metavar="N",
+        help="ONNX opset, 10 to 13; int8 needs 13 (default: %(default)s, in TAO 10)",
+    )
+    export.add_argument(
+        "-b",
+        "--backend",
+        choices=("onnx", "tfonnx", "uff"),
+        default="onnx",
+        help="tensor names: onnx has input_face_images, softargmax, softargmax:1; tfonnx TAO's old "
+        "input_face_images:0, softargmax/strided_slice:0, softargmax/strided_slice_1:0; uff is gone with TensorRT 9 "
+        "(default: %(default)s, in TAO tfonnx)",
     )
     export.add_argument(
         "--heatmap", action="store_true", help="give the heatmap as a third output, as DeepStream wants"
     )
-    _add_key(export, "opens an encrypted model, and encrypts the ONNX file")
+    export.add_argument(
+        "-d",
+        "--input_dims",
+        type=_three_integers,
+        metavar="C,H,W",
+        help="checked against the model; H,W,C is understood too",
+    )
+    export.add_argument(
+        "--static_batch_size",
+        type=_batch,
+        default=-1,
+        metavar="N",
+        help="fixed batch; -1 is any (default: %(default)s)",
+    )
+    export.add_argument(
+        "-e",
+        "--experiment_spec",
+        metavar="FILE",
+        help="the training's spec: its image_info is checked against the model, and int8 without --cal_image_dir "
+        "calibrates on its training faces",
+    )
+    export.add_argument("-r", "--results_dir", metavar="DIR", help="also write what was done here, as export.json")
+    export.add_argument(
+        "-s",
+        "--strict_type_constraints",
+        action="store_true",
+        help="always so: the precision stands in the ONNX file, and builders keep to it",
+    )
+    _add_calibration(export)
+    _add_engine_file(export)
+
+
+def _add_calibration(export: argparse.ArgumentParser) -> None:
+    export.add_argument(
+        "--data_type", choices=("fp32", "fp16", "int8"), default="fp32", help="precision (default: %(default)s)"
+    )
+    export.add_argument("--cal_image_dir", metavar="DIR", help="int8: folder of face crops to calibrate on")
+    export.add_argument(
+        "--cal_data_file", metavar="FILE", help="int8: TAO's tensorfile; used if it is there, else written"
+    )
+    export.add_argument(
+        "--cal_cache_file",
+        metavar="FILE",
+        help="int8: TensorRT's calibration cache; used if it is there, which skips calibration, else written "
+        "(default: NAME.cal.bin beside the ONNX file, always written; in TAO ./cal.bin)",
+    )
+    export.add_argument(
+        "--batches",
+        type=_count,
+        metavar="N",
+        help="int8: batches to calibrate on (default: all images of the folder, a tenth of the training faces)",
+    )
+    export.add_argument("--batch_size", type=_count, metavar="N", help="int8: faces in such a batch (default: 1)")
+    export.add_argument(
+        "--max_shift_px",
+        type=float,
+        metavar="PX",
+        help="int8: how far the keypoints of a region may move from FP32 on average, in input pixels (default: 0.08)",
+    )
+
+
+def _add_engine_file(export: argparse.ArgumentParser) -> None:
+    export.add_argument("--engine_file", metavar="FILE", help="also build an engine")
+    export.add_argument(
+        "--target", metavar="NAME", help="engine: device, such as rtx-sm86 (default: the GPU of this machine)"
+    )
+    export.add_argument(
+        "--max_batch_size", type=_count, metavar="N", help="engine: faces in one call at most (default: the target's)"
+    )
+    export.add_argument(
+        "--opt_batch_size", type=_count, metavar="N", help="engine: faces it is tuned for (default: the target's)"
+    )
+    export.add_argument(
+        "--max_workspace_size", type=_count, metavar="BYTES", help="engine: GPU memory to choose kernels in"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def _batch(text: str) -> int:
+    return -1 if text == "-1" else _count(text)
+
+
+def _three_integers(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if len(parts) != 3:
+        raise argparse.ArgumentTypeError(f"'{text}' is not three whole numbers, such as 1,80,80")
+    return tuple(_count(part.strip()) for part in parts)
 
 
 def _add_key(parser: argparse.ArgumentParser, what: str) -> None:

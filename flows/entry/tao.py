@@ -120,19 +120,12 @@ def inference(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from deploy.export import export_model
+    from flows.entry.export import run_export
 
-    summary = export_model(
-        Path(arguments.model),
-        _path(arguments.output),
-        opset=arguments.target_opset,
-        heatmap=arguments.heatmap,
-        key=_key(arguments),
-    )
-    console.print(
-        f"{summary.path}: opset {summary.opset}, {summary.size:,} bytes, outputs {', '.join(summary.outputs)}"
-    )
-    return 0
+    def training_files(spec: ExperimentSpec, name: str) -> list[Path]:
+        return _set_files(spec, name, _dataset_info(spec, name).tfrecords_set_id_train)
+
+    return run_export(arguments, key=_key(arguments), training_files=training_files)
 
 
 def _check_pretrained(spec: ExperimentSpec, name: str) -> None:

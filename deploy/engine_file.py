@@ -1,0 +1,117 @@
+"""`fpenet export --engine_file`: an engine straight from an exported ONNX file, by what builds here."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from deploy.builders.registry import BUILDERS
+from deploy.doctor import find_gpu
+from deploy.onnx_export import read_onnx
+from deploy.targets import Target, TensorRtRtxTarget, find_target, load_targets
+from schemas.errors import EngineBuildError, InputError
+from schemas.sealed import Key
+from schemas.storage import write_bytes
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the builder is told; None leaves it to the target of the catalogue.
+
+    Attributes:
+        target: name in the catalogue; None is the GPU of this machine.
+        optimum, maximum: faces in one call, tuned for and at most.
+        workspace_bytes: GPU memory for the builder's choice of kernels.
+    """
+
+    target: str | None = None
+    optimum: int | None = None
+    maximum: int | None = None
+    workspace_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """An engine, and what built it. `not_runnable` says why it can't run on this machine, or is ''."""
+
+    path: Path
+    target: Target
+    builder: str
+    size: int
+    seconds: float
+    not_runnable: str
+
+
+def build_engine_file(onnx: Path, engine: Path, options: EngineOptions, *, key: Key | None = None) -> EngineFile:
+    """Build `engine` from an ONNX file, in the precision that the file says.
+
+    Args:
+        key: opens a sealed ONNX file. An engine is never sealed: its runtime could not read it.
+
+    Raises:
+        SpecError: no such target.
+        InputError: an option that the target's builder does not take.
+        EngineBuildError: nothing builds for this device here, or the builder refused the model.
+    """
+    target = adjusted(find_target(options.target) if options.target else _target_of_this_machine(onnx), options)
+    builder = BUILDERS[target.builder]
+    probe = builder.probe()
+    if not probe.available:
+        raise EngineBuildError(f"target '{target.name}': {builder.name} does not build here: {probe.reason}")
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder) / "model.onnx"
+        given.write_bytes(read_onnx(onnx, key=key))
+        result = builder.build(given, target, Path(folder))
+        write_bytes(engine, result.engine.read_bytes())
+    reason = builder.not_runnable(target)
+    return EngineFile(engine, target, probe.reason, engine.stat().st_size, result.seconds, reason)
+
+
+def adjusted(target: Target, options: EngineOptions) -> Target:
+    """The target with the batch sizes and the workspace asked for.
+
+    Raises:
+        InputError: the sizes contradict each other, or the builder knows no workspace.
+    """
+    batch = target.batch
+    maximum = options.maximum or max(batch.maximum, options.optimum or 1)
+    optimum = options.optimum or min(batch.optimum, maximum)
+    if optimum > maximum:
+        raise InputError(f"--opt_batch_size {optimum} is above --max_batch_size {maximum}")
+    changes = {"batch": batch.model_copy(update={"minimum": 1, "optimum": optimum, "maximum": maximum})}
+    if options.workspace_bytes is not None:
+        if not isinstance(target, TensorRtRtxTarget):
+            raise InputError(
+                f"--max_workspace_size: {target.builder} (target '{target.name}') has no workspace to limit"
+            )
+        changes["workspace_bytes"] = options.workspace_bytes
+    return target.model_copy(update=changes)
+
+
+def _target_of_this_machine(onnx: Path) -> Target:
+    """The TensorRT-RTX target of the first GPU here."""
+    gpu = find_gpu()
+    rtx = {target.compute_capabilities[0]: target for target in _single_rtx_targets()}
+    if gpu.devices:
+        _, capability, *_ = (part.strip() for part in gpu.devices[0].split(","))
+        if (target := rtx.get(int(capability.replace(".", "")))) is not None:
+            return target
+    names = [target.name for target in rtx.values()]
+    raise EngineBuildError(_nothing_builds(onnx, gpu.devices[0] if gpu.devices else gpu.reason, names))
+
+
+def _single_rtx_targets() -> list[TensorRtRtxTarget]:
+    """One per GPU generation."""
+    targets = [target for target in load_targets().values() if isinstance(target, TensorRtRtxTarget)]
+    return [target for target in targets if len(target.compute_capabilities) == 1]
+
+
+def _nothing_builds(onnx: Path, gpu: str, names: list[str]) -> str:
+    tensorrt = "is installed" if find_spec("tensorrt") else "is not installed (extra 'tensorrt')"
+    return (
+        f"no engine for the GPU of this machine: {gpu}; Python package tensorrt {tensorrt}. Name a device with "
+        f"--target to build ahead of time ({', '.join(names)}), or build where the GPU is: "
+        f"trtexec --onnx={onnx.name} --saveEngine=model.engine"
+    )

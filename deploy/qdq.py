@@ -1,0 +1,163 @@
+"""INT8 in the graph: Q/DQ pairs around what a builder shall compute in 8 bits.
+
+Symmetric everywhere, as TensorRT wants it: activations by one scale per tensor, weights by one per output channel,
+biases as they are (TensorRT-RTX refuses an INT32 one). Q/DQ stand on the inputs of the quantised convolutions and
+around what only moves values (pooling, concatenation, resizing), which then work on 8 bits; nothing stands between a
+convolution, its activation and its sum, so that a builder fuses them. Source: NVIDIA, "Working with Quantized Types",
+TensorRT documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from schemas.errors import ModelFileError
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 13
+"""The first in which a DequantizeLinear has a scale per channel."""
+
+LEVELS = 127
+OUTPUT_CHANNELS = {"Conv": 0, "ConvTranspose": 1}
+"""Convolution -> axis of its weights."""
+
+MOVES = frozenset(("MaxPool", "Concat", "Resize"))
+"""Operators whose output holds values of their inputs, so that all of them share a scale."""
+
+
+def convolutions(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Names of the nodes that can be quantised, in the graph's order."""
+    return tuple(node.name for node in model.graph.node if node.op_type in OUTPUT_CHANNELS)
+
+
+def outermost(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The first and the last convolution: a hundredth of the work, and most of the error, of an INT8 network."""
+    names = convolutions(model)
+    if len(names) < 3:
+        raise ModelFileError(f"{len(names)} convolutions: between the first and the last is nothing to quantise")
+    return names[0], names[-1]
+
+
+def scale_groups(model: onnx.ModelProto, float_layers: Collection[str]) -> dict[str, str]:
+    """Tensors that get Q/DQ -> the one that stands for all that share its scale, in the graph's order.
+
+    Args:
+        float_layers: convolutions that stay in float.
+    """
+    producers = {output: node for node in model.graph.node for output in node.output}
+    leader: dict[str, str] = {}
+
+    def add(tensor: str, group: str) -> None:
+        if tensor in leader:
+            old = leader[tensor]
+            leader.update({name: group for name, its in leader.items() if its == old})
+            return
+        leader[tensor] = group
+        node = producers.get(tensor)
+        if node is not None and node.op_type in MOVES:
+            for source in _moved(node):
+                add(source, leader[tensor])
+
+    for node in model.graph.node:
+        if node.op_type in OUTPUT_CHANNELS and node.name not in float_layers:
+            add(node.input[0], leader.get(node.input[0], node.input[0]))
+    order = [value.name for value in model.graph.input] + [name for node in model.graph.node for name in node.output]
+    return {tensor: leader[tensor] for tensor in order if tensor in leader}
+
+
+def insert(model: onnx.ModelProto, scales: Mapping[str, float], float_layers: Collection[str]) -> onnx.ModelProto:
+    """The graph with Q/DQ on every tensor of `scales` and on the weights of all but `float_layers`.
+
+    Raises:
+        ModelFileError: the opset has no scales per channel.
+    """
+    import onnx
+
+    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+    if opset < OPSET:
+        raise ModelFileError(f"opset {opset}: INT8 needs {OPSET}, the first with one scale per channel")
+    quantised = onnx.ModelProto()
+    quantised.CopyFrom(model)
+    graph = quantised.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for value in graph.input:
+        if value.name in scales:
+            nodes += _activation(graph, value.name, scales[value.name])
+    for node in graph.node:
+        node.input[:] = [_dequantised(name) if name in scales else name for name in node.input]
+        if node.op_type in OUTPUT_CHANNELS and node.name not in float_layers:
+            nodes.append(_weights(graph, node, constants))
+        nodes.append(node)
+        for name in node.output:
+            if name in scales:
+                nodes += _activation(graph, name, scales[name])
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _drop_unread(graph)
+    return quantised
+
+
+def _moved(node: onnx.NodeProto) -> list[str]:
+    """Inputs whose values come out again; a Resize's others are its scales."""
+    return list(node.input) if node.op_type == "Concat" else [node.input[0]]
+
+
+def _dequantised(tensor: str) -> str:
+    return f"{tensor}/dequantised"
+
+
+def _activation(graph: onnx.GraphProto, tensor: str, scale: float) -> list[onnx.NodeProto]:
+    import onnx
+
+    given = (f"{tensor}/scale", f"{tensor}/zero")
+    _store(graph, np.float32(scale), given[0])
+    _store(graph, np.int8(0), given[1])
+    node, between = onnx.helper.make_node, f"{tensor}/quantised"
+    return [
+        node("QuantizeLinear", [tensor, *given], [between], f"quantise_{tensor}"),
+        node("DequantizeLinear", [between, *given], [_dequantised(tensor)], f"dequantise_{tensor}"),
+    ]
+
+
+def _weights(
+    graph: onnx.GraphProto, convolution: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
+) -> onnx.NodeProto:
+    """Store a convolution's weights in 8 bits and make it read them through a DequantizeLinear."""
+    import onnx
+
+    name, axis = convolution.input[1], OUTPUT_CHANNELS[convolution.op_type]
+    values, scales = quantised_weights(onnx.numpy_helper.to_array(constants[name]), axis)
+    _store(graph, values, f"{name}/quantised")
+    _store(graph, scales, f"{name}/scale")
+    _store(graph, np.zeros(len(scales), np.int8), f"{name}/zero")
+    convolution.input[1] = _dequantised(name)
+    inputs = [f"{name}/quantised", f"{name}/scale", f"{name}/zero"]
+    return onnx.helper.make_node("DequantizeLinear", inputs, [_dequantised(name)], f"dequantise_{name}", axis=axis)
+
+
+def quantised_weights(weights: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """INT8 weights and their float32 scales, one per slice of `axis`; a slice of zeros has the scale 1/127."""
+    others = tuple(i for i in range(weights.ndim) if i != axis)
+    largest = np.abs(weights).max(axis=others, keepdims=True)
+    scales = (np.where(largest > 0, largest, 1.0) / LEVELS).astype(np.float32)
+    values = np.clip(np.rint(weights / scales), -LEVELS, LEVELS).astype(np.int8)
+    return values, scales.reshape(-1)
+
+
+def _store(graph: onnx.GraphProto, values: np.ndarray | np.generic, name: str) -> None:
+    import onnx
+
+    graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(values), name))
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    read = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

@@ -1,0 +1,199 @@
+"""From a float ONNX graph and calibration faces to INT8: scales, and which layers stay in float.
+
+Legend: B faces, S side of the crop, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deploy.builders.base import Predictions
+from deploy.builders.onnxruntime import PROVIDERS, OnnxRuntimeEngine
+from deploy.onnx_graph import INPUT_NAME
+from deploy.parity import Parity, compare
+from deploy.qdq import LEVELS, convolutions, insert, outermost, scale_groups
+from schemas.errors import GateError
+
+if TYPE_CHECKING:
+    import onnx
+
+SHIFT_FACES, RANKING_FACES = 128, 32
+WATCHED_FACES = 8
+"""In one call while activations are watched: all of them are in memory at once."""
+
+BINS = 4096
+STRIDE = 7
+"""Every seventh value goes into the histograms: prime to every side and channel count, so that none is left out."""
+
+_CLIPS = np.linspace(0.2, 1.0, 81)
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A graph with Q/DQ.
+
+    Attributes:
+        model: of opset 13, float32 in and out.
+        scales: tensor of the float graph -> its scale, largest magnitude / 127.
+        float_layers: convolutions left in float, in the graph's order.
+        shift: distance of its keypoints from the float graph's, both in ONNX Runtime; None without faces.
+    """
+
+    model: onnx.ModelProto
+    scales: dict[str, float]
+    float_layers: tuple[str, ...]
+    shift: Parity | None
+
+
+def quantise(model: onnx.ModelProto, batches: Iterable[np.ndarray], *, max_shift_px: float) -> Quantised:
+    """Calibrate and insert Q/DQ.
+
+    First and last convolution stay in float. While the keypoints of a region move by more than `max_shift_px` on
+    average, the layer that moves them most when it alone is quantised stays in float too, up to half of all layers.
+
+    Args:
+        batches: float32 crops (B, S, S, C), 0..255; gone through twice, and its first faces a third time.
+
+    Raises:
+        ModelFileError: opset below 13, or too few convolutions.
+        GateError: keypoints still move more than that.
+    """
+    fixed = outermost(model)
+    groups = scale_groups(model, fixed)
+    by_group = calibrate(model, groups, batches)
+    scales = {tensor: by_group[group] for tensor, group in groups.items()}
+    images_BSSC = first_faces(batches, SHIFT_FACES)
+    expected = predictions(model, images_BSSC)
+
+    def shift_with(float_layers: Collection[str], faces: int = SHIFT_FACES) -> tuple[onnx.ModelProto, Parity]:
+        wanted = scale_groups(model, float_layers)
+        made = insert(model, {tensor: scales[tensor] for tensor in wanted}, float_layers)
+        some = Predictions(*(values[:faces] for values in expected))
+        return made, compare(some, predictions(made, images_BSSC[:faces]))
+
+    float_layers, ranked = list(fixed), None
+    made, shift = shift_with(float_layers)
+    while worst_shift_px(shift) > max_shift_px and len(float_layers) < len(convolutions(model)) // 2:
+        ranked = ranked or _ranked(model, fixed, lambda layers: shift_with(layers, RANKING_FACES)[1])
+        float_layers.append(ranked.pop())
+        made, shift = shift_with(float_layers)
+    if worst_shift_px(shift) > max_shift_px:
+        raise GateError(_beyond(shift, len(float_layers), max_shift_px))
+    kept = tuple(name for name in convolutions(model) if name in float_layers)
+    return Quantised(made, {tensor: scales[tensor] for tensor in scale_groups(model, kept)}, kept, shift)
+
+
+def with_scales(
+    model: onnx.ModelProto,
+    scales: Mapping[str, float],
+    float_layers: Collection[str],
+    batches: Iterable[np.ndarray] | None = None,
+) -> Quantised:
+    """Insert Q/DQ by scales that are known; `batches` only to measure the shift.
+
+    Raises:
+        ModelFileError: opset below 13.
+    """
+    made = insert(model, scales, float_layers)
+    shift = None
+    if batches is not None:
+        images_BSSC = first_faces(batches, SHIFT_FACES)
+        shift = compare(predictions(model, images_BSSC), predictions(made, images_BSSC))
+    return Quantised(made, dict(scales), tuple(float_layers), shift)
+
+
+def calibrate(model: onnx.ModelProto, groups: Mapping[str, str], batches: Iterable[np.ndarray]) -> dict[str, float]:
+    """Scale of every group of tensors: that whose rounding and clipping cost least in squared error.
+
+    The first pass finds the largest magnitude of each group, the second one counts magnitudes below it.
+    """
+    largest = dict.fromkeys(groups.values(), 0.0)
+    for tensor, values in _activations(model, groups, batches):
+        largest[groups[tensor]] = max(largest[groups[tensor]], float(values.max()), -float(values.min()))
+    counts = {group: np.zeros(BINS, np.int64) for group in largest}
+    for tensor, values in _activations(model, groups, batches):
+        group = groups[tensor]
+        if largest[group]:
+            counts[group] += _histogram(values.reshape(-1)[::STRIDE], largest[group])
+    return {group: best_scale(counts[group], largest[group]) for group in largest}
+
+
+def best_scale(counts: np.ndarray, largest: float) -> float:
+    """The scale that loses least of magnitudes 0..`largest`, counted in bins of equal width, in 127 levels."""
+    if not largest:
+        return 1.0 / LEVELS
+    middles = (np.arange(len(counts)) + 0.5) * largest / len(counts)
+    scales = _CLIPS * largest / LEVELS
+    rounded = np.clip(np.rint(middles / scales[:, None]), 0, LEVELS) * scales[:, None]
+    return float(np.float32(scales[np.argmin(((rounded - middles) ** 2) @ counts)]))
+
+
+def first_faces(batches: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """(count, S, S, C), or as many as there are."""
+    taken: list[np.ndarray] = []
+    for images_BSSC in batches:
+        taken.append(images_BSSC)
+        if sum(map(len, taken)) >= count:
+            break
+    return np.concatenate(taken)[:count]
+
+
+def predictions(model: onnx.ModelProto, images_BSSC: np.ndarray) -> Predictions:
+    """What a graph says of crops, in ONNX Runtime."""
+    return OnnxRuntimeEngine(Path("the graph"), threads=0, content=model.SerializeToString()).predict(images_BSSC)
+
+
+def worst_shift_px(shift: Parity) -> float:
+    """The largest of the regions' mean distances."""
+    return max(shift.mean_px.values())
+
+
+def _ranked(model: onnx.ModelProto, fixed: Collection[str], shift_with: Callable[[list[str]], Parity]) -> list[str]:
+    """Layers that may be quantised, that which alone moves keypoints most last."""
+    names = convolutions(model)
+    alone = {
+        name: worst_shift_px(shift_with([other for other in names if other != name]))
+        for name in names
+        if name not in fixed
+    }
+    return sorted(alone, key=lambda name: alone[name])
+
+
+def _beyond(shift: Parity, float_layers: int, max_shift_px: float) -> str:
+    region = max(shift.mean_px, key=lambda name: shift.mean_px[name])
+    return (
+        f"INT8 moves keypoints by {worst_shift_px(shift):.3g} px on average (region {region}, {shift.faces} faces) "
+        f"even with {float_layers} layers in float; at most {max_shift_px:g} px are allowed. Allow more with "
+        "--max_shift_px, calibrate on more faces, or use fp16"
+    )
+
+
+def _activations(
+    model: onnx.ModelProto, tensors: Iterable[str], batches: Iterable[np.ndarray]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor's values for every batch."""
+    import onnx
+    import onnxruntime
+
+    names = list(tensors)
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    del watched.graph.output[:]
+    watched.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=PROVIDERS)
+    for images_BSSC in batches:
+        for start in range(0, len(images_BSSC), WATCHED_FACES):
+            images_BCSS = np.moveaxis(images_BSSC[start : start + WATCHED_FACES], -1, 1).astype(np.float32)
+            yield from zip(names, session.run(names, {INPUT_NAME: images_BCSS}), strict=True)
+
+
+def _histogram(values: np.ndarray, largest: float) -> np.ndarray:
+    bins = np.minimum((np.abs(values) * np.float32(BINS / largest)).astype(np.int32), BINS - 1)
+    return np.bincount(bins, minlength=BINS)
