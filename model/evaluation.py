@@ -80,8 +80,14 @@ class Evaluation:
         return region_errors(self.errors, unit, points)[region]
 
 
-def evaluate(predict: Predict, batches: Iterable[EvaluationBatch], *, examples: int = 6) -> Evaluation:
-    """Run `predict` over all batches; keep `examples` best and worst faces.
+def evaluate(
+    predict: Predict,
+    batches: Iterable[EvaluationBatch],
+    *,
+    examples: int = 6,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Run `predict` over all batches; keep `examples` best and worst faces, and tell `progress` how many are done.
 
     Raises:
         InputError: there is no face.
@@ -89,13 +95,16 @@ def evaluate(predict: Predict, batches: Iterable[EvaluationBatch], *, examples: 
     """
     parts: dict[str, list[Any]] = {}
     shown: list[ExampleFace] = []
-    input_size = 0
+    input_size = done = 0
     for batch in batches:
         input_size = batch.images_BHWC.shape[1]
         part = _evaluate_batch(predict, batch)
         shown = _extremes([*shown, *_faces_of(batch, part)], examples)
         for key, value in part.items():
             parts.setdefault(key, []).append(value)
+        done += len(batch)
+        if progress is not None:
+            progress(done)
     if not parts:
         raise InputError("the evaluation set holds no face; check the KPI subjects and the set ids in the spec")
     errors = join_faces(parts.pop("errors"))

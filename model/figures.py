@@ -14,8 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model.charts import line_chart, region_chart
+from model.charts import line_chart
 from model.evaluation import Evaluation, ExampleFace
+from model.evaluation_charts import evaluation_charts
 from schemas.layouts import layout
 from schemas.storage import write_bytes
 
@@ -111,7 +112,8 @@ def write_figures(
     """Write charts and the best and worst faces below `directory`; return the faces, `best` and `worst`."""
     for title, svg in history_charts(history).items():
         write_bytes(directory / f"{title.split(',')[0].lower().replace(' ', '_')}.svg", svg.encode())
-    write_bytes(directory / "region_error.svg", region_chart(report["regions"]).encode())
+    for name, svg in evaluation_charts(report).items():
+        write_bytes(directory / f"{name}.svg", svg.encode())
     figures = {}
     for kind, faces in (("best", evaluation.best), ("worst", evaluation.worst)):
         figures[kind] = [_write_face(face, directory, f"{kind}-{i:02d}.png") for i, face in enumerate(faces, 1)]

@@ -33,15 +33,16 @@ def all_slices(
     """`yaw`, `occlusion`, `set` and `dataset` -> slices that hold a face, those in order.
 
     There is no slice by yaw where the layout is not a face, none by occlusion where no face has all its flags known,
-    none by set where there is one set, and none by dataset (first part of a subject) where there is one or a subject
-    is unknown.
+    none by dataset (first part of a subject) where there is one or a subject is unknown, and none by set where there
+    is one, or the sets are the datasets.
     """
     datasets = [subject.split("/")[0] for subject in subjects]
+    by_set, by_dataset = _named(sets), [] if "" in subjects else _named(datasets)
     found = {
         "yaw": yaw_slices(yaw_degrees(true_FN2)),
         "occlusion": occlusion_slices(flags_FN),
-        "set": _named(sets),
-        "dataset": [] if "" in subjects else _named(datasets),
+        "set": [] if _same(by_set, by_dataset) else by_set,
+        "dataset": by_dataset,
     }
     return {dimension: slices for dimension, slices in found.items() if slices}
 
@@ -76,6 +77,10 @@ def _named(names: Sequence[str]) -> list[Slice]:
     names_F = np.array(names)
     different = sorted(set(names))
     return [Slice(name or "unknown", names_F == name) for name in different] if len(different) > 1 else []
+
+
+def _same(some: Sequence[Slice], others: Sequence[Slice]) -> bool:
+    return {part.faces_F.tobytes() for part in some} == {part.faces_F.tobytes() for part in others}
 
 
 def _with_faces(slices: Iterable[Slice]) -> list[Slice]:

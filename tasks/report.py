@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.charts import region_chart
+from model.charts import UNIT_NAMES
 from model.figures import history_charts
+from model.region_error import Unit
+from schemas.layouts import layout
 from schemas.storage import write_bytes, write_json
+from tasks.pages import duration, evaluation_values, number, render_page, size
 from tasks.summary import EngineSummary, RunSummary
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-TEMPLATE = Path(__file__).with_name("report.html")
 PAGE, DATA = "index.html", "summary.json"
-HARDEST = 8
 
 
 def write_report(summary: RunSummary, directory: Path) -> Path:
@@ -30,23 +30,19 @@ def write_report(summary: RunSummary, directory: Path) -> Path:
 
 
 def render(summary: RunSummary) -> str:
-    """The page. It needs no other file and asks for none; all text in it is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"duration": duration, "size": size, "number": number, "picture": _picture}
-    return environment.from_string(TEMPLATE.read_text()).render(
+    """The page of a run."""
+    return render_page(
+        "report.html",
         run=summary,
         charts=history_charts(summary.history),
-        region_chart=region_chart(summary.evaluation["regions"]),
-        hardest=_hardest_subjects(summary.evaluation),
         slowest_s=max((step.seconds for step in summary.steps), default=0.0) or 1.0,
+        **evaluation_values(summary.evaluation),
     )
 
 
 def print_summary(summary: RunSummary, console: Console) -> None:
     """The run in a terminal: region errors, engines, gates. Its steps have told how they went."""
-    print_regions(summary.evaluation, console)
+    print_evaluation(summary.evaluation, console)
     console.print(_engine_table(summary))
     for engine in summary.engines:
         if engine.not_run:
@@ -62,38 +58,6 @@ def print_summary(summary: RunSummary, console: Console) -> None:
     )
 
 
-def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 05 s`, `1 h 02 min`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(number_of_bytes: int) -> str:
-    """`812 kB`, `3.4 MB`, powers of 1000."""
-    return f"{number_of_bytes / 1e6:.1f} MB" if number_of_bytes >= 999_500 else f"{number_of_bytes / 1e3:.0f} kB"
-
-
-def number(value: float | None) -> str:
-    """Two decimals; three significant digits below 0.1; a dash for nothing."""
-    if value is None:
-        return "–"
-    return f"{value:.2f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
-
-
-def _hardest_subjects(evaluation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    subjects = evaluation["by_subject"].items()
-    return sorted(subjects, key=lambda item: (-item[1]["crop_px"]["All"], item[0]))[:HARDEST]
-
-
-def _picture(path: str) -> str:
-    """A PNG file as a data URL."""
-    return f"data:image/png;base64,{base64.b64encode(Path(path).read_bytes()).decode()}"
-
-
 def _table(title: str, *columns: str, right_from: int) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -104,19 +68,28 @@ def _table(title: str, *columns: str, right_from: int) -> Table:
     return table
 
 
-def print_regions(report: Mapping[str, Any], console: Console) -> None:
-    """The region errors of an evaluation's `report.json`, of all faces and of each dataset."""
-    console.print(_region_table("Region error on the KPI set", report))
+def print_evaluation(report: Mapping[str, Any], console: Console) -> None:
+    """An evaluation's `report.json`: region errors, of all faces and of each dataset, and what else is one number."""
+    order = list(layout(report["num_keypoints"]).regions)
+    console.print(_region_table("Region error on the KPI set", report, order))
     for part in report["slices"].get("dataset", []):
-        console.print(_region_table(f"Region error, {part['name']}", part))
+        console.print(_region_table(f"Region error, {part['name']}", part, order))
+    for unit, curve in report["curves"].items():
+        console.print(
+            f"faces by {UNIT_NAMES[Unit(unit)]}: AUC {number(curve['auc'])} up to {curve['bound']:g}, "
+            f"{curve['failure_rate']:.1%} beyond"
+        )
+    if quality := report["confidence"].get("All"):
+        console.print(f"confidence tells occluded from visible points: ROC area {quality['auc']:.3f}")
 
 
-def _region_table(title: str, report: Mapping[str, Any]) -> Table:
+def _region_table(title: str, report: Mapping[str, Any], order: Sequence[str]) -> Table:
     title = f"{title} ({report['faces']:,} faces, {report['subjects']:,} subjects)"
-    columns = ("region", "crop px", "95 %", "visible", "source px", "visible")
+    columns = ("region", "crop px", "95 %", "visible", "source px", "visible", "% eyes")
     table = _table(title, *columns, right_from=1)
-    for region, units in report["regions"].items():
-        crop, source = units["crop_px"], units["source_px"]
+    for region in order:
+        units = report["regions"][region]
+        crop, source, eyes = units["crop_px"], units["source_px"], units.get("inter_ocular_percent")
         table.add_row(
             region,
             number(crop["all"]["error"]),
@@ -124,6 +97,7 @@ def _region_table(title: str, report: Mapping[str, Any]) -> Table:
             number(crop["visible"]["error"]),
             number(source["all"]["error"]),
             number(source["visible"]["error"]),
+            number(eyes and eyes["all"]["error"]),
         )
     return table
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
 from schemas.annotation import SKIPPED
 from schemas.experiment import ExperimentSpec
-from schemas.layouts import layout
 from schemas.records import Face, Split, Violation
 from tasks.engines import CheckedEngine
 from tasks.evaluate import FIGURES
@@ -71,7 +69,7 @@ def summarise(run: Run, results: RunResults) -> RunSummary:
         splits=tuple(_split(split, snapshot) for split in Split),
         rejections=rejections(snapshot.violations),
         history=tuple(results.trained.result["history"]),
-        evaluation=_in_order(evaluated.result["report"]),
+        evaluation=evaluated.result["report"],
         best=best,
         worst=worst,
         engines=tuple(_engine(engine) for engine in results.engines),
@@ -107,12 +105,6 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return described.stdout.strip()
-
-
-def _in_order(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The report with its regions in the layout's order, which JSON with sorted keys has lost."""
-    order = layout(report["num_keypoints"]).regions
-    return {**report, "regions": {region: report["regions"][region] for region in order}}
 
 
 def _source(pull: PullResult, snapshot: Snapshot) -> SourceSummary:

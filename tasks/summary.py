@@ -54,6 +54,24 @@ class FaceSummary:
 
 
 @dataclass(frozen=True)
+class EvaluationSummary:
+    """What the command line's `evaluate` measured: which model by which spec on which TFRecord files.
+
+    `report` is the evaluation's `report.json`, `best` and `worst` are drawn faces.
+    """
+
+    model: str
+    model_sha256: str
+    spec: str
+    spec_sha256: str
+    code_version: str
+    files: tuple[str, ...]
+    report: Mapping[str, Any]
+    best: tuple[FaceSummary, ...]
+    worst: tuple[FaceSummary, ...]
+
+
+@dataclass(frozen=True)
 class EngineSummary:
     """One engine.
 

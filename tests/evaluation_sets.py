@@ -56,9 +56,15 @@ def oracle(batch: EvaluationBatch, *, error_px: float = 1.0, seed: int = 1) -> C
 
 
 def made_up_evaluation(
-    number: int = 10, num_keypoints: int = 80, *, subjects: Sequence[str] | None = None
+    number: int = 10,
+    num_keypoints: int = 80,
+    *,
+    subjects: Sequence[str] | None = None,
+    sets: Sequence[str] | None = None,
 ) -> Evaluation:
     batch = made_up_faces(number, num_keypoints)
     if subjects is not None:
         batch = replace(batch, subjects=tuple(subjects))
+    if sets is not None:
+        batch = replace(batch, sets=tuple(sets))
     return evaluate(oracle(batch), [batch])

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.charts import Axis, line_chart, region_chart
+from model.charts import line_chart, region_chart
 from model.evaluation_report import evaluation_report
+from model.svg import Axis
 from tests.evaluation_sets import made_up_evaluation
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from model.evaluation import ExampleFace
+from model.evaluation_charts import evaluation_charts
 from model.evaluation_report import evaluation_report
 from model.figures import (
     PREDICTION,
@@ -65,7 +66,7 @@ def test_figures_are_files_and_the_same_every_time(tmp_path):
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == sorted(
         [figure.file for kind in ("best", "worst") for figure in faces[kind]]
-        + ["training_loss.svg", "validation_error.svg", "region_error.svg"]
+        + ["training_loss.svg", "validation_error.svg", *(f"{name}.svg" for name in evaluation_charts(report))]
     )
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

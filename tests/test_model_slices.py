@@ -51,4 +51,6 @@ def test_dimensions_that_tell_nothing_are_left_out(num_keypoints):
     mixed = all_slices(points, unknown, ["a/1", "b/1", "a/2", "a/1"], ["x", "x", "", "y"])
     assert members(mixed["set"]) == {"unknown": [2], "x": [0, 1], "y": [3]}
     assert members(mixed["dataset"]) == {"a": [0, 2, 3], "b": [1]}
+    same = all_slices(points, unknown, ["a/1", "b/1", "a/2", "a/1"], ["x", "y", "x", "x"])
+    assert "dataset" in same and "set" not in same
     assert "dataset" not in all_slices(points, unknown, ["a/1", "", "b/2", "a/1"], ["x"] * 4)

@@ -1,14 +1,14 @@
 import io
 import json
-import re
 from dataclasses import asdict, replace
-from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
 
-from tasks.report import duration, number, print_summary, render, size, write_report
+from tasks.pages import duration, number, size
+from tasks.report import print_summary, render, write_report
 from tasks.summary import GateResult, rejections
+from tests.html_pages import Page, assert_self_contained
 from tests.run_summaries import VIOLATIONS, made_up_summary
 
 
@@ -17,46 +17,14 @@ def summary(tmp_path_factory):
     return made_up_summary(tmp_path_factory.mktemp("run"))
 
 
-class Page(HTMLParser):
-    """Text, ids and every address that a browser would fetch."""
-
-    VOID = {"meta", "img", "br", "link", "input"}
-
-    def __init__(self, html):
-        super().__init__()
-        self.text, self.addresses, self.ids, self.open = "", [], set(), []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        self.addresses += [given[name] for name in ("src", "href", "srcset", "data") if name in given]
-        self.ids.add(given.get("id"))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        """SVG elements, closed at once."""
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
 def test_the_page_asks_for_nothing_else(summary):
-    html = render(summary)
-    page = Page(html)
-    assert page.open == []
-    assert len(page.addresses) == 12
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    without_namespace = html.replace("http://www.w3.org/2000/svg", "")
-    assert not re.search(r"https?://|@import|url\(|<script", without_namespace)
+    assert_self_contained(render(summary), pictures=12)
 
 
 def test_the_page_shows_every_part_of_the_run(summary):
     page = Page(render(summary))
-    parts = {"gates", "input", "rejected", "learning", "regions", "faces", "engines", "steps"}
+    parts = {"gates", "input", "rejected", "learning", "regions", "slices", "curves", "confidence", "faces"}
+    parts |= {"engines", "steps"}
     assert parts <= page.ids
     for expected in (
         summary.model_version,
@@ -118,7 +86,7 @@ def test_the_terminal_shows_regions_engines_and_gates(summary):
     print_summary(summary, Console(file=out, width=140))
     text = out.getvalue()
     not_run = "rtx-sm75: built, not run here: no GPU"
-    for expected in ("Eyes", "crop px", not_run, "passed", "1 of 3 steps reused"):
+    for expected in ("Eyes", "crop px", "AUC", "ROC area", not_run, "passed", "1 of 3 steps reused"):
         assert expected in text
 
 

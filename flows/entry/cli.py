@@ -83,7 +83,15 @@ def _add_tao_commands(commands: Any) -> None:
         metavar="FILE",
         help="experiment spec: a path, or a name inside the results folder (default: %(default)s)",
     )
-    evaluate.add_argument("-r", "--results_dir", metavar="DIR", help="where tables go (default: the model's folder)")
+    evaluate.add_argument(
+        "-r",
+        "--results_dir",
+        metavar="DIR",
+        help="where the tables and evaluation.html go (default: the model's folder)",
+    )
+    evaluate.add_argument(
+        "-type", default="kpi_testing", metavar="TYPE", help="what is measured: kpi_testing, as in TAO's scripts"
+    )
     _add_key(evaluate, "opens an encrypted model")
 
     inference = _command(commands, "inference", "tao:inference", "find the keypoints of faces in images")
@@ -98,6 +106,7 @@ def _add_tao_commands(commands: Any) -> None:
         "-o", "--output", required=True, metavar="DIR", help="folder for result.txt, result.json and the drawn images"
     )
     inference.add_argument("-r", "--root", default="", metavar="DIR", help="folder the image names are relative to")
+    inference.add_argument("--no-images", action="store_true", help="write no drawn images: large ones take longest")
     _add_key(inference, "opens an encrypted model")
 
     _add_export(commands)

@@ -19,6 +19,7 @@ from schemas.yamlspec import dump_spec, load_spec, place_in
 console = Console(highlight=False)
 SPEC_FILE, MODEL_FILE = "experiment_spec.yaml", "model.keras"
 KEY_VARIABLE = "FPENET_KEY"
+KPI_TESTING = "kpi_testing"
 
 
 def dataset_convert(arguments: argparse.Namespace) -> int:
@@ -71,27 +72,31 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.type != KPI_TESTING:
+        raise InputError(
+            f"-type {arguments.type}: only {KPI_TESTING} can be evaluated; training and validation sets are measured "
+            "while training, to measure one of them name it in dataloader.kpiset_info.tfrecords_set_id_kpi"
+        )
     place = Path(arguments.model)
     folder = place if place.is_dir() else place.parent
-    spec = load_spec(ExperimentSpec, _spec_path(arguments.experiment_spec, folder))
+    spec_file = _spec_path(arguments.experiment_spec, folder)
+    spec = load_spec(ExperimentSpec, spec_file)
     if spec.dataloader.kpiset_info is None:
         raise SpecError(
             str(arguments.experiment_spec), "dataloader.kpiset_info is missing: there is no set to measure on"
         )
     files = _set_files(spec, arguments.experiment_spec, spec.dataloader.kpiset_info.tfrecords_set_id_kpi)
-    from deploy.predictor import load_predictor
-    from model.evaluation import evaluate as measure
-    from model.evaluation_files import write_reference_files
-    from model.pipeline import evaluation_batches
-    from tasks.report import print_regions
+    from tasks.evaluate_model import PAGE, evaluate_model
+    from tasks.report import print_evaluation
 
     model = existing(place / MODEL_FILE) if place.is_dir() else place
-    predictor = load_predictor(model, key=_key(arguments))
-    predictor.require(spec)
     results = _path(arguments.results_dir) or folder
-    report = write_reference_files(measure(predictor.predict, evaluation_batches(files, spec)), results)
-    print_regions(report, console)
-    console.print(f"tables: {results}")
+    with _counting("faces") as progress:
+        report = evaluate_model(
+            model, spec, files, results, spec_file=spec_file, key=_key(arguments), progress=progress
+        )
+    print_evaluation(report, console)
+    console.print(f"tables: {results}\npage: {results / PAGE}")
     return 0
 
 
@@ -111,6 +116,7 @@ def inference(arguments: argparse.Namespace) -> int:
             input_size=predictor.input_size,
             channels=predictor.channels,
             enlarge_ratio=spec.dataloader.bbox_enlarge_ratio,
+            draw=not arguments.no_images,
             progress=progress,
         )
     console.print(
