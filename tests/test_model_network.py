@@ -9,6 +9,7 @@ from model.network import build_network, network_cost
 from model.softargmax import SoftArgmax
 from schemas.errors import SpecError
 from schemas.experiment import ModelParameters
+from tests.networks import KINDS
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = json.loads((GOLDEN / "models.json").read_text())
@@ -43,8 +44,26 @@ def test_other_sizes():
     )
     narrow = network_cost(build_network(ModelParameters(width=16), num_keypoints=80))
     assert narrow.parameters < 60000
-    collision = build_network(ModelParameters(type="FpeNet_base"), num_keypoints=64)
-    assert collision.output_shape[0] == (None, 64, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_number_of_keypoints(kind):
+    """64 is what the reference calls the layer before the keypoints after, where layers have 64 channels."""
+    parameters = ModelParameters(type=kind, width=64 if kind in ("FpeNet_base", "FpeNet_release") else 8)
+    layers = len(build_network(parameters, num_keypoints=80).layers)
+    for n in (5, 17, 64, 98):
+        network = build_network(parameters, num_keypoints=n)
+        assert network.output_shape[:2] == [(None, n, 2), (None, n)]
+        assert len({layer.name for layer in network.layers}) == len(network.layers) == layers
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_colour_adds_to_the_first_layer_alone(kind):
+    parameters = ModelParameters(type=kind, width=8)
+    gray, colour = (build_network(parameters, num_keypoints=5, channels=c) for c in (1, 3))
+    assert colour.input_shape == (None, 80, 80, 3)
+    pairs = zip(gray.layers, colour.layers, strict=True)
+    assert [a.name for a, b in pairs if a.count_params() != b.count_params()] in (["block_1a_conv_1"], ["stem_conv"])
 
 
 def test_the_forward_pass_is_the_references():
