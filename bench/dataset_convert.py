@@ -1,0 +1,227 @@
+"""dataset_convert side by side with the plain way and with what the machine can do.
+
+    python bench/dataset_convert.py --folder bench-frames                  # 400 frames, some minutes
+    python bench/dataset_convert.py --folder bench-frames --frames 20000 --annotations 100000   # 10 GB
+
+The frames (`bench/frame_set.py`) are made on the first run and stay in the folder. Each run of each way is a process
+of its own; its time is that of the whole process, imports included, unless the row says otherwise. The ways take
+turns, and the table shows the median of their runs. What a file system has cached is not thrown away: once read, the
+frames come from memory wherever they fit.
+
+    plain      one process decodes each image with OpenCV to learn its size, then writes the record
+    limit      two threads decode the same images with OpenCV to gray, nothing else
+    cold       `dataset_convert` without an index: every byte read, hashed and checked, nothing decoded
+    indexed    `dataset_convert` again, with the index that the cold run has left
+    embedded   `dataset_convert` with `embed_crops`, with the index; embedded, cold: without one
+    changed    `tasks.convert.convert` of a snapshot in which one annotation was changed; the step alone
+    memory     the peak of the indexed run for two numbers of faces
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.config import ConversionSettings
+from tasks.dataset_convert import INDEX, dataset_convert
+from tasks.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parent.parent
+BUCKETS = 64
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of a finished process: wall and processor time in seconds, peak memory in MiB, and what it said."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    told: str
+
+
+def plain(folder: Path, set_id: str) -> None:
+    import cv2
+
+    from bench.frame_set import NUM_KEYPOINTS
+    from model.tfrecords import serialize_face, write_records
+    from schemas import sloth
+    from schemas.geometry import tight_square
+    from schemas.records import Face
+
+    def records():
+        for entry in json.loads((folder / "gt" / set_id / "gt.json").read_bytes()):
+            height, width = cv2.imread(str(folder / entry["filename"])).shape[:2]
+            (face,), _ = sloth.read(entry, num_keypoints=NUM_KEYPOINTS, flags_known=True)
+            yield serialize_face(
+                Face(
+                    source_key="",
+                    image="",
+                    image_name=entry["filename"],
+                    image_sha256="",
+                    frame_width=width,
+                    frame_height=height,
+                    subject=None,
+                    set_id=set_id,
+                    points_N2=face.points_N2,
+                    flags_N=face.flags_N,
+                ),
+                tight_square(face.points_N2),
+            )
+
+    write_records(folder / "plain" / "data.tfrecords", records())
+
+
+def limit(folder: Path, set_id: str) -> None:
+    import cv2
+
+    names = [entry["filename"] for entry in json.loads((folder / "gt" / set_id / "gt.json").read_bytes())]
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, len(names), 256):
+            decoded = pool.map(
+                lambda name: cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE).shape, names[start : start + 256]
+            )
+            for shape in decoded:
+                assert shape
+
+
+def ours(folder: Path, set_id: str, *, embed: bool) -> None:
+    from bench.frame_set import spec_of
+
+    dataset_convert(spec_of(folder, set_id, embed=embed, save="out-embedded" if embed else "out"))
+
+
+def convert_snapshot(folder: Path, frames: int, faces: int, *, embed: bool, changed: bool) -> None:
+    """Prints the seconds that the step took, and how many shards it wrote."""
+    from bench.frame_set import frame_name, make_snapshot
+    from tasks.convert import convert
+
+    names = [frame_name(number) for number in range(frames)]
+    snapshot = make_snapshot(folder, names, faces, changed=changed)
+    workspace = Workspace(folder / ("workspace-embedded" if embed else "workspace"))
+    started = time.perf_counter()
+    conversion = convert(snapshot, ConversionSettings(embed_crops=embed, buckets=BUCKETS), workspace)
+    print(f"{time.perf_counter() - started} {conversion.written}")
+
+
+def run(part: str, arguments: argparse.Namespace, *, faces: int | None = None) -> Usage:
+    """One part in a process of its own."""
+    command = [sys.executable, __file__, "--folder", str(arguments.folder), "--frames", str(arguments.frames)]
+    command += ["--annotations", str(arguments.annotations), "--part", part]
+    command += ["--faces", str(faces or arguments.frames)]
+    started = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    told = child.stdout.read().decode()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.stdout.close()
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{part} failed")
+    seconds = time.perf_counter() - started
+    return Usage(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, told)
+
+
+def run_part(arguments: argparse.Namespace) -> None:
+    folder, set_id = arguments.folder, f"set-{arguments.faces}"
+    match arguments.part.split():
+        case ["plain"]:
+            plain(folder, set_id)
+        case ["limit"]:
+            limit(folder, set_id)
+        case ["cold", *embedded]:
+            (folder / ("out-embedded" if embedded else "out") / INDEX).unlink(missing_ok=True)
+            ours(folder, set_id, embed=bool(embedded))
+        case ["indexed"]:
+            ours(folder, set_id, embed=False)
+        case ["embedded"]:
+            ours(folder, set_id, embed=True)
+        case ["snapshot" | "changed" as which, *embedded]:
+            convert_snapshot(
+                folder, arguments.frames, arguments.annotations, embed=bool(embedded), changed=which == "changed"
+            )
+
+
+def rates(arguments: argparse.Namespace) -> None:
+    parts = ("limit", "plain", "cold", "indexed", "cold embedded", "embedded")
+    runs: dict[str, list[Usage]] = {part: [] for part in parts}
+    for _ in range(arguments.repetitions):
+        for part in parts:
+            runs[part].append(run(part, arguments))
+    rate = {part: arguments.frames / statistics.median(done.seconds for done in runs[part]) for part in parts}
+    print(f"\n{arguments.frames:,} frames, {arguments.repetitions} runs each, whole processes\n")
+    print("| way | frames/s | x plain | of the limit | CPU ms a frame |\n|---|---|---|---|---|")
+    for part in parts:
+        cpu_ms = 1e3 * statistics.median(done.cpu_seconds for done in runs[part]) / arguments.frames
+        ratios = f"{rate[part] / rate['plain']:.1f} | {rate[part] / rate['limit']:.0%}"
+        print(f"| {part} | {rate[part]:,.0f} | {ratios} | {cpu_ms:.2f} |")
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    print("\n| faces | peak MiB | peak MiB, embedded |\n|---|---|---|")
+    for faces in (arguments.frames, 4 * arguments.frames):
+        peaks = [run(part, arguments, faces=faces).peak_mib for part in ("indexed", "embedded")]
+        print(f"| {faces:,} | " + " | ".join(f"{peak:.0f}" for peak in peaks) + " |")
+
+
+def one_changed(arguments: argparse.Namespace) -> None:
+    """Back and forth between the snapshot and the changed one; the shard of neither run before is left."""
+    print(f"\none changed annotation of {arguments.annotations:,}, {BUCKETS} buckets per split\n")
+    print("| crops | all shards s | one changed s (median) | shards written |\n|---|---|---|---|")
+    for embedded in ("", " embedded"):
+        first = float(run("snapshot" + embedded, arguments).told.split()[0])
+        seconds, written = [], set()
+        for _ in range(arguments.repetitions):
+            taken, shards = run("changed" + embedded, arguments).told.split()
+            seconds.append(float(taken))
+            written.add(int(shards))
+            forget_changed(arguments, embedded)
+        shown = "/".join(map(str, sorted(written)))
+        print(f"| {embedded.strip() or 'none'} | {first:.1f} | {statistics.median(seconds):.2f} | {shown} |")
+
+
+def forget_changed(arguments: argparse.Namespace, embedded: str) -> None:
+    """Take away the shard that only the changed snapshot has, so that the next run has to write it again."""
+    workspace = Workspace(arguments.folder / ("workspace-embedded" if embedded else "workspace"))
+    newest = max(workspace.shards.glob("*.tfrecords"), key=lambda path: path.stat().st_mtime_ns)
+    newest.unlink()
+    newest.with_suffix(".json").unlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where the frames are, or are to be made")
+    parser.add_argument("--frames", type=int, default=400)
+    parser.add_argument("--annotations", type=int, default=5000, help="faces of the snapshot of which one changes")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--faces", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.folder = arguments.folder.resolve()
+    if arguments.part:
+        run_part(arguments)
+        return
+    from bench.frame_set import make_frames, make_set, make_snapshot
+
+    frames = make_frames(arguments.folder, arguments.frames)
+    for faces in (arguments.frames, 4 * arguments.frames):
+        make_set(arguments.folder, f"set-{faces}", frames, faces)
+    for changed in (False, True):
+        make_snapshot(arguments.folder, frames, arguments.annotations, changed=changed)
+    size = sum((arguments.folder / name).stat().st_size for name in frames) / len(frames)
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; frames of {size / 1e6:.2f} MB")
+    rates(arguments)
+    memory(arguments)
+    one_changed(arguments)
+
+
+if __name__ == "__main__":
+    main()
