@@ -12,7 +12,7 @@ from schemas.layouts import layout
 
 WIDTH, HEIGHT = 460, 240
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 14, 38
-ROW_STEP, ROW_LEFT, ROW_RIGHT = 26, 168, 60
+ROW_WIDTH, ROW_STEP, ROW_LEFT, ROW_RIGHT = 380, 26, 158, 46
 LONGEST_NAME = 28
 
 
@@ -43,7 +43,7 @@ def slice_chart(slices: Sequence[Mapping[str, Any]], *, whole: float) -> str:
     """
     cells = [part["regions"]["All"][Unit.CROP]["all"] for part in slices]
     top = max(whole, *(cell["high"] or cell["error"] for cell in cells))
-    axis = Axis(0.0, top or 1.0, ROW_LEFT, WIDTH - ROW_RIGHT)
+    axis = Axis(0.0, top or 1.0, ROW_LEFT, ROW_WIDTH - ROW_RIGHT)
     height = TOP + ROW_STEP * len(slices) + BOTTOM
     parts = _vertical_rules(axis, height)
     parts.append(line(axis(whole), TOP, axis(whole), height - BOTTOM, MUTED, dashed=True))
@@ -52,7 +52,7 @@ def slice_chart(slices: Sequence[Mapping[str, Any]], *, whole: float) -> str:
         y = TOP + ROW_STEP * (row + 0.5)
         parts.append(text_at(ROW_LEFT - 10, y + 4, _short(part["name"]), anchor="end", colour=INK))
         parts += _dot_and_whiskers(axis, y, cell)
-    return picture(WIDTH, height, "error per slice", parts)
+    return picture(ROW_WIDTH, height, "error per slice", parts)
 
 
 def error_curve_chart(curve: Mapping[str, Any], unit: Unit) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal
 
 from schemas.records import Violation
@@ -69,6 +70,10 @@ class EvaluationSummary:
     report: Mapping[str, Any]
     best: tuple[FaceSummary, ...]
     worst: tuple[FaceSummary, ...]
+
+    @property
+    def model_name(self) -> str:
+        return PurePath(self.model).name
 
 
 @dataclass(frozen=True)
