@@ -21,7 +21,7 @@ from schemas.config import DatasetConvertSpec
 from schemas.records import Face, Flag, Split, faces_to_table
 from schemas.sloth import face_to_sloth, image_entry
 from schemas.storage import sha256_file, write_bytes
-from tasks.snapshot import FACES, Snapshot
+from tasks.snapshot import FACES, ROW_GROUP, Snapshot
 
 WIDTH, HEIGHT, NUM_KEYPOINTS = 1280, 800, 80
 BASES = 24
@@ -86,7 +86,8 @@ def make_snapshot(folder: Path, frames: list[str], faces: int, *, changed: bool)
             _rows(folder, frames, hashes, range(start, min(faces, start + _AT_A_TIME)), changed)
             for start in range(0, faces, _AT_A_TIME)
         ]
-        pq.write_table(pa.concat_tables(parts).sort_by("content_hash"), directory / FACES, compression="zstd")
+        table = pa.concat_tables(parts).sort_by("content_hash")
+        pq.write_table(table, directory / FACES, compression="zstd", row_group_size=ROW_GROUP)
     return Snapshot(("b" if changed else "a") * 64, directory, NUM_KEYPOINTS, frozenset({"bench/0"}))
 
 

@@ -25,6 +25,7 @@ from schemas.records import Face, Flag
 from schemas.storage import atomic_path
 
 _BYTES, _FLOATS, _INTS = b"\x0a", b"\x12", b"\x1a"  # fields 1, 2 and 3 of a `Feature`
+_UNKNOWN, _OCCLUDED = int(Flag.UNKNOWN), int(Flag.OCCLUDED)  # Python 3.11 looks a member up slowly
 _HEADER, _CHECKSUM = 12, 4  # bytes before and behind a record
 _AT_A_TIME = 512  # records, and
 _BYTES_AT_A_TIME = 4 << 20
@@ -42,7 +43,7 @@ def serialize_face(face: Face, face_box: Box, frame: np.ndarray | None = None) -
     # By key, in the order of Protocol Buffers' deterministic serialisation: of equal beginnings, the longer is first.
     features = (
         *(() if crop is None else [_bytes("image/encoded", encode_png(crop_face(frame, crop)))]),
-        _bits("image/occ_known", face.flags_N != Flag.UNKNOWN),
+        _bits("image/occ_known", face.flags_N != _UNKNOWN),
         *(() if crop is None else [_floats("image/region", np.array([crop.x0, crop.y0, crop.side]))]),
         _bytes("image/set", face.set_id.encode()),
         _bytes("image/subject", (face.subject or "").encode()),
@@ -53,7 +54,7 @@ def serialize_face(face: Face, face_box: Box, frame: np.ndarray | None = None) -
         _integer("train/image_frame_height", face.frame_height),
         _bytes("train/image_frame_name", face.image_name.encode()),
         _integer("train/image_frame_width", face.frame_width),
-        _bits("train/landmarks_occ", face.flags_N == Flag.OCCLUDED),
+        _bits("train/landmarks_occ", face.flags_N == _OCCLUDED),
         _floats("train/landmarks", face.points_N2),
     )
     return _field(b"\x0a", b"".join(features))

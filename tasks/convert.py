@@ -7,7 +7,7 @@ interrupts a conversion, the next one writes what is missing and gets the same f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from filelock import FileLock
 from schemas.config import ConversionSettings
 from schemas.records import Split
 from schemas.storage import read_json
-from tasks.face_records import embedded_records, face_records
+from tasks.face_records import BoxedFace, embedded_records, face_records
 from tasks.images import ImageIndex, Progress
 from tasks.reuse import reuse_or_run, step_key
 from tasks.shard_plan import PlannedShard, ShardPlan, SnapshotFaces, plan_shards
@@ -84,18 +84,20 @@ def _complete(
     plan: ShardPlan, snapshot: Snapshot, settings: ConversionSettings, workspace: Workspace, counter: _Counter
 ) -> tuple[list[dict[str, Any]], int]:
     """Descriptions of all shards, and how many had to be written."""
-    store, faces = ShardStore(workspace.shards), SnapshotFaces(snapshot)
+    store = ShardStore(workspace.shards)
     store.clear_leftovers()  # nobody else writes here under the lock
     keys = [shard.key for shard in plan.shards]
     described = [store.find(key) for key in keys]
     missing = [number for number, found in enumerate(described) if found is None]
     there = _replaced_records(store, workspace, [plan.shards[number] for number in missing], keys)
     counter.advance(plan.faces - sum(len(plan.shards[number].rows_S) for number in missing))
+    new = {number: _absent(plan.shards[number], there) for number in missing}
+    faces = SnapshotFaces(snapshot, [plan.shards[number].rows_S[positions] for number, positions in new.items()])
     index = ImageIndex(workspace.image_index)
     with RecordReader() as reader:
-        for number in missing:
+        for number, positions in new.items():
             shard = plan.shards[number]
-            made = _new_records(shard, there, faces, settings, index)
+            made = _made(faces.of(shard, positions), settings, index)
             records = counter.watch(merged(shard.record_keys, there, reader, made))
             described[number] = store.add(keys[number], shard.record_keys, records)
     index.close()
@@ -115,19 +117,15 @@ def _replaced_records(
     return {record: place for key in sorted(old) for record, place in store.places(key, wanted).items()}
 
 
-def _new_records(
-    shard: PlannedShard,
-    there: dict[str, RecordPlace],
-    faces: SnapshotFaces,
-    settings: ConversionSettings,
-    index: ImageIndex,
-) -> Iterator[bytes]:
-    """The records of a shard that are not there, in order."""
-    positions = [position for position, key in enumerate(shard.record_keys) if key not in there]
-    if not positions:
-        return iter(())
-    boxed = faces.of(shard, positions)
-    return embedded_records(boxed, color=settings.color, index=index) if settings.embed_crops else face_records(boxed)
+def _absent(shard: PlannedShard, there: dict[str, RecordPlace]) -> list[int]:
+    """Positions of the records that are not there."""
+    return [position for position, key in enumerate(shard.record_keys) if key not in there]
+
+
+def _made(boxed: Iterable[BoxedFace], settings: ConversionSettings, index: ImageIndex) -> Iterator[bytes]:
+    if not settings.embed_crops:
+        return face_records(boxed)
+    return embedded_records(boxed, color=settings.color, index=index)
 
 
 def _result(

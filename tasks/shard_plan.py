@@ -1,18 +1,17 @@
 """Which faces of a snapshot go into which shard, found from a few columns of its table.
 
-Legend: F faces of the snapshot, S faces of a shard, N keypoints.
+Legend: F faces of the snapshot, S faces of a shard, N keypoints, G row groups of the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.config import ConversionSettings
@@ -24,33 +23,46 @@ from tasks.reuse import KEY_LENGTH, code_version
 from tasks.snapshot import Snapshot
 from tasks.splits import refuse_leaks
 
-_COLUMNS = ("content_hash", "split", "subject", "set_id", "source_key", "image_name", "image_sha256",
-            "frame_width", "frame_height")  # fmt: skip
-_AT_A_TIME = 8192
+_COLUMNS = ("content_hash", "split", "subject", "set_id", "image_name", "image_sha256")
+_OF_DROPPED = ("source_key", "image_name", "frame_width", "frame_height")
+_SPLITS = {str(split): split for split in Split}
+_AT_A_TIME = 2048  # faces; more of them would leave the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedShard:
-    """What a shard is to hold.
+    """What a shard is to hold, by image and content.
 
     Attributes:
-        rows_S: rows of the snapshot's table, by image and content.
-        boxes_S4: their face boxes.
-        record_keys: for every record, a hash of all that decides its bytes: the annotation and its image, their
-            names, the box, the pixels wanted, the code.
+        rows_S: rows of the snapshot's table.
+        boxes_S4: face boxes, int64.
+        contents, names, sets: content hashes of the annotations, names of their images, their sets.
+        made_by: what else decides the bytes of a record: the pixels wanted, the code.
         subjects: sorted; '' stands for faces without one.
     """
 
     split: Split
     rows_S: np.ndarray
     boxes_S4: np.ndarray
-    record_keys: list[str]
+    contents: list[str]
+    names: list[str]
+    sets: list[str]
+    made_by: str
     subjects: list[str]
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Names the shard: its bytes are decided by its records'."""
-        return sha256_of(self.record_keys)[:KEY_LENGTH]
+        """Names the shard: of all that decides the bytes of its records."""
+        return sha256_of([self.contents, self.names, self.sets, self.boxes_S4.tobytes().hex(), self.made_by])[
+            :KEY_LENGTH
+        ]
+
+    @cached_property
+    def record_keys(self) -> list[str]:
+        """For every record, a hash of all that decides its bytes."""
+        boxes = self.boxes_S4.tolist()
+        parts = zip(self.contents, self.names, self.sets, boxes, strict=True)
+        return [sha256_of([*part, self.made_by])[:KEY_LENGTH] for part in parts]
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ def plan_shards(snapshot: Snapshot, settings: ConversionSettings) -> ShardPlan:
     """
     table = pq.read_table(snapshot.table, columns=list(_COLUMNS))
     columns = {name: table[name].to_pylist() for name in _COLUMNS}
-    splits = [Split(split) for split in columns["split"]]
+    splits = [_SPLITS[split] for split in columns["split"]]
     owners = map(_Owner, columns["subject"], columns["image_sha256"], columns["image_name"])
     refuse_leaks(owners, splits, snapshot.kpi_subjects, f"snapshot {snapshot.id[:12]}")
     boxes = _boxes(snapshot, settings.bbox_enlarge_ratio)
@@ -96,23 +108,33 @@ def plan_shards(snapshot: Snapshot, settings: ConversionSettings) -> ShardPlan:
     keypoints = max(1, int(kept_F.sum())) * snapshot.num_keypoints
     return ShardPlan(
         shards=list(_shards(columns, boxes.boxes_B4, np.flatnonzero(kept_F), settings)),
-        dropped=[_dropped(columns, row, boxes) for row in np.flatnonzero(~kept_F).tolist()],
+        dropped=_dropped(snapshot, np.flatnonzero(~kept_F), boxes),
         unreachable_share=int(boxes.unreachable_B[kept_F].sum()) / keypoints,
     )
 
 
 class SnapshotFaces:
-    """Faces of a snapshot by row; the table is read when the first is asked for."""
+    """Some faces of a snapshot; of its table, the row groups that hold any of them are read.
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._table: pa.Table | None = None
+    Args:
+        rows: of the faces, in any order.
+    """
+
+    def __init__(self, snapshot: Snapshot, rows: Sequence[np.ndarray]) -> None:
+        file = pq.ParquetFile(snapshot.table)
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        ends_G = np.cumsum(sizes)
+        groups = np.unique(np.searchsorted(ends_G, np.concatenate([np.empty(0, int), *rows]), side="right")).tolist()
+        self._table = file.read_row_groups(groups)
+        self._place_F = np.full(sum(sizes), -1)
+        read = 0
+        for group in groups:
+            self._place_F[ends_G[group] - sizes[group] : ends_G[group]] = np.arange(read, read + sizes[group])
+            read += sizes[group]
 
     def of(self, shard: PlannedShard, positions: list[int]) -> Iterator[tuple[Face, Box]]:
         """The faces at these positions of a shard, with their boxes."""
-        if self._table is None:
-            self._table = pq.read_table(self._snapshot.table)
-        faces, _ = faces_from_table(self._table.take(shard.rows_S[positions]))
+        faces, _ = faces_from_table(self._table.take(self._place_F[shard.rows_S[positions]]))
         yield from zip(faces, (Box(*box) for box in shard.boxes_S4[positions].tolist()), strict=True)
 
 
@@ -136,24 +158,24 @@ def _shards(
     place = [(splits[row], bucket_of[images[row]], images[row], contents[row], row) for row in rows.tolist()]
     made_by = f"{settings.embed_crops} {settings.color} {code_version('model.tfrecords')}"
     for (split, _), own in groupby(sorted(place), key=lambda entry: entry[:2]):
-        rows_S = np.array([entry[-1] for entry in own])
-        boxes_S4 = boxes_F4[rows_S]
-        keys = [
-            _record_key(contents[row], columns["image_name"][row], columns["set_id"][row], box, made_by)
-            for row, box in zip(rows_S.tolist(), boxes_S4.tolist(), strict=True)
-        ]
-        subjects = sorted({columns["subject"][row] or "" for row in rows_S.tolist()})
-        yield PlannedShard(Split(split), rows_S, boxes_S4, keys, subjects)
+        rows_S = [entry[-1] for entry in own]
+        yield PlannedShard(
+            split=_SPLITS[split],
+            rows_S=np.array(rows_S),
+            boxes_S4=boxes_F4[rows_S],
+            contents=[contents[row] for row in rows_S],
+            names=[columns["image_name"][row] for row in rows_S],
+            sets=[columns["set_id"][row] for row in rows_S],
+            made_by=made_by,
+            subjects=sorted({columns["subject"][row] or "" for row in rows_S}),
+        )
 
 
-def _record_key(content: str, name: str, set_id: str, box: list[int], made_by: str) -> str:
-    """Lengths stand before the texts, so that no two records give the same."""
-    text = f"{content} {box} {len(name)} {name} {len(set_id)} {set_id} {made_by}"
-    return sha256(text.encode()).hexdigest()[:KEY_LENGTH]
-
-
-def _dropped(columns: dict[str, list[Any]], row: int, boxes: Boxes) -> dict[str, Any]:
-    record, image, width, height = (
-        columns[name][row] for name in ("source_key", "image_name", "frame_width", "frame_height")
-    )
-    return asdict(outside_frame(record, image, boxes.squares_B4[row].tolist(), width, height))
+def _dropped(snapshot: Snapshot, rows: np.ndarray, boxes: Boxes) -> list[dict[str, Any]]:
+    if not len(rows):
+        return []
+    table = pq.read_table(snapshot.table, columns=list(_OF_DROPPED)).take(rows)
+    faces = zip(boxes.squares_B4[rows].tolist(), *(table[name].to_pylist() for name in _OF_DROPPED), strict=True)
+    return [
+        asdict(outside_frame(record, image, square, width, height)) for square, record, image, width, height in faces
+    ]

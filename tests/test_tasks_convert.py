@@ -56,7 +56,7 @@ def make_snapshot(directory: Path, faces: list[Face], splits: list[Split] | None
     policy = SplitPolicy(kpi_subjects=["d/0", "d/1"], validation_share=0.3)
     directory.mkdir(parents=True)
     table = faces_to_table(faces, splits or assign_splits(faces, policy), faces[0].num_keypoints)
-    pq.write_table(table, directory / FACES)
+    pq.write_table(table, directory / FACES, row_group_size=7)
     return Snapshot("f" * 64, directory, faces[0].num_keypoints, frozenset({"d/0", "d/1"}))
 
 
@@ -139,6 +139,18 @@ def test_one_changed_annotation_rewrites_one_shard(snapshot, altered, workspace,
         write_image(images / face.image_name, seed=int(Path(face.image_name).stem))
     other = Workspace(tmp_path / "other")
     assert convert(changed, SETTINGS, other).result == second.result
+
+
+def test_face_that_is_gone_needs_no_image(snapshot, workspace, tmp_path):
+    first = convert(snapshot, SETTINGS, workspace)
+    for face in snapshot.faces:
+        Path(face.image).unlink()
+    last = max(number for number, split in enumerate(snapshot.splits) if split is Split.TRAIN)
+    faces, splits = list(snapshot.faces), list(snapshot.splits)
+    del faces[last], splits[last]
+    second = convert(make_snapshot(tmp_path / "smaller", faces, splits), SETTINGS, workspace)
+    assert second.written <= 1
+    assert second.result["splits"]["train"]["records"] == first.result["splits"]["train"]["records"] - 1
 
 
 def test_order_of_faces_does_not_matter(snapshot, workspace, tmp_path):
