@@ -119,7 +119,11 @@ def _tight_squares(points_BN2: np.ndarray) -> np.ndarray:
 
 def _unreachable(points_BN2: np.ndarray, boxes_B4: np.ndarray) -> np.ndarray:
     """Number of keypoints of each face beyond the outer pixel centres of its box scaled to the network's input."""
-    origins_B12, sides_B11 = boxes_B4[:, None, :2], boxes_B4[:, None, 2:3]
-    crop_BN2 = ((points_BN2 - origins_B12 + 0.5) * (CROP_SIZE / sides_B11) - 0.5).astype(np.float32)
+    crop_BN2 = points_BN2.astype(np.float64)
+    crop_BN2 -= boxes_B4[:, None, :2]
+    crop_BN2 += 0.5
+    crop_BN2 *= CROP_SIZE / boxes_B4[:, None, 2:3]
+    crop_BN2 -= 0.5
+    crop_BN2 = crop_BN2.astype(np.float32)  # as `SquareCrop.to_crop` rounds
     outside_BN2 = (crop_BN2 < 0) | (crop_BN2 > CROP_SIZE - 1)
     return (outside_BN2[..., 0] | outside_BN2[..., 1]).sum(axis=1)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,7 +26,7 @@ from tasks.splits import refuse_leaks
 _COLUMNS = ("content_hash", "split", "subject", "set_id", "image_name", "image_sha256")
 _OF_DROPPED = ("source_key", "image_name", "frame_width", "frame_height")
 _SPLITS = {str(split): split for split in Split}
-_AT_A_TIME = 2048  # faces; more of them would leave the processor's cache
+_AT_A_TIME = 512  # faces; more of them would leave the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +83,7 @@ class ShardPlan:
         return sum(len(shard.rows_S) for shard in self.shards)
 
 
-@dataclass(frozen=True)
-class _Owner:
+class _Owner(NamedTuple):
     """As much of a face as `refuse_leaks` looks at."""
 
     subject: str | None
