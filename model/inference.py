@@ -32,7 +32,7 @@ from model import face_frames
 from model.evaluation import Predict
 from model.face_frames import EntryReader, FaceFrame, ReadAhead, Skipped, in_order
 from model.figures import draw_keypoints, encode_image
-from schemas.errors import AnnotationFileError
+from schemas.errors import AnnotationFileError, ModelFileError
 from schemas.geometry import CROP_SIZE
 from schemas.sloth import load_sloth_file
 from schemas.storage import atomic_path, write_bytes
@@ -81,6 +81,7 @@ def run_inference(
 
     Raises:
         AnnotationFileError: `annotations` can't be read, is not JSON or not a list of images.
+        ModelFileError: the model predicts something that is not a number.
         StorageError: the disk is full or the place can't be written.
     """
     entries = load_sloth_file(annotations)
@@ -158,12 +159,19 @@ def _batches(frames: Iterator[FaceFrame], batch_size: int) -> Iterator[list[Face
 
 
 def _predict(predict: Predict, frames: list[FaceFrame]) -> Iterator[tuple[FaceFrame, np.ndarray, np.ndarray]]:
-    """Every frame with its faces' keypoints (B, N, 2) in source pixels and confidences (B, N)."""
+    """Every frame with its faces' keypoints (B, N, 2) in source pixels and confidences (B, N).
+
+    Raises:
+        ModelFileError: a keypoint is not a number.
+    """
     images_BHWC = np.concatenate([frame.faces_BHWC for frame in frames]).astype(np.float32)
     points_BN2, confidence_BN = (np.asarray(output) for output in predict(images_BHWC))
+    finite_B = np.isfinite(points_BN2).all(axis=(1, 2))
     start = 0
     for frame in frames:
         mine = slice(start, start + len(frame.crops))
+        if not finite_B[mine].all():
+            raise ModelFileError(f"the model predicts something that is not a number for {frame.name}")
         points = [crop.to_frame(p.astype(np.float64)) for crop, p in zip(frame.crops, points_BN2[mine], strict=True)]
         yield frame, np.stack(points), confidence_BN[mine]
         start = mine.stop
@@ -171,7 +179,7 @@ def _predict(predict: Predict, frames: list[FaceFrame]) -> Iterator[tuple[FaceFr
 
 def _text_line(name: str, points_N2: np.ndarray) -> bytes:
     """TAO's line: the name, then x y of every keypoint in source pixels."""
-    return f"{name} {' '.join(f'{value:.4f}' for value in points_N2.reshape(-1))}\n".encode()
+    return f"{name} {' '.join(f'{value:.4f}' for value in points_N2.reshape(-1).tolist())}\n".encode()
 
 
 def _record(frame: FaceFrame, points_BN2: np.ndarray, confidence_BN: np.ndarray) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import model.face_frames
 from model.crop import crop_face
 from model.face_frames import square_crop
 from model.inference import InferenceSummary, run_inference
-from schemas.errors import AnnotationFileError
+from schemas.errors import AnnotationFileError, ModelFileError
 from schemas.geometry import Box, SquareCrop
 
 FRAME = (120, 90)
@@ -193,6 +193,30 @@ def test_a_failure_leaves_no_half_result(infer, tmp_path):
     with pytest.raises(RuntimeError):
         infer([entry("a.png", (10, 10, 60, 60))], fail)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_model_that_predicts_no_number_is_named(infer, tmp_path):
+    write_image(tmp_path / "a.png")
+    with pytest.raises(ModelFileError, match=r"not a number for a\.png"):
+        infer([entry("a.png", (10, 10, 60, 60))], lambda images: (corners(images)[0] * np.nan, corners(images)[1]))
+
+
+def test_without_drawing_the_results_are_the_same_and_no_image_is_written(infer, tmp_path):
+    write_image(tmp_path / "a.png")
+    entries = [entry("a.png", (10, 10, 60, 60))]
+    assert infer(entries, draw=False) == infer(entries, draw=True)
+    assert (tmp_path / "out/images/a.png").is_file()
+    (tmp_path / "out/images/a.png").unlink()
+    infer(entries, draw=False)
+    assert not list((tmp_path / "out/images").iterdir())
+
+
+def test_a_picture_that_can_not_be_written_ends_the_run_without_results(infer, tmp_path):
+    write_image(tmp_path / "a.png")
+    (tmp_path / "out/images/a.png").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"a\.png"):
+        infer([entry("a.png", (10, 10, 60, 60))] * 3)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["images"]
 
 
 @pytest.mark.parametrize(
