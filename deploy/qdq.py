@@ -128,17 +128,19 @@ def _activation(graph: onnx.GraphProto, tensor: str, scale: float) -> list[onnx.
 def _weights(
     graph: onnx.GraphProto, convolution: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
 ) -> onnx.NodeProto:
-    """Store a convolution's weights in 8 bits and make it read them through a DequantizeLinear."""
+    """Store a convolution's weights in 8 bits and make it read them through a DequantizeLinear.
+
+    They are called after the convolution: exporters store equal weights once.
+    """
     import onnx
 
-    name, axis = convolution.input[1], OUTPUT_CHANNELS[convolution.op_type]
-    values, scales = quantised_weights(onnx.numpy_helper.to_array(constants[name]), axis)
-    _store(graph, values, f"{name}/quantised")
-    _store(graph, scales, f"{name}/scale")
-    _store(graph, np.zeros(len(scales), np.int8), f"{name}/zero")
+    axis, name = OUTPUT_CHANNELS[convolution.op_type], f"{convolution.name}/weights"
+    values, scales = quantised_weights(onnx.numpy_helper.to_array(constants[convolution.input[1]]), axis)
+    given = [f"{name}/quantised", f"{name}/scale", f"{name}/zero"]
+    for part, inner in zip((values, scales, np.zeros(len(scales), np.int8)), given, strict=True):
+        _store(graph, part, inner)
     convolution.input[1] = _dequantised(name)
-    inputs = [f"{name}/quantised", f"{name}/scale", f"{name}/zero"]
-    return onnx.helper.make_node("DequantizeLinear", inputs, [_dequantised(name)], f"dequantise_{name}", axis=axis)
+    return onnx.helper.make_node("DequantizeLinear", given, [_dequantised(name)], f"dequantise_{name}", axis=axis)
 
 
 def quantised_weights(weights: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:

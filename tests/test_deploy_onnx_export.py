@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
-from deploy.export import export_model
+from deploy.export import OnnxForm, export_model
 from deploy.onnx_export import export_onnx, load_onnx, summarise
 from deploy.parity import compare, keras_predictions
 from schemas.errors import ModelFileError
@@ -126,7 +126,8 @@ def test_export_model_names_the_file_as_tao_does(tmp_path):
     network = sharp_network()
     network.save(tmp_path / "model.keras")
     assert export_model(tmp_path / "model.keras").path == tmp_path / "model.onnx"
-    named = export_model(tmp_path / "model.keras", tmp_path / "out" / "model.etlt", opset=11)
+    form = OnnxForm(opset=11)
+    named = export_model(tmp_path / "model.keras", tmp_path / "out" / "model.etlt", form=form)
     assert named.path == tmp_path / "out" / "model.etlt.onnx"
     assert named.opset == 11
 

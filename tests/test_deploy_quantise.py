@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from deploy.onnx_export import onnx_model
+from deploy.qdq import convolutions, outermost
+from deploy.quantise import best_scale, calibrate, first_faces, quantise, with_scales, worst_shift_px
+from schemas.errors import GateError
+from tests.networks import crops, sharp_network
+
+
+@pytest.fixture(scope="module")
+def model():
+    return onnx_model(sharp_network("FpeNet_release"))
+
+
+def test_even_magnitudes_keep_their_range():
+    assert best_scale(np.full(4096, 10), 254.0) == pytest.approx(2.0, rel=0.02)
+
+
+def test_a_lone_outlier_is_clipped():
+    counts = np.zeros(4096, np.int64)
+    counts[:1024] = 10_000
+    counts[-1] = 1
+    assert best_scale(counts, 254.0) == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_tensor_of_zeros_has_a_scale():
+    assert best_scale(np.zeros(4096, np.int64), 0.0) == 1 / 127
+
+
+def test_calibration_sees_every_batch_and_takes_the_largest_of_a_group(model):
+    dark = np.zeros((2, 80, 80, 1), np.float32)
+    groups = {"relu_1": "g", "relu_2": "g"}
+    apart = calibrate(model, {"relu_1": "a", "relu_2": "b"}, [dark, crops(2)])
+    together = calibrate(model, groups, [dark, crops(2)])
+    assert list(together) == ["g"]
+    assert 0 < min(apart.values()) <= together["g"]
+    brighter = calibrate(model, groups, [crops(2), 2 * crops(2)])
+    assert brighter["g"] > together["g"]
+
+
+def test_faces_are_taken_from_the_front_of_as_many_batches_as_needed():
+    batches = [crops(3), crops(3, seed=1)]
+    np.testing.assert_array_equal(first_faces(batches, 4), np.concatenate(batches)[:4])
+    assert len(first_faces(batches, 9)) == 6
+
+
+def test_layers_that_move_keypoints_too_far_stay_in_float(model):
+    loose = quantise(model, [crops(4)], max_shift_px=50.0)
+    assert loose.float_layers == outermost(model)
+    bound = 0.95 * worst_shift_px(loose.shift)
+    tighter = quantise(model, [crops(4)], max_shift_px=bound)
+    assert set(loose.float_layers) < set(tighter.float_layers)
+    assert worst_shift_px(tighter.shift) <= bound
+    assert tighter.float_layers == tuple(name for name in convolutions(model) if name in tighter.float_layers)
+    assert set(tighter.scales) <= set(loose.scales)
+    again = with_scales(model, tighter.scales, tighter.float_layers, [crops(4)])
+    assert again.model.SerializeToString(deterministic=True) == tighter.model.SerializeToString(deterministic=True)
+    assert again.shift == tighter.shift
+
+
+def test_a_bound_that_int8_can_not_keep_is_refused_with_the_number(model):
+    with pytest.raises(GateError, match=r"INT8 moves keypoints by .* px on average .*at most 1e-06 px are allowed"):
+        quantise(model, [crops(4)], max_shift_px=1e-6)
+
+
+def test_without_faces_nothing_is_measured(model):
+    loose = quantise(model, [crops(2)], max_shift_px=50.0)
+    assert with_scales(model, loose.scales, loose.float_layers).shift is None

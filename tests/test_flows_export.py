@@ -1,0 +1,143 @@
+"""`fpenet export` with TAO's options, through the command line."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deploy.builders.onnxruntime import OnnxRuntimeEngine
+from deploy.calibration_cache import read_cache
+from deploy.onnx_export import summarise
+from flows.entry.cli import main
+from schemas.yamlspec import dump_spec
+from tests.networks import crops, sharp_network
+from tests.shard_files import blob_face, small_spec, write_shard
+
+N = 5
+INT8 = ["--data_type", "int8", "--max_shift_px", "50"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A model, a folder of face crops, and an experiment spec with a training set."""
+    root = tmp_path_factory.mktemp("project")
+    sharp_network(num_keypoints=N).save(root / "model.keras")
+    (root / "crops").mkdir()
+    for index, image in enumerate(crops(6)):
+        Image.fromarray(image[..., 0].astype(np.uint8)).save(root / "crops" / f"{index}.png")
+    write_shard(root / "a/records/data.tfrecords", [blob_face(index) for index in range(12)])
+    spec = small_spec()
+    info = spec.dataloader.dataset_info.model_copy(update={"tfrecords_directory_path": str(root)})
+    spec = spec.model_copy(update={"dataloader": spec.dataloader.model_copy(update={"dataset_info": info})})
+    (root / "spec.yaml").write_text(dump_spec(spec))
+    return root
+
+
+def export(project, *options) -> int:
+    return main(["export", "-m", str(project / "model.keras"), *map(str, options)])
+
+
+def test_int8_with_a_tensorfile_a_cache_and_an_engine_then_again_from_the_cache(project, tmp_path, capsys):
+    tensorfile, cache, out = tmp_path / "cal.tensorfile", tmp_path / "cal.bin", tmp_path / "model.etlt"
+    files = ["--cal_data_file", tensorfile, "--cal_cache_file", cache]
+    folder = ["--cal_image_dir", project / "crops", "--batches", 2, "--batch_size", 2]
+    engine = ["--engine_file", tmp_path / "model.engine", "--target", "rtx-sm86", "--max_batch_size", 4]
+    assert export(project, "-o", out, *INT8, *files, *folder, *engine, "-r", tmp_path, "-k", "") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "4 of 6 images in" in told
+    assert "in float: conv_1, conv_26, and the soft-argmax" in told
+    assert "keypoints move by, mean over 4 of these faces" in told
+    assert "needs a GPU (SM86)" in told
+    written = summarise(tmp_path / "model.etlt.onnx")
+    assert written.nodes["QuantizeLinear"] == len(read_cache(cache))
+    plain = summarise(tmp_path / "model.etlt.fp32.onnx")
+    assert "QuantizeLinear" not in plain.nodes
+    assert plain.size > 2 * written.size
+    report = json.loads((tmp_path / "export.json").read_text())
+    assert report["int8"]["faces"] == 4
+    assert report["onnx"]["sha256"] == written.sha256
+    assert report["engine"]["size"] == (tmp_path / "model.engine").stat().st_size
+
+    stored = tensorfile.read_bytes()
+    assert export(project, "-o", tmp_path / "again.onnx", *INT8, *files, "-s") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "is there, and is used as it is" in told
+    assert "nothing was calibrated" in told
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "model.etlt.onnx").read_bytes()
+    assert tensorfile.read_bytes() == stored
+
+    other = project / "other.keras"
+    sharp_network(num_keypoints=N, seed=1).save(other)
+    assert main(["export", "-m", str(other), "-o", str(out), *INT8, "--cal_cache_file", str(cache)]) == 2
+    assert "was made for another model" in capsys.readouterr().err
+    cache.write_text("\n".join(cache.read_text().splitlines()[:-1]))
+    assert export(project, "-o", out, *INT8, "--cal_cache_file", cache) == 2
+    assert "lacks 1 of" in capsys.readouterr().err
+
+
+def test_int8_calibrates_on_a_tenth_of_the_training_faces_of_the_spec(project, tmp_path, capsys):
+    out = tmp_path / "model.onnx"
+    assert export(project, "-o", out, *INT8, "-e", project / "spec.yaml", "--heatmap") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "calibrated on 2 of 12 training faces (17%)" in told
+    assert summarise(out).outputs == ("softargmax", "softargmax:1", f"conv_keypoints_m{N}")
+    assert (tmp_path / "model.cal.bin").is_file()
+    assert OnnxRuntimeEngine(out).predict(crops(3)).keypoints_BN2.shape == (3, N, 2)
+
+
+def test_tfonnx_names_a_fixed_batch_and_fp16(project, tmp_path, capsys):
+    out = tmp_path / "model.onnx"
+    options = ["--data_type", "fp16", "--backend", "tfonnx", "--static_batch_size", 4, "-t", 11, "-d", "80,80,1"]
+    assert export(project, "-o", out, *options) == 0
+    assert "fp16, opset 11" in " ".join(capsys.readouterr().out.split())
+    summary = summarise(out)
+    assert summary.outputs == ("softargmax/strided_slice:0", "softargmax/strided_slice_1:0")
+    assert (summary.batch, summary.opset, summary.input_shape) == (4, 11, (1, 80, 80))
+    assert summary.nodes["Cast"] == 2
+    assert OnnxRuntimeEngine(out).predict(crops(6)).keypoints_BN2.shape == (6, N, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data_type", "int8", "-t", "10"], "opset 10 and int8: one scale per channel needs opset 13"),
+        (["--data_type", "int8"], "int8 needs faces to calibrate on: give a folder"),
+        (["--data_type", "int8", "--cal_data_file", "none.tensorfile"], "nothing to make it of"),
+        (["--data_type", "int8", "--cal_image_dir", "none"], "no such folder of calibration images"),
+        (["--data_type", "int8", "--cal_image_dir", "CROPS", "--batches", "7"], "7 batches of 1 need 7 faces, 6 are"),
+        (["--cal_image_dir", "CROPS"], "--cal_image_dir is for INT8 and would do nothing with --data_type fp32"),
+        (["--max_batch_size", "8"], "--max_batch_size is for the engine and would do nothing without --engine_file"),
+        (["--backend", "uff"], "TensorRT 9 dropped UFF"),
+        (["-t", "17"], "opset 17: 10 to 13 can be written"),
+        (["--input_dims", "3,80,80"], "takes 1,80,80 (channels, height, width), not 3,80,80"),
+    ],
+)
+def test_what_can_not_act_is_refused_with_the_reason(project, options, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [str(project / "crops") if option == "CROPS" else option for option in options]
+    assert export(project, "-o", tmp_path / "model.onnx", *given) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-d", "80,80"], "'80,80' is not three whole numbers"),
+        (["--batches", "0"], "'0' is not a whole number above 0"),
+        (["--static_batch_size", "-2"], "'-2' is not a whole number above 0"),
+        (["--data_type", "int4"], "invalid choice: 'int4'"),
+    ],
+)
+def test_values_that_are_none(project, options, message, capsys):
+    with pytest.raises(SystemExit):
+        export(project, *options)
+    assert message in capsys.readouterr().err
+
+
+def test_int8_that_moves_keypoints_too_far_is_refused(project, tmp_path, capsys):
+    options = ["--data_type", "int8", "--max_shift_px", "1e-6", "--cal_image_dir", project / "crops"]
+    assert export(project, "-o", tmp_path / "model.onnx", *options) == 4
+    assert "at most 1e-06 px are allowed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
