@@ -7,7 +7,7 @@ Legend: B batch, H W rows and columns, C channels, N keypoints, 33 affine matric
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -15,27 +15,39 @@ from model.warp import homogeneous
 from schemas.experiment import Augmentation, GammaAugmentation, SpatialAugmentation
 
 _SMALLEST_PATCH_PX = 10
+_DRAWN_TOGETHER = 16
 
 
 class Draws:
-    """Random numbers for one batch: every call gives new ones, the same for the same seed (2 integers)."""
+    """Random numbers for one batch: every call gives new ones, the same for the same seed (2 integers).
+
+    They are made in blocks: sixteen single operations would take as long as a tenth of the whole augmentation.
+    """
 
     def __init__(self, seed_2: tf.Tensor, batch: tf.Tensor) -> None:
-        self._seed_2, self._batch, self._drawn = seed_2, batch, 0
+        self._seed_2, self._batch, self._seeds = seed_2, batch, 0
+        self._block: list[tf.Tensor] = []
 
     def uniform(self, low: float, high: float) -> tf.Tensor:
         """One number per sample, (B,) float32 in [low, high)."""
-        self._drawn += 1
-        seed_2 = tf.random.experimental.stateless_fold_in(self._seed_2, self._drawn)
-        return tf.random.stateless_uniform((self._batch,), seed_2, low, high)
+        if not self._block:
+            self._block = tf.unstack(tf.random.stateless_uniform((_DRAWN_TOGETHER, self._batch), self._next_seed()))
+        return low + (high - low) * self._block.pop()
+
+    def normal(self, mean: float, deviation: float) -> tf.Tensor:
+        """One number per sample, (B,) float32."""
+        return tf.random.stateless_normal((self._batch,), self._next_seed(), mean, deviation)
 
     def happens(self, probability: float) -> tf.Tensor:
         """(B,) bool."""
         return self.uniform(0.0, 1.0) < probability
 
+    def _next_seed(self) -> tf.Tensor:
+        self._seeds += 1
+        return tf.random.experimental.stateless_fold_in(self._seed_2, self._seeds)
 
-@dataclass(frozen=True)
-class Patches:
+
+class Patches(NamedTuple):
     """Rectangles of one grey value, one per sample: first row and column, size in pixels (0 for none), grey value."""
 
     top_B: tf.Tensor
@@ -90,15 +102,24 @@ def change_pixels(
         image_BHWC = resize_and_back(image_BHWC, chosen_B, augmentation.augmentation_resize_scale, size=size)
     if augmentation.enable_occlusion_augmentation:
         patches = random_patches(augmentation, draws, size=size)
-        image_BHWC = paint(image_BHWC, patches)
-    return change_gamma(image_BHWC, augmentation.gamma_augmentation, draws), patches
+    return paint_and_light(image_BHWC, patches, random_exponents(augmentation.gamma_augmentation, draws)), patches
 
 
 def resize_and_back(image_BHWC: tf.Tensor, chosen_B: tf.Tensor, scale: float, *, size: int) -> tf.Tensor:
-    """Bilinear to `size * scale` pixels and back, where chosen: softer images, as of faces small in a frame."""
+    """Bilinear to `size * scale` pixels and back, where chosen: softer images, as of faces small in a frame.
+
+    Both ways together are one matrix along an axis, which is three times faster than to interpolate twice.
+    """
     other = max(1, int(size * scale))
-    changed = tf.image.resize(tf.image.resize(image_BHWC, (other, other)), (size, size))
-    return tf.where(chosen_B[:, None, None, None], changed, image_BHWC)
+    pixels = tf.eye(size)[None, :, :, None]
+    matrix_HH = tf.image.resize(tf.image.resize(pixels, (other, size)), (size, size))[0, :, :, 0]
+    chosen = tf.where(chosen_B)
+    image_BCHW = tf.transpose(tf.gather(image_BHWC, chosen[:, 0]), (0, 3, 1, 2))
+    rows_XHW = tf.matmul(matrix_HH, tf.reshape(image_BCHW, (-1, size, size)))
+    # Not a batch product: TensorFlow 2.21 crashes on those with a transposed matrix for all.
+    changed = tf.matmul(tf.reshape(rows_XHW, (-1, size)), matrix_HH, transpose_b=True)
+    changed_BHWC = tf.transpose(tf.reshape(changed, tf.shape(image_BCHW)), (0, 2, 3, 1))
+    return tf.tensor_scatter_nd_update(image_BHWC, chosen, changed_BHWC)
 
 
 def random_patches(augmentation: Augmentation, draws: Draws, *, size: int) -> Patches:
@@ -111,15 +132,6 @@ def random_patches(augmentation: Augmentation, draws: Draws, *, size: int) -> Pa
     return Patches(top_B, left_B, height_B, width_B, draws.uniform(0.0, 255.0))
 
 
-def paint(image_BHWC: tf.Tensor, patches: Patches) -> tf.Tensor:
-    """The images with their patches on."""
-    height, width = image_BHWC.shape[1:3]
-    rows_B = _between(tf.range(height, dtype=tf.float32)[None], patches.top_B, patches.height_B, edge=0.0)
-    columns_B = _between(tf.range(width, dtype=tf.float32)[None], patches.left_B, patches.width_B, edge=0.0)
-    inside = rows_B[:, :, None, None] & columns_B[:, None, :, None]
-    return tf.where(inside, patches.grey_B[:, None, None, None], image_BHWC)
-
-
 def hidden_by(patches: Patches, points_BN2: tf.Tensor) -> tf.Tensor:
     """(B, N) bool: the point lies on the patch, whose pixel k covers [k - 0.5, k + 0.5)."""
     return _between(points_BN2[:, :, 0], patches.left_B, patches.width_B, edge=0.5) & _between(
@@ -127,12 +139,31 @@ def hidden_by(patches: Patches, points_BN2: tf.Tensor) -> tf.Tensor:
     )
 
 
-def change_gamma(image_BHWC: tf.Tensor, gamma: GammaAugmentation, draws: Draws) -> tf.Tensor:
-    """255 * (x / 255) ** g: the range stays 0..255 (the reference raises 0..255 itself to g)."""
-    exponent_B = tf.where(
-        draws.happens(gamma.gamma_probability), draws.uniform(gamma.gamma_min, gamma.gamma_max), 1.0
-    )
-    return 255.0 * tf.clip_by_value(image_BHWC / 255.0, 0.0, 1.0) ** exponent_B[:, None, None, None]
+def random_exponents(gamma: GammaAugmentation, draws: Draws) -> tf.Tensor:
+    """(B,) what to raise brightness to; 1 changes nothing."""
+    chosen_B = draws.happens(gamma.gamma_probability)
+    if gamma.gamma_type == "uniform":
+        exponent_B = draws.uniform(gamma.gamma_min, gamma.gamma_max)
+    else:
+        exponent_B = tf.abs(draws.normal(gamma.gamma_mu, gamma.gamma_std))
+    return tf.where(chosen_B, exponent_B, 1.0)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def paint_and_light(image_BHWC: tf.Tensor, patches: Patches | None, exponent_B: tf.Tensor) -> tf.Tensor:
+    """The images with their patches on, then 255 * (x / 255) ** g: the range stays 0..255.
+
+    The reference raises 0..255 itself to g. Compiled by XLA into one loop; the logarithm there is the fast way.
+    """
+    if patches is not None:
+        height, width = image_BHWC.shape[1:3]
+        rows_BH = _between(tf.range(height, dtype=tf.float32)[None], patches.top_B, patches.height_B, edge=0.0)
+        columns_BW = _between(tf.range(width, dtype=tf.float32)[None], patches.left_B, patches.width_B, edge=0.0)
+        inside = rows_BH[:, :, None, None] & columns_BW[:, None, :, None]
+        image_BHWC = tf.where(inside, patches.grey_B[:, None, None, None], image_BHWC)
+    exponent = exponent_B[:, None, None, None]
+    lit_BHWC = 255.0 * tf.exp(exponent * tf.math.log(tf.minimum(image_BHWC / 255.0, 1.0)))
+    return tf.where((exponent == 1.0) | (image_BHWC <= 0.0), image_BHWC, lit_BHWC)
 
 
 def _between(position: tf.Tensor, start_B: tf.Tensor, length_B: tf.Tensor, *, edge: float) -> tf.Tensor:

@@ -5,7 +5,6 @@ Legend: B batch, H W rows and columns of the network's input, C channels, N keyp
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,10 @@ import tensorflow as tf
 
 from model.augment import Draws, Patches, change_pixels, hidden_by, mirror_order, random_affine
 from model.crop import CONTEXT_SIZE
-from model.shards import face_dataset, shard_errors
-from model.warp import crop_to_context, move_points, to_crop, warp
+from model.feed import counted_whole, face_batches
+from model.record_tensors import parse_faces
+from model.shards import shard_errors
+from model.warp import crop_to_context, move_points, warp
 from schemas.experiment import Augmentation, ExperimentSpec
 from schemas.geometry import Box, SquareCrop
 from schemas.layouts import layout
@@ -73,23 +74,22 @@ class EvaluationBatches:
     """
 
     def __init__(self, files: Sequence[Path], spec: ExperimentSpec, *, batch_size: int | None = None) -> None:
-        names = tf.data.Dataset.from_tensor_slices([str(path) for path in files])
-        size = spec.dataloader.image_info.image.height
-        batches = face_dataset(names, spec).batch(batch_size or spec.dataloader.batch_size)
-        self._dataset = batches.map(lambda faces: _with_crops(faces, size)).prefetch(1)
+        records = tf.data.TFRecordDataset([str(path) for path in files])
+        batches = records.batch(batch_size or spec.dataloader.batch_size)
+        self._dataset = batches.map(lambda records_B: _cropped(records_B, spec), num_parallel_calls=2).prefetch(1)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
         with shard_errors():
             for faces in self._dataset.as_numpy_iterator():
                 yield EvaluationBatch(
-                    images_BHWC=faces["image"],
-                    points_BN2=faces["points_N2"],
-                    flags_BN=faces["flags_N"],
-                    boxes_B4=faces["box_4"],
-                    frame_sizes_B2=faces["frame_2"],
-                    names=_texts(faces["name"]),
-                    subjects=_texts(faces["subject"]),
-                    sets=_texts(faces["set"]),
+                    images_BHWC=faces["image_BHWC"],
+                    points_BN2=faces["points_BN2"],
+                    flags_BN=faces["flags_BN"],
+                    boxes_B4=faces["box_B4"],
+                    frame_sizes_B2=faces["frame_B2"],
+                    names=_texts(faces["name_B"]),
+                    subjects=_texts(faces["subject_B"]),
+                    sets=_texts(faces["set_B"]),
                 )
 
 
@@ -100,17 +100,24 @@ def evaluation_batches(
     return iter(EvaluationBatches(files, spec, batch_size=batch_size))
 
 
-def _with_crops(faces: dict[str, tf.Tensor], size: int) -> dict[str, tf.Tensor]:
-    matrix_B33 = crop_to_context(faces["box_4"], faces["region_3"], size=size, context_size=CONTEXT_SIZE)
-    rest = {key: value for key, value in faces.items() if key != "context_SSC"}
-    return rest | {"image": warp(faces["context_SSC"], matrix_B33, size=size)}
+def _cropped(records_B: tf.Tensor, spec: ExperimentSpec) -> dict[str, tf.Tensor]:
+    faces, size = parse_faces(records_B, spec), spec.dataloader.image_info.image.height
+    matrix_B33 = crop_to_context(faces["box_B4"], faces["region_B3"], size=size, context_size=CONTEXT_SIZE)
+    return faces | {"image_BHWC": warp(faces.pop("context_BSSC"), matrix_B33, size=size)}
 
 
 def _texts(values: np.ndarray) -> tuple[str, ...]:
     return tuple(value.decode() for value in values)
 
 
-def training_batches(files: Sequence[Path], spec: ExperimentSpec, *, epochs: range, steps: int) -> tf.data.Dataset:
+def training_batches(
+    files: Sequence[Path],
+    spec: ExperimentSpec,
+    *,
+    epochs: range,
+    steps: int,
+    unlabelled_files: Sequence[Path] = (),
+) -> tf.data.Dataset:
     """The batches of all `epochs`, one after the other, in orders and with random changes that the seed decides.
 
     An epoch's order comes from (seed, epoch), the changes from (seed, step), so a training that stopped goes on as if
@@ -119,56 +126,62 @@ def training_batches(files: Sequence[Path], spec: ExperimentSpec, *, epochs: ran
     Args:
         epochs: 0-based.
         steps: batches per epoch.
+        unlabelled_files: where the spec names unlabelled sets, theirs; `spec.unlabelled_in_batch` faces of a batch
+            come from them, after the labelled ones.
 
     Returns:
         Dataset of dicts: `image_BHWC`, `points_BN2` in pixels of the image, `counted_BN` (1 takes part in the loss);
         with ELT also `moved_BHWC` (the same faces through one more map), `move_B33` that map, `mirrored_B`.
     """
-    seed, names = spec.random_seed % 2**31, tf.constant([str(path) for path in files])
-
-    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        seed_2 = tf.stack([tf.constant(seed, tf.int64), epoch])
-        order = tf.data.Dataset.from_tensor_slices(tf.random.experimental.stateless_shuffle(names, seed_2))
-        buffer_seed = tf.random.stateless_uniform((), seed_2, 0, 2**31 - 1, tf.int64)
-        faces = face_dataset(order, spec, shuffle_seed=buffer_seed)
-        return faces.batch(spec.dataloader.batch_size).take(steps)
+    seed, unlabelled = spec.random_seed % 2**31, spec.unlabelled_in_batch
+    times = {"epochs": epochs, "steps": steps}
+    faces = face_batches(files, spec, batch=spec.dataloader.batch_size - unlabelled, **times)
+    if unlabelled:
+        others = face_batches(unlabelled_files, spec, batch=unlabelled, labelled=False, **times)
+        faces = tf.data.Dataset.zip(faces, others).map(_together)
 
     def augmented(step: tf.Tensor, faces: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return _augmented(faces, spec, tf.stack([tf.constant(seed, tf.int64), step]))
 
-    batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
-    return batches.enumerate(start=epochs.start * steps).map(augmented, num_parallel_calls=2).prefetch(2)
+    return faces.enumerate(start=epochs.start * steps).map(augmented, num_parallel_calls=2).prefetch(2)
 
 
 def steps_per_epoch(records: int, spec: ExperimentSpec) -> int:
-    """Whole batches in `records`, at least one."""
-    return max(1, records // spec.dataloader.batch_size)
+    """Whole batches in `records` labelled faces, at least one."""
+    return max(1, records // (spec.dataloader.batch_size - spec.unlabelled_in_batch))
+
+
+def counted_points(batch: EvaluationBatch, spec: ExperimentSpec) -> tf.Tensor:
+    """(B, N) float32: 1 where a point takes part in the spec's loss. Unknown flags are visible."""
+    whole_B = counted_whole(tf.constant(batch.names), tf.constant(batch.sets), spec)
+    return tf.cast(whole_B[:, None] | batch.visible_BN, tf.float32)
+
+
+def _together(*parts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
 
 
 def _augmented(faces: dict[str, tf.Tensor], spec: ExperimentSpec, seed_2: tf.Tensor) -> dict[str, tf.Tensor]:
     augmentation, elt = spec.dataloader.augmentation_info, spec.loss.elt_loss_info
     size, flip = spec.dataloader.image_info.image.height, layout(spec.num_keypoints).flip
-    draws = Draws(seed_2, tf.shape(faces["box_4"])[0])
-    to_context_B33 = crop_to_context(faces["box_4"], faces["region_3"], size=size, context_size=CONTEXT_SIZE)
-    points_BN2 = to_crop(faces["points_N2"], faces["box_4"], size=size)
-    occluded_BN = faces["flags_N"] == Flag.OCCLUDED
+    to_context_B33, points_BN2, occluded_BN = (
+        faces[name] for name in ("to_context_B33", "points_BN2", "occluded_BN")
+    )
+    draws = Draws(seed_2, tf.shape(points_BN2)[0])
     if augmentation.enable_online_augmentation:
         map_B33, mirrored_B = random_affine(augmentation.modulus_spatial_augmentation, draws, size=size)
         to_context_B33 = to_context_B33 @ tf.linalg.inv(map_B33)
         points_BN2 = mirror_order(move_points(map_B33, points_BN2), mirrored_B, flip)
         occluded_BN = mirror_order(occluded_BN, mirrored_B, flip)
-    image_BHWC, patches = _view(faces["context_SSC"], to_context_B33, augmentation, draws, size)
+    image_BHWC, patches = _view(faces["context_BSSC"], to_context_B33, augmentation, draws, size)
     if patches is not None and augmentation.mask_augmentation_patch:
         occluded_BN |= hidden_by(patches, points_BN2)
-    batch = {
-        "image_BHWC": image_BHWC,
-        "points_BN2": points_BN2,
-        "counted_BN": counted_points(faces["name"], faces["set"], occluded_BN, spec),
-    }
+    counted_BN = faces["labelled_B"][:, None] & (faces["whole_B"][:, None] | ~occluded_BN)
+    batch = {"image_BHWC": image_BHWC, "points_BN2": points_BN2, "counted_BN": tf.cast(counted_BN, tf.float32)}
     if elt.enable_elt_loss:
         move_B33, mirrored_B = random_affine(elt.modulus_spatial_augmentation, draws, size=size)
         moved_BHWC, _ = _view(
-            faces["context_SSC"], to_context_B33 @ tf.linalg.inv(move_B33), augmentation, draws, size
+            faces["context_BSSC"], to_context_B33 @ tf.linalg.inv(move_B33), augmentation, draws, size
         )
         batch |= {"moved_BHWC": moved_BHWC, "move_B33": move_B33, "mirrored_B": mirrored_B}
     return batch
@@ -181,16 +194,3 @@ def _view(
     if not augmentation.enable_online_augmentation:
         return image_BHWC, None
     return change_pixels(image_BHWC, augmentation, draws, size=size)
-
-
-def counted_points(names_B: tf.Tensor, sets_B: tf.Tensor, occluded_BN: tf.Tensor, spec: ExperimentSpec) -> tf.Tensor:
-    """(B, N) float32, 1 where a point takes part in the loss: all, or with `mask_occ` those not occluded.
-
-    Faces whose set or image name holds one of `no_occlusion_masking_sets` count whole. Unknown flags are visible.
-    """
-    if not spec.loss.mask_occ:
-        return tf.ones_like(occluded_BN, tf.float32)
-    exempt_B = tf.zeros_like(names_B, tf.bool)
-    for token in spec.dataloader.sets_without_masking:
-        exempt_B |= tf.strings.regex_full_match(names_B, f".*{re.escape(token)}.*") | (sets_B == token)
-    return tf.cast(exempt_B[:, None] | ~occluded_BN, tf.float32)

@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import keras
@@ -36,7 +36,7 @@ from model.status import STATUS_FILE, StatusFile
 from model.summaries import EVENTS, Summaries
 from model.warp import to_crop
 from model.weights import save_network
-from schemas.errors import ShardError, TrainingError
+from schemas.errors import ShardError, SpecError, TrainingError
 from schemas.experiment import DatasetInfo, ExperimentSpec
 from schemas.sealed import SUFFIX, Key, sealed_path
 from schemas.storage import sha256_of, write_bytes
@@ -72,6 +72,7 @@ def train(
     *,
     train_files: Sequence[Path],
     validation_files: Sequence[Path],
+    unlabelled_files: Sequence[Path] = (),
     directory: Path,
     kpi_subjects: Collection[str] = (),
     allow_unknown_subjects: bool = False,
@@ -88,6 +89,7 @@ def train(
     two GPUs with batches of 32 learn as one with a batch of 64.
 
     Args:
+        unlabelled_files: those of the spec's `unlabelled_sets`; their keypoints are not read.
         kpi_subjects: subjects that must not be in any of the files.
         on_epoch: called after every epoch of this run, once its files are written.
         progress: is told what happens.
@@ -104,9 +106,12 @@ def train(
     """
     _refuse_mixed(directory, key)
     train_files, validation_files = [Path(p) for p in train_files], [Path(p) for p in validation_files]
-    shards = survey(train_files, spec), survey(validation_files, spec)
-    refuse_leaks([*shards[0], *shards[1]], kpi_subjects, allow_unknown=allow_unknown_subjects)
-    faces, validation_faces = (sum(shard.records for shard in part) for part in shards)
+    unlabelled_files = [Path(p) for p in unlabelled_files]
+    shards = survey(train_files, spec), survey(validation_files, spec), survey(unlabelled_files, spec, labelled=False)
+    refuse_leaks(chain(*shards), kpi_subjects, allow_unknown=allow_unknown_subjects)
+    faces, validation_faces, unlabelled_faces = (sum(shard.records for shard in part) for part in shards)
+    if bool(unlabelled_faces) != bool(spec.unlabelled_in_batch):
+        raise SpecError("loss.elt_loss_info.unlabelled_sets", f"{unlabelled_faces} faces were given for them")
     if not faces:
         raise ShardError(f"no faces to train on in {', '.join(map(str, train_files)) or 'no file'}")
     tf.random.set_seed(spec.random_seed % 2**31)
@@ -117,7 +122,7 @@ def train(
     learner.spread_dropout()
     resumed_after, steps = len(history), steps_per_epoch(faces, wide)
     epochs = range(resumed_after, spec.num_epoch)
-    batches = iter(training_batches(train_files, wide, epochs=epochs, steps=steps))
+    batches = iter(training_batches(train_files, wide, epochs=epochs, steps=steps, unlabelled_files=unlabelled_files))
     checks = EvaluationBatches(validation_files, spec) if validation_faces else None
     with Watchers(_watchers(learner, directory, progress)) as watcher, shard_errors():
         size = wide.dataloader.batch_size
@@ -188,7 +193,7 @@ def _validate(learner: Learner, batches: Iterable[EvaluationBatch], watcher: Wat
         points_BN2 = to_crop(tf.constant(batch.points_BN2), tf.constant(batch.boxes_B4), size=size)
         if number == 0:
             watcher.validated_on(batch.images_BHWC, points_BN2)
-        counted_BN = counted_points(tf.constant(batch.names), tf.constant(batch.sets), ~batch.visible_BN, spec)
+        counted_BN = counted_points(batch, spec)
         loss, keypoints_BN2 = learner.assess(batch.images_BHWC, points_BN2, counted_BN)
         predicted = [crop.to_frame(k) for crop, k in zip(batch.crops, keypoints_BN2.numpy(), strict=True)]
         errors.append(face_errors(batch.points_BN2, np.array(predicted), batch.visible_BN, batch.subjects).crop_px_BK)
@@ -246,9 +251,7 @@ def _history_csv(history: Sequence[EpochResult]) -> str:
     return text.getvalue()
 
 
-def _fingerprint(
-    spec: ExperimentSpec, train: Sequence[ShardSurvey], validation: Sequence[ShardSurvey], *, replicas: int
-) -> str:
+def _fingerprint(spec: ExperimentSpec, *shards: Sequence[ShardSurvey], replicas: int) -> str:
     """Of all that decides what a training does, but not of where things are and what is shown of it."""
     exempt = {"no_occlusion_masking_sets"}
     shown = (
@@ -260,5 +263,5 @@ def _fingerprint(
     )
     places = dict.fromkeys(shown, True) | {"dataloader": {"dataset_info": set(DatasetInfo.model_fields) - exempt}}
     settings = spec.model_dump(mode="json", exclude=places)
-    files = [[[s.path.name, s.path.stat().st_size, s.records] for s in part] for part in (train, validation)]
+    files = [[[s.path.name, s.path.stat().st_size, s.records] for s in part] for part in shards]
     return sha256_of([settings, files, replicas, keras.__version__, tf.__version__])

@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schemas.errors import SpecError
 from schemas.experiment import ExperimentSpec
 from schemas.records import Split
-from schemas.storage import write_bytes
+from schemas.storage import sha256_file, write_bytes
 from schemas.yamlspec import dump_spec
 from tasks.convert import Conversion
 from tasks.reuse import StepOutput, reuse_or_run, step_key
@@ -33,24 +34,29 @@ def train_network(
     An interrupted training goes on from its last checkpoint.
 
     Returns:
-        Directory with `model.keras`, `experiment_spec.yaml`, `history.csv`; `result` has `history` (a mapping an
-        epoch), `best_epoch`, `resumed_after`,
-        `faces`, `validation_faces`, and the network's `parameters` and `macs`.
+        Directory with `experiment_spec.yaml` and what `model.training` leaves; `result` has `history` (a mapping an
+        epoch), `best_epoch`, `resumed_after`, `faces`, `validation_faces`, and the network's `parameters` and `macs`.
     """
     settings = spec.model_dump(mode="json", by_alias=True, exclude={"checkpoint_dir": True})
     shards = [conversion.hashes(split) for split in (Split.TRAIN, Split.VALIDATION)]
+    unlabelled = _unlabelled_files(spec)
+    if unlabelled:
+        shards.append([sha256_file(path) for path in unlabelled])
     key = step_key("train", code="model.training", spec=settings, shards=shards)
 
     def run(directory: Path) -> dict[str, Any]:
         from model.network import network_cost
+        from model.shards import refuse_leaks, survey
         from model.training import train
         from model.weights import load_network
 
         write_bytes(directory / SPEC, dump_spec(spec).encode())
+        refuse_leaks(survey(unlabelled, spec, labelled=False), kpi_subjects, allow_unknown=False)
         result = train(
             spec,
             train_files=conversion.files[Split.TRAIN],
             validation_files=conversion.files[Split.VALIDATION],
+            unlabelled_files=unlabelled,
             directory=directory,
             kpi_subjects=kpi_subjects,
             allow_unknown_subjects=True,  # `validation.require_subject` has decided
@@ -68,3 +74,15 @@ def train_network(
         }
 
     return reuse_or_run(parent, key, run)
+
+
+def _unlabelled_files(spec: ExperimentSpec) -> list[Path]:
+    """TFRecord files of the spec's `unlabelled_sets`, which no conversion of this flow makes."""
+    sets, info = spec.loss.elt_loss_info.unlabelled_sets, spec.dataloader.dataset_info
+    if sets and info is None:
+        raise SpecError("loss.elt_loss_info.unlabelled_sets", "dataloader.dataset_info is needed to find these sets")
+    files = info.files(sets) if sets and info else []
+    for path in files:
+        if not path.is_file():
+            raise SpecError("loss.elt_loss_info.unlabelled_sets", f"{path} is not there")
+    return files

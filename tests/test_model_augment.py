@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from model.augment import (
     Draws,
     Patches,
-    change_gamma,
     hidden_by,
     mirror_order,
-    paint,
+    paint_and_light,
     random_affine,
+    random_exponents,
     random_patches,
     resize_and_back,
 )
@@ -131,7 +131,7 @@ def golden_patch(case: dict) -> Patches:
 @pytest.mark.parametrize("case", PATCHES["cases"], ids=str)
 def test_a_patch_covers_and_hides_what_the_references_does(case):
     patches, size = golden_patch(case), PATCHES["image_size"]
-    painted = paint(tf.fill((1, size, size, 1), -1.0), patches)[0, :, :, 0].numpy()
+    painted = paint_and_light(tf.fill((1, size, size, 1), -1.0), patches, tf.ones(1))[0, :, :, 0].numpy()
     rows, columns = np.nonzero(painted != -1)
     box = [columns.min(), rows.min(), columns.max(), rows.max()] if len(rows) else None
     assert box == case["changed_box_xyxy_incl"]
@@ -165,11 +165,34 @@ def test_every_draw_is_new_and_comes_again_with_its_seed():
     assert not np.array_equal(one, draws(6).uniform(0, 1))
 
 
-def test_gamma_keeps_the_range():
-    image = tf.constant([0.0, 1, 64, 255])[None, :, None, None]
-    gamma = GammaAugmentation(gamma_min=2.0, gamma_max=2.0, gamma_probability=1.0)
-    changed = change_gamma(image, gamma, draws(0, 1)).numpy().ravel()
-    np.testing.assert_allclose(changed, [0, 1 / 255, 64**2 / 255, 255], rtol=1e-5)
+def exponents(number: int = 4000, **settings) -> np.ndarray:
+    return random_exponents(GammaAugmentation(**settings), draws(2, number)).numpy()
+
+
+def test_gamma_keeps_the_range_and_what_is_not_chosen():
+    image = tf.constant([[0.0, 1, 64, 255]] * 2)[:, :, None, None]
+    changed = paint_and_light(image, None, tf.constant([2.0, 1.0])).numpy()[:, :, 0, 0]
+    np.testing.assert_allclose(changed[0], [0, 1 / 255, 64**2 / 255, 255], rtol=1e-5)
+    np.testing.assert_array_equal(changed[1], [0, 1, 64, 255])
+
+
+def test_an_exponent_of_nought_makes_white_but_of_black():
+    image = tf.constant([0.0, 1, 255])[None, :, None, None]
+    assert paint_and_light(image, None, tf.constant([0.0])).numpy().ravel().tolist() == [0, 255, 255]
+
+
+def test_uniform_exponents_keep_their_bounds_and_come_as_often_as_asked():
+    found = exponents(gamma_min=0.6, gamma_max=1.6, gamma_probability=0.25)
+    changed = found[found != 1]
+    assert len(changed) / len(found) == pytest.approx(0.25, abs=0.03)
+    assert 0.6 <= changed.min() < 0.62 and 1.58 < changed.max() < 1.6
+
+
+def test_normal_exponents_are_the_size_of_a_normal_number():
+    found = exponents(gamma_type="normal", gamma_mu=1.0, gamma_std=0.3, gamma_probability=1.0)
+    assert (found.mean(), found.std()) == (pytest.approx(1.0, abs=0.02), pytest.approx(0.3, abs=0.02))
+    folded = exponents(gamma_type="normal", gamma_mu=0.0, gamma_std=1.0, gamma_probability=1.0)
+    assert folded.min() >= 0 and folded.mean() == pytest.approx(np.sqrt(2 / np.pi), abs=0.04)
 
 
 def test_resizing_softens_where_chosen_and_moves_nothing():
@@ -178,3 +201,15 @@ def test_resizing_softens_where_chosen_and_moves_nothing():
     np.testing.assert_array_equal(changed[1], image[1])
     assert centre_of_mass(changed[0, :, :, 0].numpy()) == pytest.approx([33.0, 41.0], abs=0.02)
     assert 0 < float(tf.reduce_max(tf.abs(changed[0] - image[0]))) < 40
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("scale", [0.4, 1.6])
+def test_resizing_is_tensorflows(scale, channels):
+    image = tf.random.stateless_uniform((3, 48, 48, channels), (1, 2), 0, 255)
+    other = int(48 * scale)
+    expected = tf.image.resize(tf.image.resize(image, (other, other)), (48, 48))
+    found = resize_and_back(image, tf.constant([True, False, True]), scale, size=48)
+    np.testing.assert_allclose(
+        found, tf.where(tf.constant([1, 0, 1])[:, None, None, None] > 0, expected, image), atol=1e-3
+    )

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from model.crop import context_crop, crop_face
 from model.images import decode_image, encode_png
-from model.shards import face_dataset
+from model.record_tensors import parse_faces
 from model.tfrecords import serialize_face, write_records
 from schemas.geometry import tight_square
 from schemas.records import Face, Flag
@@ -94,13 +94,14 @@ def test_records_round_trip_through_the_input_pipeline(tmp_path_factory, written
     path = tmp_path_factory.mktemp("shard") / "a.tfrecords"
     records = (serialize_face(face, box, frame(1)) for face, box in zip(written, boxes, strict=True))
     assert write_records(path, records) == len(written)
-    dataset = face_dataset(tf.data.Dataset.from_tensor_slices([str(path)]), small_spec())
-    for face, box, read in zip(written, boxes, dataset.as_numpy_iterator(), strict=True):
-        np.testing.assert_array_equal(read["points_N2"], face.points_N2)
-        np.testing.assert_array_equal(read["flags_N"], face.flags_N)
-        np.testing.assert_array_equal(read["box_4"], np.float32(box))
-        assert read["name"].decode() == face.image_name and read["frame_2"].tolist() == [64, 48]
-        assert (read["subject"].decode(), read["set"]) == (face.subject or "", b"train")
+    dataset = tf.data.TFRecordDataset(str(path)).batch(16).map(lambda records_B: parse_faces(records_B, small_spec()))
+    (read,) = dataset.as_numpy_iterator()
+    for index, (face, box) in enumerate(zip(written, boxes, strict=True)):
+        np.testing.assert_array_equal(read["points_BN2"][index], face.points_N2)
+        np.testing.assert_array_equal(read["flags_BN"][index], face.flags_N)
+        np.testing.assert_array_equal(read["box_B4"][index], np.float32(box))
+        assert read["name_B"][index].decode() == face.image_name and read["frame_B2"][index].tolist() == [64, 48]
+        assert (read["subject_B"][index].decode(), read["set_B"][index]) == (face.subject or "", b"train")
 
 
 @given(faces, st.none() | st.just(frame(1)), st.sampled_from([1.0, 3.0]))

@@ -57,6 +57,7 @@ def train(arguments: argparse.Namespace) -> int:
         spec,
         train_files=train_files,
         validation_files=validation_files,
+        unlabelled_files=_set_files(spec, arguments.experiment_spec, spec.loss.elt_loss_info.unlabelled_sets or ""),
         directory=results,
         kpi_subjects=SplitPolicy().kpi_subjects,
         allow_unknown_subjects=arguments.allow_unknown_subjects,
@@ -169,9 +170,7 @@ def _training_files(spec: ExperimentSpec, name: str, results: Path) -> tuple[lis
 
 
 def _set_files(spec: ExperimentSpec, name: str, sets: str) -> list[Path]:
-    info = _dataset_info(spec, name)
-    root = Path(info.tfrecords_directory_path)
-    return [root / set_id / info.tfrecord_folder_name / info.tfrecord_file_name for set_id in sets.split()]
+    return _dataset_info(spec, name).files(sets)
 
 
 def _dataset_info(spec: ExperimentSpec, name: str) -> DatasetInfo:

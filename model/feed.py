@@ -1,0 +1,144 @@
+"""Batches of training faces, out of memory where they fit, in an order that the seed decides.
+
+Legend: B batch, F faces of a set, N keypoints, S side of the context crop in pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from model.crop import CONTEXT_SIZE
+from model.record_count import count_records
+from model.record_tensors import parse_faces
+from model.warp import crop_to_context, to_crop
+from schemas.experiment import ExperimentSpec
+from schemas.records import Flag
+
+_SHUFFLED_TOGETHER = 8192
+_READ_TOGETHER = 64
+
+
+def face_batches(
+    files: Sequence[Path],
+    spec: ExperimentSpec,
+    *,
+    batch: int,
+    epochs: range,
+    steps: int,
+    labelled: bool = True,
+) -> tf.data.Dataset:
+    """`steps` batches for each of `epochs`, as `training_faces` says.
+
+    An epoch's order comes from (seed, epoch). Labelled faces come at most once an epoch, and the last batch may be
+    smaller; unlabelled ones start again where they end early.
+
+    Args:
+        batch: faces.
+        epochs: 0-based.
+        labelled: False leaves keypoints unread.
+    """
+    seed = tf.constant(spec.random_seed % 2**31, tf.int64)
+    paths = [str(path) for path in files]
+    source = (_kept if _fits(paths, spec) else _streamed)(paths, spec, labelled=labelled)
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        items = source.items(tf.stack([seed, epoch]))
+        return (items if labelled else items.repeat()).batch(batch).take(steps)
+
+    items = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
+    return items.map(source.faces, num_parallel_calls=2)
+
+
+def training_faces(faces: dict[str, tf.Tensor], spec: ExperimentSpec) -> dict[str, tf.Tensor]:
+    """What training needs of `parse_faces`, before anything random.
+
+    Returns:
+        `context_BSSC` uint8, `to_context_B33` from pixels of the face box's crop to those of the context crop,
+        `points_BN2` in pixels of the face box's crop, `occluded_BN` bool, `labelled_B` bool, `whole_B` bool: its
+        occluded points take part in the loss too. Without labels, points are 0.
+    """
+    size, n = spec.dataloader.image_info.image.height, spec.num_keypoints
+    labelled_B = tf.fill(tf.shape(faces["name_B"]), "points_BN2" in faces)
+    nowhere_BN2 = tf.zeros((tf.size(labelled_B), n, 2))
+    points_BN2 = to_crop(faces["points_BN2"], faces["box_B4"], size=size) if "points_BN2" in faces else nowhere_BN2
+    occluded_BN = faces["flags_BN"] == Flag.OCCLUDED if "flags_BN" in faces else nowhere_BN2[:, :, 0] > 0
+    return {
+        "context_BSSC": faces["context_BSSC"],
+        "to_context_B33": crop_to_context(faces["box_B4"], faces["region_B3"], size=size, context_size=CONTEXT_SIZE),
+        "points_BN2": points_BN2,
+        "occluded_BN": occluded_BN,
+        "labelled_B": labelled_B,
+        "whole_B": counted_whole(faces["name_B"], faces["set_B"], spec),
+    }
+
+
+def counted_whole(names_B: tf.Tensor, sets_B: tf.Tensor, spec: ExperimentSpec) -> tf.Tensor:
+    """(B,) bool: occluded points take part in the loss too: without `mask_occ`, and in `no_occlusion_masking_sets`.
+
+    A set is named by its id or by a part of the image's name.
+    """
+    whole_B = tf.fill(tf.shape(names_B), not spec.loss.mask_occ)
+    for token in spec.dataloader.sets_without_masking:
+        whole_B |= tf.strings.regex_full_match(names_B, f".*{re.escape(token)}.*") | (sets_B == token)
+    return whole_B
+
+
+@dataclass(frozen=True)
+class _Source:
+    """`items`: a seed -> dataset of scalars that stand for one face each; `faces`: a batch of those -> tensors."""
+
+    items: Callable[[tf.Tensor], tf.data.Dataset]
+    faces: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+
+
+def _kept(paths: list[str], spec: ExperimentSpec, *, labelled: bool) -> _Source:
+    """Every face decoded once; an item is its index."""
+    batches = (
+        tf.data.TFRecordDataset(paths)
+        .batch(_READ_TOGETHER)
+        .map(
+            lambda records_B: training_faces(parse_faces(records_B, spec, labelled=labelled), spec),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+    )
+    parts = list(batches.as_numpy_iterator())
+    kept = {name: tf.constant(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+    number = len(kept["labelled_B"])
+
+    def items(seed_2: tf.Tensor) -> tf.data.Dataset:
+        order_F = tf.random.experimental.stateless_shuffle(tf.range(number), seed_2)
+        return tf.data.Dataset.from_tensor_slices(order_F)
+
+    return _Source(items, lambda index_B: {name: tf.gather(values, index_B) for name, values in kept.items()})
+
+
+def _streamed(paths: list[str], spec: ExperimentSpec, *, labelled: bool) -> _Source:
+    """Records of up to 16 files in turn, shuffled some thousands at a time; an item is a serialised record."""
+
+    def items(seed_2: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.constant(paths), seed_2)
+        records = tf.data.Dataset.from_tensor_slices(order).interleave(
+            tf.data.TFRecordDataset, cycle_length=16, block_length=1
+        )
+
+        def shuffled(number: tf.Tensor, together: tf.Tensor) -> tf.Tensor:
+            own_seed_2 = tf.random.experimental.stateless_fold_in(seed_2, number)
+            return tf.random.experimental.stateless_shuffle(together, own_seed_2)
+
+        return records.batch(_SHUFFLED_TOGETHER).enumerate().map(shuffled).prefetch(1).unbatch()
+
+    def faces(records_B: tf.Tensor) -> dict[str, tf.Tensor]:
+        return training_faces(parse_faces(records_B, spec, labelled=labelled), spec)
+
+    return _Source(items, faces)
+
+
+def _fits(paths: list[str], spec: ExperimentSpec) -> bool:
+    face_bytes = CONTEXT_SIZE**2 * spec.dataloader.image_info.image.channel
+    return count_records(Path(path) for path in paths) * face_bytes <= spec.dataloader.memory_mib * 2**20
