@@ -51,8 +51,8 @@ class Watcher:
     def trained_on(self, batch: Mapping[str, tf.Tensor]) -> None:
         """The last batch of an epoch, as `model.pipeline.training_batches` makes them."""
 
-    def validated_on(self, image_BHWC: np.ndarray, points_BN2: tf.Tensor) -> None:
-        """The first batch of a validation; points in pixels of the images."""
+    def validated_on(self, image_BHWC: np.ndarray, points_BN2: tf.Tensor, keypoints_BN2: tf.Tensor) -> None:
+        """The first batch of a validation; true and predicted points in pixels of the images."""
 
     def epoch(self, result: EpochResult) -> None:
         """An epoch is done and validated; its files are about to be written."""
@@ -85,9 +85,9 @@ class Watchers(Watcher):
         for watcher in self._watchers:
             watcher.trained_on(batch)
 
-    def validated_on(self, image_BHWC: np.ndarray, points_BN2: tf.Tensor) -> None:
+    def validated_on(self, image_BHWC: np.ndarray, points_BN2: tf.Tensor, keypoints_BN2: tf.Tensor) -> None:
         for watcher in self._watchers:
-            watcher.validated_on(image_BHWC, points_BN2)
+            watcher.validated_on(image_BHWC, points_BN2, keypoints_BN2)
 
     def epoch(self, result: EpochResult) -> None:
         for watcher in self._watchers:

@@ -71,15 +71,18 @@ class Summaries(Watcher):
                         tf.summary.scalar(title, value)
 
     def trained_on(self, batch: Mapping[str, tf.Tensor]) -> None:
+        if not self._pictures:
+            return
         faces = {name: values[: self._pictures] for name, values in batch.items()}
-        self._faces("training", faces["image_BHWC"], faces["points_BN2"], predicted=True)
+        predicted_BN2 = self._predict(faces["image_BHWC"])
+        self._faces("training", faces["image_BHWC"], {"": faces["points_BN2"], "_predictions": predicted_BN2})
         if "moved_BHWC" in faces:
             moved_BN2 = move_points(faces["move_B33"], faces["points_BN2"])
-            self._faces("training_elt", faces["moved_BHWC"], moved_BN2, predicted=False)
+            self._faces("training_elt", faces["moved_BHWC"], {"": moved_BN2})
 
-    def validated_on(self, image_BHWC: np.ndarray, points_BN2: tf.Tensor) -> None:
-        count = self._pictures
-        self._faces("validation", tf.constant(image_BHWC[:count]), points_BN2[:count], predicted=True)
+    def validated_on(self, image_BHWC: np.ndarray, points_BN2: tf.Tensor, keypoints_BN2: tf.Tensor) -> None:
+        if self._pictures:
+            self._faces("validation", image_BHWC, {"": points_BN2, "_predictions": keypoints_BN2})
 
     def epoch(self, result: EpochResult) -> None:
         """Flush, so that what a checkpoint remembers is in the files."""
@@ -95,18 +98,14 @@ class Summaries(Watcher):
         if self._writer:
             self._writer.close()
 
-    def _faces(self, phase: str, image_BHWC: tf.Tensor, points_BN2: tf.Tensor, *, predicted: bool) -> None:
-        if not self._pictures:
-            return
-        points = {phase: points_BN2}
-        if predicted:
-            points[f"{phase}_predictions"] = self._predict(image_BHWC)
-        pixels_BHWC = np.rint(np.clip(image_BHWC, 0, 255)).astype(np.uint8)
+    def _faces(self, phase: str, image_BHWC: np.ndarray | tf.Tensor, points: Mapping[str, tf.Tensor]) -> None:
+        """Pictures of the first faces of a batch; `points` by what to add to the phase."""
+        pixels_BHWC = np.rint(np.clip(image_BHWC[: self._pictures], 0, 255)).astype(np.uint8)
         with self._recording():
             write_images(f"input_image_face_{phase}", pixels_BHWC)
             for title, drawn_BN2 in points.items():
-                drawn = [drawn_face(*face) for face in zip(pixels_BHWC, drawn_BN2.numpy(), strict=True)]
-                write_images(f"kpts_image_{title}", drawn)
+                pairs = zip(pixels_BHWC, drawn_BN2[: self._pictures].numpy(), strict=True)
+                write_images(f"kpts_image_{phase}{title}", [drawn_face(*pair) for pair in pairs])
 
     @contextmanager
     def _recording(self) -> Iterator[tf.summary.SummaryWriter]:

@@ -191,10 +191,10 @@ def _validate(learner: Learner, batches: Iterable[EvaluationBatch], watcher: Wat
     losses, errors = [], []
     for number, batch in enumerate(batches):
         points_BN2 = to_crop(tf.constant(batch.points_BN2), tf.constant(batch.boxes_B4), size=size)
-        if number == 0:
-            watcher.validated_on(batch.images_BHWC, points_BN2)
         counted_BN = counted_points(batch, spec)
         loss, keypoints_BN2 = learner.assess(batch.images_BHWC, points_BN2, counted_BN)
+        if number == 0:
+            watcher.validated_on(batch.images_BHWC, points_BN2, keypoints_BN2)
         predicted = [crop.to_frame(k) for crop, k in zip(batch.crops, keypoints_BN2.numpy(), strict=True)]
         errors.append(face_errors(batch.points_BN2, np.array(predicted), batch.visible_BN, batch.subjects).crop_px_BK)
         losses += [float(loss)] * len(batch)

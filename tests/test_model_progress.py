@@ -56,7 +56,7 @@ def test_several_watchers_are_told_all_and_left_in_turn():
         watchers.begin(None)
         watchers.step(1, {}, 0.1)
         watchers.trained_on({})
-        watchers.validated_on(None, None)
+        watchers.validated_on(None, None, None)
         watchers.epoch(None)
         raise ValueError("no")
     calls = ("begin", "step", "trained_on", "validated_on", "epoch")

@@ -33,7 +33,8 @@ def watch(directory, *, spec=None, epochs=1, plan=PLAN, batch=None) -> None:
                 summaries.step(number, TERMS | {"loss": float(number)}, 0.5)
             if batch:
                 summaries.trained_on(batch)
-                summaries.validated_on(batch["image_BHWC"].numpy(), batch["points_BN2"])
+                points = batch["points_BN2"]
+                summaries.validated_on(batch["image_BHWC"].numpy(), points, points + 30.0)
             summaries.epoch(result(epoch + 1))
 
 
@@ -74,7 +75,8 @@ def test_pictures_show_the_crops_and_the_keypoints_on_them(channels, tmp_path):
     drawn = phases | {"training_predictions", "validation_predictions"}
     assert set(found) == {f"input_image_face_{p}" for p in phases} | {f"kpts_image_{p}" for p in drawn}
     assert all([len(images) for _, images in shown] == [2] for shown in found.values())
-    for phase, (x, y) in {"training": (10, 10), "training_predictions": (40, 40), "training_elt": (30, 10)}.items():
+    places = {"training": (10, 10), "training_predictions": (40, 40), "training_elt": (30, 10)}
+    for phase, (x, y) in (places | {"validation": (10, 10), "validation_predictions": (40, 40)}).items():
         image = found[f"kpts_image_{phase}"][0][1][0]
         ground = 0 if phase == "training_elt" else 255
         rows, columns = np.nonzero((image != ground).any(axis=2))

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from model.learner import Learner
 from model.pipeline import evaluation_batches, training_batches
+from model.progress import Plan, Watcher
 from model.status import STATUS_FILE
 from model.summaries import EVENTS
 from model.training import CHECKPOINT_FILE, HISTORY_FILE, MODEL_FILE, train
@@ -71,6 +72,7 @@ def test_a_training_learns_and_leaves_its_files(undisturbed, shards):
     assert result.history[-1].loss < 0.9 * result.history[0].loss
     assert result.history[-1].step == 20
     assert set(result.history[0].terms) == {"keypoints", "heatmap", "regularisation"}
+    assert result.history[0].loss == pytest.approx(sum(result.history[0].terms.values()), rel=1e-5)
     with (result.model_path.parent / HISTORY_FILE).open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["validation_error_px"]) for row in rows] == [epoch.validation_error_px for epoch in seen]
@@ -167,9 +169,14 @@ def test_another_spec_does_not_go_on_from_this_checkpoint(undisturbed, shards):
 
 
 def test_how_a_training_is_shown_may_change_on_the_way(undisturbed, shards):
-    directory = undisturbed[0].model_path.parent
+    class Listener(Watcher):
+        def begin(self, plan):
+            self.plan = plan
+
+    directory, listener = undisturbed[0].model_path.parent, Listener()
     shown = "log_every_n_secs: 5\nvisualize_num_images: 1\nenable_visualization: false\n"
-    assert run(shards, directory, spec=small_spec(SPEC + shown)).resumed_after == 4
+    assert run(shards, directory, spec=small_spec(SPEC + shown), progress=listener).resumed_after == 4
+    assert listener.plan == Plan(epochs=4, epochs_done=4, steps=5, faces=8, log_every_s=5)
 
 
 @pytest.mark.parametrize(("format_", "found"), [({}, 1), ({"format": 99}, 99)])
