@@ -165,7 +165,7 @@ def _face(
         tight_box=tight_box,
         key_suffix=face,
         ground_truth=annotation.get("ground_truth") is True,
-        annotator=_annotator(annotation.get("completed_by")),
+        annotator=annotator_of(annotation.get("completed_by")),
         annotation_id=str(annotation["id"]) if "id" in annotation else None,
         annotated_at=annotation.get("updated_at") or annotation.get("created_at"),
         **{name: data[name] for name in _CONDITIONS if isinstance(data.get(name), str)},
@@ -241,7 +241,7 @@ def _face_box(rectangles: list[dict[str, Any]], face: str) -> tuple[Box | None, 
         problems.append(_problem("several-face-boxes", f"{len(boxes)} rectangles {FACE_BOX_LABEL}", face))
     if len(boxes) != 1:
         return None, problems
-    value, (width, height) = boxes[0]["value"], _size(boxes[0]) / 100.0
+    value, (width, height) = boxes[0]["value"], (_size(boxes[0]) / 100.0).tolist()
     box = Box(value["x"] * width, value["y"] * height, value["width"] * width, value["height"] * height)
     if not (box.width > 0 and box.height > 0):
         problems.append(_problem("degenerate-face-box", f"{box.width:g} x {box.height:g}", face))
@@ -250,7 +250,7 @@ def _face_box(rectangles: list[dict[str, Any]], face: str) -> tuple[Box | None, 
     return box, problems
 
 
-def _annotator(completed_by: int | Mapping[str, Any] | None) -> str | None:
+def annotator_of(completed_by: int | Mapping[str, Any] | None) -> str | None:
     """The user's id: lists and exports give the number, a single task gives an object."""
     if isinstance(completed_by, Mapping):
         completed_by = completed_by["id"]

@@ -7,6 +7,7 @@ rules, and whatever a quick reader returns is what `read` returns for the same r
 
 from __future__ import annotations
 
+import struct
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -44,6 +45,14 @@ class PlainFace(NamedTuple):
         name, frame_size, points, flags, *others = self
         points_N2 = np.frombuffer(points, "<f4").reshape(-1, 2)
         return AnnotatedFace(name, frame_size, points_N2, np.frombuffer(flags, np.int8), *others)
+
+
+class NotPlain(Exception):
+    """Something that a quick reader leaves to the format's `read`."""
+
+
+NOT_PLAIN = (NotPlain, KeyError, TypeError, AttributeError, ValueError, OverflowError, struct.error)
+"""What a quick reader may stumble over in a record that is not of the form it knows."""
 
 
 class QuickReader(Protocol):

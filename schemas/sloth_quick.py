@@ -1,13 +1,13 @@
 """The quick reader of Sloth/TAO image entries, see `schemas.plain_face`; `schemas.sloth.read` is the whole one.
 
 Plain here: chunks of the classes `FaceBbox` and `FiducialPoints`, keys `P7x`, `P7y` and `P7occluded`, numbers that
-are numbers and flags that are booleans. A number of 80 points is read in about a fiftieth of the time of `read`.
+are numbers, flags that are booleans or 0 and 1. A face of 80 points takes about a tenth of the time of `read`.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from operator import itemgetter
 from typing import Any
@@ -16,7 +16,7 @@ import orjson
 
 from schemas.geometry import Box
 from schemas.layouts import FACE_SIZES
-from schemas.plain_face import PlainFace, QuickReader
+from schemas.plain_face import NOT_PLAIN, NotPlain, PlainFace, QuickReader
 from schemas.records import Flag
 
 _CONDITIONS = ("annotator", "annotated_at", "session", "camera", "illumination")
@@ -30,10 +30,6 @@ _KNOWN_BOX_KEYS = frozenset({"class"}.union(*_BOX_KEYS.values()))
 _ZERO, _ONE = (struct.pack("<f", 0.0), struct.pack("<f", 1.0))
 
 
-class _NotPlain(Exception):
-    """Something that the quick reader leaves to `schemas.sloth.read`."""
-
-
 def quick_reader(num_keypoints: int) -> QuickReader:
     """The quick reader for N keypoints. Make a new one for every few thousand records, see `_interned`."""
     visible, unknown = (bytes([flag & 0xFF]) * num_keypoints for flag in (Flag.VISIBLE, Flag.UNKNOWN))
@@ -42,7 +38,7 @@ def quick_reader(num_keypoints: int) -> QuickReader:
     def read_plain(payload: Any, flags_known: bool) -> list[PlainFace] | None:
         try:
             return _faces(payload, shapes, visible if flags_known else unknown)
-        except (_NotPlain, KeyError, TypeError, AttributeError, OverflowError, struct.error):
+        except NOT_PLAIN:
             return None
 
     return read_plain
@@ -92,9 +88,9 @@ def _faces(payload: dict[str, Any], shapes: _Shapes, flagless: bytes) -> list[Pl
     if payload.keys() - _USUAL_KEYS:
         conditions = [_text(payload, key) for key in _CONDITIONS]
     if type(name) is not str or not name or payload.get("class", "image") != "image":
-        raise _NotPlain
+        raise NotPlain
     if type(chunks := payload["annotations"]) is not list:
-        raise _NotPlain
+        raise NotPlain
     points, boxes = [], []
     for chunk in chunks:
         kind = chunk["class"]
@@ -103,9 +99,9 @@ def _faces(payload: dict[str, Any], shapes: _Shapes, flagless: bytes) -> list[Pl
         elif kind == "FaceBbox":
             boxes.append(_boxes(chunk))
         else:
-            raise _NotPlain
+            raise NotPlain
     if not points or (boxes and len(boxes) != len(points)):
-        raise _NotPlain
+        raise NotPlain
     several = len(points) > 1
     return [
         PlainFace(
@@ -120,7 +116,7 @@ def _text(payload: dict[str, Any], key: str) -> str | None:
     if key not in payload:
         return None
     if type(text := payload[key]) is not str:
-        raise _NotPlain
+        raise NotPlain
     return text
 
 
@@ -130,24 +126,25 @@ def _keypoints(chunk: dict[str, Any], shapes: _Shapes, flagless: bytes) -> tuple
     values = shape.coordinates_of(chunk)
     packed = shape.pack(*values)
     if not isfinite(sum(values)) or (_maybe_boolean(packed) and not _NUMBERS.issuperset(map(type, values))):
-        raise _NotPlain
+        raise NotPlain
     flagged = shape.flag_keys & chunk.keys()
     if len(chunk) != shape.size + len(flagged):
         _require_plain(chunk.keys() - shape.keys)
     return packed[: 8 * len(flagless)], _flags(chunk, flagged, shape.index_of_flag, flagless) if flagged else flagless
 
 
-def _flags(
-    chunk: dict[str, Any], flagged: set[str] | frozenset[str], index_of: Mapping[str, int], flagless: bytes
-) -> bytes:
-    flags = bytearray(flagless)
-    for key in flagged:
-        value, index = chunk[key], index_of[key]
-        if value is not True and value is not False:
-            raise _NotPlain
-        if index < len(flags):
-            flags[index] = value
-    return bytes(flags)
+def _flags(chunk: dict[str, Any], flagged: Iterable[str], index_of: Mapping[str, int], flagless: bytes) -> bytes:
+    values = [chunk[key] for key in flagged]
+    flags = bytearray(flagless.ljust(len(index_of)))
+    if (occluded := values.count(True)) == len(values):  # counts 1, too, which means the same
+        for index in map(index_of.__getitem__, flagged):
+            flags[index] = 1
+    elif occluded + values.count(False) == len(values):
+        for index, value in zip(map(index_of.__getitem__, flagged), values, strict=True):
+            flags[index] = bool(value)
+    else:
+        raise NotPlain
+    return bytes(flags[: len(flagless)])
 
 
 def _maybe_boolean(packed: bytes) -> bool:
@@ -163,20 +160,20 @@ def _boxes(chunk: dict[str, Any]) -> tuple[Box | None, Box | None]:
         if (tight is None and not chunk.keys().isdisjoint(_BOX_KEYS["tight"])) or (
             outer is None and not chunk.keys().isdisjoint(_BOX_KEYS["outer"])
         ):
-            raise _NotPlain
+            raise NotPlain
     return tight, outer
 
 
 def _box(sides: tuple[Any, ...]) -> Box:
     if not _NUMBERS.issuperset(map(type, sides)):
-        raise _NotPlain
+        raise NotPlain
     box = Box._make(map(float, sides))
     if not (box.width > 0 and box.height > 0 and isfinite(sum(box))):
-        raise _NotPlain
+        raise NotPlain
     return box
 
 
 def _require_plain(keys: set[str]) -> None:
     """Keys without a digit, such as `tool-version`, are about something else; others may be misspelt."""
     if any(c.isdigit() for key in keys for c in key):
-        raise _NotPlain
+        raise NotPlain

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas import label_studio, sloth, sloth_quick
+from schemas import label_studio, label_studio_quick, sloth, sloth_quick
 from schemas.annotation import SKIPPED, AnnotatedFace, Problem, Reader
 from schemas.config import ValidationRules
 from schemas.plain_face import PlainFace, QuickReader
@@ -25,7 +25,10 @@ from tasks.rules import check_frame, check_shape, check_subject, image_missing, 
 from tasks.spool import FaceRow
 
 READERS: dict[RawFormat, Reader] = {"sloth": sloth.read, "label_studio": label_studio.read}
-QUICK_READERS: dict[RawFormat, Callable[[int], QuickReader]] = {"sloth": sloth_quick.quick_reader}
+QUICK_READERS: dict[RawFormat, Callable[[int], QuickReader]] = {
+    "sloth": sloth_quick.quick_reader,
+    "label_studio": label_studio_quick.quick_reader,
+}
 
 _NO_SIZE = (-1, -1)  # no point is inside of that
 
@@ -105,8 +108,7 @@ class Batch:
     def add(self, record: RawRecord) -> None:
         """Read a record; its payload is not kept."""
         self.records += 1
-        quick = self._quick.get(record.format)
-        faces = quick(record.payload, record.flags_known) if quick else None
+        faces = self._quick[record.format](record.payload, record.flags_known)
         image = record.image
         if faces is None:
             self._others += _read(record, self._num_keypoints)
@@ -249,8 +251,8 @@ def _row(candidate: Candidate, annotated: AnnotatedFace, facts: ImageFacts) -> F
         set_id=origin.set_id,
         points=np.asarray(annotated.points_N2, "<f4").tobytes(),
         flags=annotated.flags_N.tobytes(),
-        tight_box=annotated.tight_box and tuple(annotated.tight_box),
-        outer_box=annotated.outer_box and tuple(annotated.outer_box),
+        tight_box=annotated.tight_box and tuple(map(float, annotated.tight_box)),
+        outer_box=annotated.outer_box and tuple(map(float, annotated.outer_box)),
         session=annotated.session,
         camera=annotated.camera,
         illumination=annotated.illumination,
