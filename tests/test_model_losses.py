@@ -51,6 +51,34 @@ def test_unknown_layouts_have_a_total_and_no_regions(case):
 
 
 @pytest.mark.parametrize("loss_type", ["l1", "square_euclidean", "wing_loss"])
+@pytest.mark.parametrize("num_keypoints", [1, 5, 36])
+def test_few_points_have_a_finite_loss_and_no_regions(loss_type, num_keypoints):
+    truth = tf.random.stateless_uniform((2, num_keypoints, 2), (1, 2), 0, 80)
+    loss = keypoint_loss(LossSpec(loss_type=loss_type), truth, truth + 1.0, tf.ones((2, num_keypoints)))
+    assert np.isfinite(float(loss.total)) and float(loss.total) > 0 and loss.regions == {}
+
+
+UNIT_TESTS = {test["test"]: test["value"] for test in GOLDEN["reference_unit_tests"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "truth", "visible"),
+    [
+        ("l1 ones-vs-zeros B4 N80", {}, tf.ones((4, 80, 2)), 1.0),
+        ("sq coeff1", {"loss_type": "square_euclidean", "kpts_coeff": 1.0}, tf.ones((4, 80, 2)), 1.0),
+        ("wing coeff.01", {"loss_type": "wing_loss"}, tf.ones((4, 80, 2)), 1.0),
+        ("l1 all occluded mask", {}, tf.ones((4, 80, 2)), 0.0),
+        ("l1 first40 ones", {}, tf.pad(tf.ones((4, 40, 2)), [[0, 0], [0, 40], [0, 0]]), 1.0),
+        ("l1 68 B3", {}, tf.ones((3, 68, 2)), 1.0),
+    ],
+)
+def test_the_references_unit_tests_hold(name, changes, truth, visible):
+    loss = keypoint_loss(LossSpec(**changes), truth, tf.zeros_like(truth), tf.fill(truth.shape[:2], visible))
+    found = [float(loss.total), float(loss.regions["mouth"]), float(loss.regions["eyes"])]
+    assert found == pytest.approx(UNIT_TESTS[name], rel=1e-5)
+
+
+@pytest.mark.parametrize("loss_type", ["l1", "square_euclidean", "wing_loss"])
 @pytest.mark.parametrize("weights", [EYES_AND_PUPILS_OF_104, {"face": 0.2, "eyes": 0.3, "mouth": 0.3, "pupil": 0.2}])
 @pytest.mark.parametrize("num_keypoints", [80, 104])
 def test_every_point_gets_a_gradient(loss_type, weights, num_keypoints):

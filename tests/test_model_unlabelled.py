@@ -72,9 +72,10 @@ def batches(shards, others, *, memory=1024, epochs=range(3)):
 
 @pytest.mark.parametrize("memory", [0, 1024])
 def test_labels_of_unlabelled_sets_are_never_read(shards, memory):
-    expected = batches(shards, "plain", memory=memory)
+    expected = batches(shards, "plain", memory=memory, epochs=range(1))
     for others in ("scrambled", "bare"):
-        for ours, theirs in zip(expected, batches(shards, others, memory=memory), strict=True):
+        found = batches(shards, others, memory=memory, epochs=range(1))
+        for ours, theirs in zip(expected, found, strict=True):
             for name in ours:
                 np.testing.assert_array_equal(ours[name], theirs[name])
     for batch in expected:
@@ -90,7 +91,7 @@ def test_mixed_batches_go_on_where_they_stopped(shards, memory):
         for name in ours:
             np.testing.assert_array_equal(ours[name], theirs[name])
     seen = {image.tobytes() for batch in whole for image in batch["image_BHWC"][2:]}
-    assert len(seen) == 32  # every one of them in 12 batches of 6
+    assert 24 < len(seen) <= 32  # 24 in each epoch, other ones in another
 
 
 def test_an_epoch_is_one_round_of_the_labelled_faces():

@@ -44,6 +44,7 @@ def test_a_dumped_spec_reads_back_equal():
         ("num_keypoints: 68", "num_keypoints is 68 here and 80 in dataloader"),
         ("loss: {weights_dict: {face: 0.5, eyes: 0.4, mouth: 0.3}}", "must sum to 1, not 1.2"),
         ("loss: {weights_dict: {face: 0.5, eyes: 0.5}}", "weights_dict lacks mouth"),
+        ("loss: {elt_loss_info: {unlabelled_sets: a}}", "unlabelled_sets are used by ELT alone"),
         ("model: {model_parameters: {type: FpeNet_huge}}", "FpeNet_public"),
         ("model: {model_parameters: {use_upsampling_layer: true}}", "must be false: FpeNet_public has transposed"),
         ("model: {model_parameters: {use_less_face_layers: true}}", "use_less_face_layers: input should be False"),
@@ -77,6 +78,15 @@ def test_every_problem_of_a_spec_is_told_at_once():
         parse_spec(ExperimentSpec, "dataloader: {batch_size: -1}\nnum_epochs: 3", "spec")
     assert "spec:1: dataloader.batch_size" in str(error.value)
     assert "spec:2: num_epochs" in str(error.value)
+
+
+def test_a_weight_needs_points_to_weigh():
+    text = "num_keypoints: %d\nloss: {weights_dict: {face: 0.2, eyes: 0.3, mouth: 0.3, pupil: 0.2}}\n"
+    text += "dataloader: {num_keypoints: %d}"
+    with pytest.raises(SpecError, match="weights_dict weighs pupil, but 68 keypoints have none"):
+        parse_spec(ExperimentSpec, text % (68, 68), "spec")
+    for n in (80, 104):
+        assert parse_spec(ExperimentSpec, text % (n, n), "spec").loss.weights_dict["pupil"] == 0.2
 
 
 def test_mirroring_needs_a_known_face():
