@@ -94,6 +94,18 @@ def append_bytes(path: Path, data: bytes) -> None:
         raise
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        StorageError: it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: can't be made: {error.strerror}; choose another place") from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` by indented JSON, atomically and durably."""
     write_bytes(

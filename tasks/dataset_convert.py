@@ -19,7 +19,7 @@ from schemas.config import DatasetConvertSpec, ValidationRules
 from schemas.errors import AnnotationFileError, SourceEmptyError, ViolationsError
 from schemas.raw import RawRecord
 from schemas.records import Violation
-from schemas.storage import sha256_file, write_json
+from schemas.storage import make_folder, sha256_file, write_json
 from tasks.face_records import BoxedFace, embedded_records, face_records
 from tasks.faceboxes import FaceBoxer
 from tasks.images import ImageIndex, Progress
@@ -71,7 +71,7 @@ def dataset_convert(
     results = results_dir or save_root
     subject_of = subject_finder(spec.subject)
     index = ImageIndex(results / INDEX)
-    save_root.mkdir(parents=True, exist_ok=True)
+    make_folder(save_root)
     with FileLock(save_root / LOCK):
         converted = [_convert_set(spec, set_id, save_root, subject_of, index, progress) for set_id in spec.sets]
     index.close()

@@ -15,7 +15,7 @@ import tensorflow as tf
 from model.crop import context_crop, crop_face
 from model.images import decode_image, read_image
 from schemas.config import DatasetConvertSpec, SubjectRule
-from schemas.errors import AnnotationFileError, SourceEmptyError, ViolationsError
+from schemas.errors import AnnotationFileError, SourceEmptyError, StorageError, ViolationsError
 from schemas.geometry import Box, tight_square
 from schemas.sloth import face_to_sloth, image_entry
 from schemas.storage import read_json
@@ -212,6 +212,13 @@ def test_tensorflow_is_not_needed(tmp_path):
     )
     root = Path(__file__).parent.parent
     subprocess.run([sys.executable, "-c", code], input=spec.encode(), cwd=root, check=True)
+
+
+def test_place_that_cannot_be_made_is_named(tmp_path):
+    write_set(tmp_path, "afw", range(1))
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(StorageError, match="out: can't be made: File exists"):
+        dataset_convert(make_spec(tmp_path, "afw"))
 
 
 def test_broken_json_leaves_the_earlier_file_alone(tmp_path):
