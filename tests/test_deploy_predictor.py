@@ -1,13 +1,21 @@
+import hashlib
+
 import numpy as np
+import onnx
 import pytest
 
-from deploy.onnx_export import export_onnx
+from deploy.engine import build_engine
+from deploy.onnx_export import export_onnx, load_onnx, write_onnx
+from deploy.onnx_graph import to_float16, with_interface
 from deploy.predictor import load_predictor
+from deploy.targets import find_target
 from model.evaluation import evaluate
 from model.evaluation_report import evaluation_report
 from model.pipeline import evaluation_batches
 from model.weights import save_network
-from schemas.errors import ModelFileError
+from schemas.errors import ModelFileError, SealedFileError, StorageError
+from schemas.sealed import Key, Kind, write_sealed
+from schemas.storage import write_json
 from tests.networks import crops, sharp_network
 from tests.shard_files import blob_face, small_spec, write_shard
 
@@ -57,3 +65,86 @@ def test_what_is_no_model_is_named(files, name):
         (files / name).write_bytes(b"nonsense")
     with pytest.raises(ModelFileError, match=name):
         load_predictor(files / name)
+
+
+@pytest.mark.parametrize("form", ["tfonnx", "fixed batch", "heatmap", "fp16"])
+def test_onnx_files_of_any_form_predict_the_same(files, tmp_path, form):
+    """Outputs are told apart by their shapes: TAO's backends give them other names, and a heatmap is a third."""
+    path, graph = tmp_path / "model.onnx", load_onnx(files / "model.onnx")
+    if form == "heatmap":
+        export_onnx(sharp_network(num_keypoints=5), path, heatmap=True)
+    else:
+        changed = {
+            "tfonnx": lambda: with_interface(graph, naming="tfonnx"),
+            "fixed batch": lambda: with_interface(graph, batch=4),
+            "fp16": lambda: to_float16(graph, 5),
+        }[form]()
+        path.write_bytes(changed.SerializeToString())
+    predictor, images = load_predictor(path), crops(7)
+    assert (predictor.num_keypoints, predictor.input_size, predictor.channels) == (5, 80, 1)
+    expected = load_predictor(files / "model.keras").predict(images)
+    for found, wanted in zip(predictor.predict(images), expected, strict=True):
+        assert found.shape == wanted.shape and found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, atol=0.3 if form == "fp16" else 1e-3)
+
+
+def test_sealed_models_predict_the_same(files, tmp_path):
+    key, images = Key("some key"), crops(2)
+    sealed = [
+        save_network(sharp_network(num_keypoints=5), tmp_path / "model.keras", key=key),
+        write_onnx(load_onnx(files / "model.onnx"), tmp_path / "model.onnx", key=key).path,
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.keras.sealed", "model.onnx.sealed"]
+    for path in sealed:
+        found = load_predictor(path, key=key).predict(images)
+        wanted = load_predictor(files / path.stem).predict(images)
+        for ours, theirs in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        with pytest.raises(SealedFileError, match="the key is wrong"):
+            load_predictor(path, key=Key("another"))
+
+
+def test_a_trainable_file_is_no_input_for_a_device(files, tmp_path):
+    key = Key("some key")
+    write_sealed(tmp_path / "model.sealed", b"weights", Kind.TRAINABLE, key)
+    for path, error, words in (
+        (files / "model.keras", ModelFileError, "a trainable model; needed is a deployable one: export it"),
+        (tmp_path / "model.sealed", SealedFileError, "holds a trainable model .* needed is a deployable model"),
+    ):
+        with pytest.raises(error, match=words):
+            load_onnx(path, key=key)
+
+
+def test_an_engine_that_runs_here_predicts_the_same_if_it_is_whole(files, tmp_path):
+    built = build_engine(files / "model.onnx", find_target("cpu"), tmp_path)
+    images = crops(3)
+    for ours, theirs in zip(
+        load_predictor(built.file).predict(images), load_predictor(files / "model.onnx").predict(images), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+    built.file.write_bytes(built.file.read_bytes() + b"0")
+    with pytest.raises(StorageError, match=r"engine\.onnx: damaged or changed"):
+        load_predictor(built.file)
+
+
+def test_an_engine_for_another_device_says_what_can_run_it(tmp_path):
+    plan = tmp_path / "engine.plan"
+    plan.write_bytes(b"engine")
+    with pytest.raises(ModelFileError, match="runs on the device it was built for"):
+        load_predictor(plan)
+    sha256 = hashlib.sha256(b"engine").hexdigest()
+    record = {"engine": "engine.plan", "engine_sha256": sha256, "target": {"name": "rtx-sm86"}}
+    write_json(tmp_path / "build.json", record)
+    with pytest.raises(ModelFileError, match=r"built by tensorrt-rtx for Ampere.*needs a GPU \(SM86\)"):
+        load_predictor(plan)
+
+
+def test_an_onnx_file_of_another_model_is_named(tmp_path):
+    nodes = [onnx.helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)]
+    shapes = {"x": ["batch", 1, 80, 80], "y": ["batch", 1]}
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    graph = onnx.helper.make_graph(nodes, "mean", [x], [y])
+    opset = [onnx.helper.make_opsetid("", 13)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=7), tmp_path / "mean.onnx")
+    with pytest.raises(ModelFileError, match=r"mean\.onnx: puts out y \(1,\) a face; needed are keypoints"):
+        load_predictor(tmp_path / "mean.onnx")
