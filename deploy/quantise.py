@@ -28,7 +28,7 @@ WATCHED_FACES = 8
 
 BINS = 4096
 STRIDE = 7
-"""Every seventh value goes into the histograms: prime to every side and channel count, so that none is left out."""
+"""Every seventh value is counted: sides of maps are no multiples of 7, so that no column is left out."""
 
 _CLIPS = np.linspace(0.2, 1.0, 81)
 
