@@ -6,9 +6,11 @@ import dataclasses
 import hashlib
 import json
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import lru_cache
+from operator import attrgetter
 
 import numpy as np
 import pyarrow as pa
@@ -204,24 +206,60 @@ def face_table_schema(num_keypoints: int) -> pa.Schema:
     )
 
 
-def faces_to_table(faces: list[Face], splits: list[Split], num_keypoints: int) -> pa.Table:
-    rows = []
-    for face, split in zip(faces, splits, strict=True):
-        row = {f.name: getattr(face, f.name) for f in dataclasses.fields(face)}
-        row["points"] = np.asarray(row.pop("points_N2"), np.float32).reshape(-1)
-        row["flags"] = np.asarray(row.pop("flags_N"), np.int8)
-        rows.append(row | {"content_hash": face.content_hash(), "split": str(split)})
-    return pa.Table.from_pylist(rows, schema=face_table_schema(num_keypoints))
+_MADE_COLUMNS = {"content_hash", "split", "points", "flags", "tight_box", "outer_box"}
+
+
+def faces_to_table(faces: Iterable[Face], splits: Iterable[Split], num_keypoints: int) -> pa.Table:
+    """The face table of `faces`, which are gone through once."""
+    schema = face_table_schema(num_keypoints)
+    plain = [name for name in schema.names if name not in _MADE_COLUMNS]
+    values_of = attrgetter(*plain)
+    rows, hashes, points, flags, boxes = [], [], [], [], []
+    for face in faces:
+        rows.append(values_of(face))
+        hashes.append(face.content_hash())
+        points.append(np.asarray(face.points_N2, np.float32))
+        flags.append(np.asarray(face.flags_N, np.int8))
+        boxes.append((face.tight_box, face.outer_box))
+    tight, outer = zip(*boxes, strict=True) if boxes else ((), ())
+    columns = dict(zip(plain, zip(*rows, strict=True) if rows else [()] * len(plain), strict=True)) | {
+        "content_hash": hashes,
+        "split": [str(split) for split in splits],
+        "points": _fixed_lists(points, schema.field("points").type),
+        "flags": _fixed_lists(flags, schema.field("flags").type),
+        "tight_box": tight,
+        "outer_box": outer,
+    }
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _fixed_lists(arrays: list[np.ndarray], kind: pa.FixedSizeListType) -> pa.Array:
+    flat = np.concatenate([array.reshape(-1) for array in arrays]) if arrays else np.empty(0)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat, kind.value_type), type=kind)
 
 
 def faces_from_table(table: pa.Table) -> tuple[list[Face], list[Split]]:
-    faces, splits = [], []
-    for row in table.to_pylist():
-        row.pop("content_hash")
-        splits.append(Split(row.pop("split")))
-        row["points_N2"] = np.asarray(row.pop("points"), np.float32).reshape(-1, 2)
-        row["flags_N"] = np.asarray(row.pop("flags"), np.int8)
-        for name in ("tight_box", "outer_box"):
-            row[name] = Box(*row[name]) if row[name] is not None else None
-        faces.append(Face(**row))
-    return faces, splits
+    points_BN2 = _flat(table["points"]).reshape(len(table), -1, 2) if len(table) else []
+    flags_BN = _flat(table["flags"]).reshape(len(table), -1) if len(table) else []
+    plain = [name for name in table.column_names if name not in _MADE_COLUMNS]
+    rows = zip(*(table[name].to_pylist() for name in plain), strict=True)
+    boxes = zip(*(map(_box, table[name].to_pylist()) for name in ("tight_box", "outer_box")), strict=True)
+    faces = [
+        Face(
+            **dict(zip(plain, row, strict=True)),
+            points_N2=points_N2,
+            flags_N=flags_N,
+            tight_box=tight,
+            outer_box=outer,
+        )
+        for row, points_N2, flags_N, (tight, outer) in zip(rows, points_BN2, flags_BN, boxes, strict=True)
+    ]
+    return faces, [Split(split) for split in table["split"].to_pylist()]
+
+
+def _flat(lists: pa.ChunkedArray) -> np.ndarray:
+    return np.concatenate([chunk.flatten().to_numpy() for chunk in lists.chunks])
+
+
+def _box(sides: list[float] | None) -> Box | None:
+    return None if sides is None else Box(*sides)
