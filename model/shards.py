@@ -51,7 +51,7 @@ def refuse_leaks(surveys: Iterable[ShardSurvey], kpi_subjects: Iterable[str], *,
         if "" in shard.subjects and not allow_unknown:
             raise UnknownSubjectError(
                 f"{shard.path}: has records without a subject, so nobody can tell whether KPI subjects are among "
-                "them; convert the annotations again with subjects, or allow unknown subjects"
+                "them; convert the annotations again with subjects, or give --allow-unknown-subjects"
             )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.region_error import Unit
 from schemas.config import Tracking
 from schemas.errors import TrackingError
 from schemas.experiment import ExperimentSpec
@@ -212,17 +213,20 @@ def _log_numbers(client: MlflowClient, run_id: str, candidate: Candidate) -> Non
 
 
 def kpi_metrics(report: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield `kpi/crop_px/all/Eyes` and its interval's `/low` and `/high`, where they are numbers."""
-    yield "kpi/faces", float(report["faces"])
-    yield "kpi/subjects", float(report["subjects"])
-    yield "kpi/unreachable_share", float(report["unreachable_share"])
+    """Yield `kpi/crop_px/all/Eyes` and its interval's `/low` and `/high`, where they are numbers; `kpi/auc/crop_px`,
+    the area under the curve of errors; `kpi/confidence_auc`, how well the confidence tells occluded points."""
+    for name in ("faces", "subjects", "unreachable_share"):
+        yield f"kpi/{name}", float(report[name])
     for region, units in report["regions"].items():
-        for unit in ("source_px", "crop_px"):
-            for points, cell in units[unit].items():
-                name = f"kpi/{unit}/{points}/{region}"
-                for suffix, value in (("", cell["error"]), ("/low", cell["low"]), ("/high", cell["high"])):
-                    if value is not None:
-                        yield name + suffix, float(value)
+        for unit in Unit:
+            for points, cell in units.get(unit.value, {}).items():
+                for suffix, key in (("", "error"), ("/low", "low"), ("/high", "high")):
+                    if cell[key] is not None:
+                        yield f"kpi/{unit.value}/{points}/{region}{suffix}", float(cell[key])
+    for unit, curve in report["curves"].items():
+        yield f"kpi/auc/{unit}", float(curve["auc"])
+    if "All" in report["confidence"]:
+        yield "kpi/confidence_auc", float(report["confidence"]["All"]["auc"])
 
 
 def _log_snapshot(client: MlflowClient, run_id: str, candidate: Candidate) -> None:

@@ -54,7 +54,13 @@ def test_its_run_holds_what_was_asked_and_what_came_out(client, registered, cand
     assert [m.step for m in client.get_metric_history(registered.run_id, "validation_error_px")] == [2]
     for name, value in kpi_metrics(candidate.report):
         assert run.data.metrics[name] == pytest.approx(value)
-    assert "kpi/crop_px/visible/Eyes/low" in run.data.metrics
+    wanted = {
+        "kpi/crop_px/visible/Eyes/low",
+        "kpi/inter_ocular_percent/all/All",
+        "kpi/auc/crop_px",
+        "kpi/confidence_auc",
+    }
+    assert wanted <= set(run.data.metrics)
     (dataset,) = run.inputs.dataset_inputs
     assert candidate.snapshot_id.startswith(dataset.dataset.digest)
     assert dataset.dataset.profile == '{"faces":{"kpi":2,"train":10}}'
