@@ -16,6 +16,7 @@ import tensorflow as tf
 from model.crop import CONTEXT_SIZE
 from model.record_count import count_records
 from model.record_tensors import parse_faces
+from model.shards import shard_errors
 from model.warp import crop_to_context, to_crop
 from schemas.experiment import ExperimentSpec
 from schemas.records import Flag
@@ -42,6 +43,9 @@ def face_batches(
         batch: faces.
         epochs: 0-based.
         labelled: False leaves keypoints unread.
+
+    Raises:
+        ShardError: a face that is to be kept in memory can't be read.
     """
     seed = tf.constant(spec.random_seed % 2**31, tf.int64)
     paths = [str(path) for path in files]
@@ -107,7 +111,8 @@ def _kept(paths: list[str], spec: ExperimentSpec, *, labelled: bool) -> _Source:
             num_parallel_calls=tf.data.AUTOTUNE,
         )
     )
-    parts = list(batches.as_numpy_iterator())
+    with shard_errors():
+        parts = list(batches.as_numpy_iterator())
     kept = {name: tf.constant(np.concatenate([part[name] for part in parts])) for name in parts[0]}
     number = len(kept["labelled_B"])
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from model.augment import (
     Draws,
     Patches,
+    change_pixels,
     hidden_by,
     mirror_order,
     paint_and_light,
@@ -155,6 +156,21 @@ def test_probabilities_are_those_of_the_thing_happening():
     assert float(tf.reduce_mean(tf.cast(draws(1, 20000).happens(0.3), tf.float32))) == pytest.approx(0.3, abs=0.02)
     assert not draws(1, 1000).happens(0.0).numpy().any()
     assert draws(1, 1000).happens(1.0).numpy().all()
+
+
+def test_faces_are_mirrored_as_often_as_asked():
+    _, mirrored_B = random_affine(SpatialAugmentation(hflip_probability=0.25), draws(4, 4000), size=80)
+    assert mirrored_B.numpy().mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_faces_are_coarsened_as_often_as_asked():
+    augmentation = Augmentation(
+        enable_resize_augmentation=True, augmentation_resize_probability=0.25, augmentation_resize_scale=0.5
+    )
+    image = tf.random.stateless_uniform((1000, 16, 16, 1), (1, 2), 0, 255)
+    changed, patches = change_pixels(image, augmentation, draws(5, 1000), size=16)
+    assert patches is None
+    assert np.any(changed != image, axis=(1, 2, 3)).mean() == pytest.approx(0.25, abs=0.05)
 
 
 def test_every_draw_is_new_and_comes_again_with_its_seed():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.pipeline import evaluation_batches, steps_per_epoch, training_batches
-from model.shards import refuse_leaks, survey
+from model.shards import refuse_leaks, shard_errors, survey
 from model.training import train
 from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.geometry import Box
@@ -64,8 +64,9 @@ def test_without_augmentation_training_sees_what_evaluation_sees(shards):
     assert len(seen) == 16
 
 
-def test_order_and_changes_come_from_the_seed_the_epoch_and_the_step(shards):
-    spec = spec_with(augmentation=RANDOM)
+@pytest.mark.parametrize("kept", ["", "  memory_mib: 0\n"])
+def test_order_and_changes_come_from_the_seed_the_epoch_and_the_step(shards, kept):
+    spec = spec_with("random_seed: 0\n", augmentation=RANDOM + kept)
     first, resumed = batches(shards, spec, epochs=range(3)), batches(shards, spec, epochs=range(1, 3))
     for one, other in zip(first[2:], resumed, strict=True):
         for key in one:
@@ -74,6 +75,27 @@ def test_order_and_changes_come_from_the_seed_the_epoch_and_the_step(shards):
     assert len(set(orders)) == 6
     reseeded = batches(shards, spec_with("random_seed: 43\n", augmentation=RANDOM))
     assert not np.array_equal(first[0]["image_BHWC"], reseeded[0]["image_BHWC"])
+
+
+def test_read_anew_or_kept_the_same_faces_come_once_an_epoch(shards):
+    sums = []
+    for kept in ("", "  memory_mib: 0\n"):
+        epoch = batches(shards, spec_with(augmentation=kept), steps=3)
+        sums.append(sorted(np.concatenate([batch["points_BN2"].sum(axis=(1, 2)) for batch in epoch])))
+    assert len(set(sums[0])) == len(FACES)
+    np.testing.assert_array_equal(*sums)
+
+
+@pytest.mark.parametrize("kept", ["", "  memory_mib: 0\n"])
+def test_a_picture_that_can_t_be_decoded_is_an_input_error(tmp_path, kept):
+    write_images(tmp_path, FACES[:2])
+    (tmp_path / FACES[1].name).write_bytes(b"no picture")
+    shard = write_shard(tmp_path / "plain", FACES[:2], embed=False)
+    spec = spec_with(augmentation=kept)
+    info = spec.dataloader.dataset_info.model_copy(update={"root_path": f"{tmp_path}/"})
+    spec = spec.model_copy(update={"dataloader": spec.dataloader.model_copy(update={"dataset_info": info})})
+    with pytest.raises(ShardError, match=r"0001.png: not an image"), shard_errors():
+        batches([shard], spec, steps=1)
 
 
 def test_a_set_smaller_than_a_batch_is_one_batch(tmp_path):
