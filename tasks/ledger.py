@@ -20,7 +20,7 @@ from tasks.candidates import Findings
 from tasks.rules import duplicate_face, two_subjects
 from tasks.spool import FaceSpool, SpooledFaces
 
-_IMAGE_DIGITS = 32  # of the hash in hex: 128 bits tell a billion images apart
+_IMAGE_DIGITS = 16  # of either end of the hash in hex: 128 bits tell a billion images apart
 
 
 class Ledger:
@@ -46,7 +46,7 @@ class Ledger:
             return
         self._spool.add(rows)
         self._keys.append(pa.array([row[0].encode(errors="surrogatepass") for row in rows], pa.large_binary()))
-        digits = "".join([row[3][:_IMAGE_DIGITS] for row in rows])
+        digits = "".join([row[3][:_IMAGE_DIGITS] + row[3][-_IMAGE_DIGITS:] for row in rows])
         self._images.append(np.frombuffer(bytes.fromhex(digits), np.uint64).reshape(-1, 2))
         number_of = self._subjects
         numbers = [number_of.setdefault(row[6] or "unknown", len(number_of)) for row in rows]

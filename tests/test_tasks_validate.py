@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,8 @@ from schemas.errors import SourceEmptyError, ViolationsError
 from schemas.label_studio_task import build_task
 from schemas.raw import RawRecord
 from schemas.records import violations_from_table
+from tasks import candidates
+from tasks import validate as validate_module
 from tasks.images import ImageIndex
 from tasks.validate import validate
 from tests.raw_records import (
@@ -264,3 +267,44 @@ def test_counts_add_up_under_any_damage(tmp_path, check, damages):
     listed = {violation.record for violation in outcome.violations}
     used = {face.source_key for face in outcome.faces}
     assert listed | used == {record.source_key for record in records} and not listed & used
+
+
+def contents(faces):
+    return [
+        {
+            field.name: value.tobytes() if isinstance(value := getattr(face, field.name), np.ndarray) else value
+            for field in fields(face)
+        }
+        for face in faces
+    ]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damages=st.lists(damage, min_size=1, max_size=8), several=st.booleans())
+def test_quick_readers_and_batches_change_nothing(tmp_path, check, damages, several):
+    """Faces, violations and counts are those of the whole readers, and of one batch for all."""
+    records = []
+    for number, kind in enumerate(damages):
+        record = sloth_record(tmp_path, number)
+        if kind in ("twice", "other-subject"):
+            records.append(replace(record, source="t", subject="x/1" if kind == "other-subject" else record.subject))
+        records.append(BROKEN[kind](record) if kind in BROKEN else record)
+    if several:
+        records.append(label_studio_record(tmp_path, {1: {}, 2: {"ground_truth": True}, 3: {"was_cancelled": True}}))
+    usual = check(records)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "QUICK_READERS", dict.fromkeys(candidates.READERS, lambda n: lambda *payload: None))
+        patch.setattr(validate_module, "_BATCH", 2)
+        whole = check(records)
+    assert contents(usual.faces) == contents(whole.faces) and contents(usual.superseded) == contents(whole.superseded)
+    assert usual.violations == whole.violations and usual.counts == whole.counts
+
+
+def test_faces_are_read_where_they_are_asked_for(tmp_path, check):
+    """They lie on disk, so each look makes them anew; slices and numbers from the end work as in a list."""
+    faces = check(sloth_records(tmp_path, 5)).faces
+    keys = [face.source_key for face in faces]
+    assert [face.source_key for face in faces] == keys == sorted(keys) and len(faces) == 5
+    assert faces[-1].source_key == keys[-1] and [face.source_key for face in faces[1:3]] == keys[1:3]
+    with pytest.raises(IndexError):
+        faces[5]
