@@ -8,7 +8,7 @@ Every augmentation of TAO's documented spec is on. Two parts, each interleaved i
   (1280 x 800 PNG) it decodes; (b) ours, faces kept in memory and read every epoch; (c) reading and parsing alone.
 - time of a training step with our pipeline over that on one batch in memory, again and again.
 
-Takes five minutes on two cores; `--rounds 3 --models ResidualUNet:16` takes one.
+Takes five minutes on two cores; `--only steps --rounds 3 --models ResidualUNet:16` takes one.
 """
 
 from __future__ import annotations
@@ -172,12 +172,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=4, help="steps of each kind a round")
     parser.add_argument("--models", nargs="*", default=["FpeNet_public:64", "ResidualUNet:32"], help="type:width")
+    parser.add_argument("--only", choices=["inputs", "steps"], help="one of the two parts")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, TensorFlow {tf.__version__}, {arguments.faces} faces, {arguments.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:
         embedded, frames = write_data(Path(folder), arguments.faces)
-        compare_inputs(embedded, frames, arguments.faces, arguments.rounds)
-        compare_steps(embedded, arguments.faces, arguments.models, arguments.rounds, arguments.steps)
+        if arguments.only != "steps":
+            compare_inputs(embedded, frames, arguments.faces, arguments.rounds)
+        if arguments.only != "inputs":
+            compare_steps(embedded, arguments.faces, arguments.models, arguments.rounds, arguments.steps)
 
 
 if __name__ == "__main__":
