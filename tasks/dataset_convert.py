@@ -128,7 +128,7 @@ def _records(spec: DatasetConvertSpec, set_id: str, subject_of: SubjectOf) -> It
     files = sorted(path for path in folder.iterdir() if ".json" in path.name and path.is_file())
     empty = True
     for path in files:
-        for index, entry in enumerate(sloth.load_sloth_file(path)):
+        for index, entry in enumerate(sloth.read_entries(path)):
             empty = False
             yield _record(spec, set_id, f"{set_id}/{path.name}#{index:07d}", entry, subject_of)
     if empty:
