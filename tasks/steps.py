@@ -68,6 +68,7 @@ def validate_records(run: Run, pulls: Sequence[PullResult]) -> Validation:
             index=ImageIndex(run.workspace.image_index),
             violations_path=run.workspace.violations,
             progress=partial(progress, "images"),
+            expected=sum(result.records for result in pulls),
         )
         counts = validation.counts
         step.detail = (
