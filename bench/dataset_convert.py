@@ -14,7 +14,7 @@ frames come from memory wherever they fit.
     indexed    `dataset_convert` again, with the index that the cold run has left
     embedded   `dataset_convert` with `embed_crops`, with the index; embedded, cold: without one
     changed    `tasks.convert.convert` of a snapshot in which one annotation was changed; the step alone
-    memory     the peak of the indexed run for two numbers of faces
+    memory     the peaks of the indexed and the embedded run for two numbers of faces
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -51,8 +52,8 @@ class Usage:
 
 def plain(folder: Path, set_id: str) -> None:
     import cv2
+    from frame_set import NUM_KEYPOINTS
 
-    from bench.frame_set import NUM_KEYPOINTS
     from model.tfrecords import serialize_face, write_records
     from schemas import sloth
     from schemas.geometry import tight_square
@@ -95,14 +96,15 @@ def limit(folder: Path, set_id: str) -> None:
 
 
 def ours(folder: Path, set_id: str, *, embed: bool) -> None:
-    from bench.frame_set import spec_of
+    from frame_set import spec_of
 
     dataset_convert(spec_of(folder, set_id, embed=embed, save="out-embedded" if embed else "out"))
 
 
 def convert_snapshot(folder: Path, frames: int, faces: int, *, embed: bool, changed: bool) -> None:
     """Prints the seconds that the step took, and how many shards it wrote."""
-    from bench.frame_set import frame_name, make_snapshot
+    from frame_set import frame_name, make_snapshot
+
     from tasks.convert import convert
 
     names = [frame_name(number) for number in range(frames)]
@@ -119,7 +121,7 @@ def run(part: str, arguments: argparse.Namespace, *, faces: int | None = None) -
     command += ["--annotations", str(arguments.annotations), "--part", part]
     command += ["--faces", str(faces or arguments.frames)]
     started = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     told = child.stdout.read().decode()
     _, status, usage = os.wait4(child.pid, 0)
     child.stdout.close()
@@ -167,13 +169,12 @@ def rates(arguments: argparse.Namespace) -> None:
 
 def memory(arguments: argparse.Namespace) -> None:
     print("\n| faces | peak MiB | peak MiB, embedded |\n|---|---|---|")
-    for faces in (arguments.frames, 4 * arguments.frames):
+    for faces in (arguments.frames // 4, arguments.frames):
         peaks = [run(part, arguments, faces=faces).peak_mib for part in ("indexed", "embedded")]
         print(f"| {faces:,} | " + " | ".join(f"{peak:.0f}" for peak in peaks) + " |")
 
 
 def one_changed(arguments: argparse.Namespace) -> None:
-    """Back and forth between the snapshot and the changed one; the shard of neither run before is left."""
     print(f"\none changed annotation of {arguments.annotations:,}, {BUCKETS} buckets per split\n")
     print("| crops | all shards s | one changed s (median) | shards written |\n|---|---|---|---|")
     for embedded in ("", " embedded"):
@@ -189,11 +190,13 @@ def one_changed(arguments: argparse.Namespace) -> None:
 
 
 def forget_changed(arguments: argparse.Namespace, embedded: str) -> None:
-    """Take away the shard that only the changed snapshot has, so that the next run has to write it again."""
+    """Take away the shard and the conversion of the changed snapshot, so that the next run makes them again."""
     workspace = Workspace(arguments.folder / ("workspace-embedded" if embedded else "workspace"))
     newest = max(workspace.shards.glob("*.tfrecords"), key=lambda path: path.stat().st_mtime_ns)
     newest.unlink()
     newest.with_suffix(".json").unlink()
+    conversions = workspace.conversions.glob("*/manifest.json")
+    shutil.rmtree(max(conversions, key=lambda path: path.stat().st_mtime_ns).parent)
 
 
 def main() -> None:
@@ -209,10 +212,10 @@ def main() -> None:
     if arguments.part:
         run_part(arguments)
         return
-    from bench.frame_set import make_frames, make_set, make_snapshot
+    from frame_set import make_frames, make_set, make_snapshot
 
     frames = make_frames(arguments.folder, arguments.frames)
-    for faces in (arguments.frames, 4 * arguments.frames):
+    for faces in (arguments.frames // 4, arguments.frames):
         make_set(arguments.folder, f"set-{faces}", frames, faces)
     for changed in (False, True):
         make_snapshot(arguments.folder, frames, arguments.annotations, changed=changed)
