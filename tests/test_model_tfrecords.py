@@ -94,7 +94,8 @@ def test_records_round_trip_through_the_input_pipeline(tmp_path_factory, written
     path = tmp_path_factory.mktemp("shard") / "a.tfrecords"
     records = (serialize_face(face, box, frame(1)) for face, box in zip(written, boxes, strict=True))
     assert write_records(path, records) == len(written)
-    dataset = tf.data.TFRecordDataset(str(path)).batch(16).map(lambda records_B: parse_faces(records_B, small_spec()))
+    spec = small_spec()
+    dataset = tf.data.TFRecordDataset(str(path)).batch(16).map(lambda records_B: parse_faces(records_B, spec))
     (read,) = dataset.as_numpy_iterator()
     for index, (face, box) in enumerate(zip(written, boxes, strict=True)):
         np.testing.assert_array_equal(read["points_BN2"][index], face.points_N2)
