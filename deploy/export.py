@@ -13,7 +13,7 @@ from deploy.onnx_export import DEFAULT_OPSET, OnnxSummary, onnx_model, write_onn
 from deploy.onnx_graph import Naming, check_readable, to_float16, with_interface
 from deploy.qdq import OPSET as INT8_OPSET
 from deploy.qdq import outermost, scale_groups
-from schemas.errors import CalibrationError, InputError
+from schemas.errors import CalibrationError, GateError, InputError
 from schemas.sealed import SUFFIX as SEALED
 from schemas.sealed import Key
 
@@ -61,6 +61,7 @@ class Int8Export:
         faces, origin: how many the scales come from, and where those were.
         float_layers: convolutions left in float.
         shift: from FP32, in ONNX Runtime; None where there were no faces to measure on.
+        max_shift_px: how far the keypoints of a region should move at most, on average.
         cache_reused: the scales are an earlier calibration's.
     """
 
@@ -71,7 +72,12 @@ class Int8Export:
     origin: str
     float_layers: tuple[str, ...]
     shift: Parity | None
+    max_shift_px: float
     cache_reused: bool
+
+    @property
+    def moves_too_far(self) -> bool:
+        return self.shift is not None and self.shift.worst_px > self.max_shift_px
 
 
 def export_model(
@@ -107,7 +113,7 @@ def export_int8(
     *,
     choose_faces: Callable[[ImageShape], CalibrationFaces] | None,
     cache: Path | None = None,
-    max_shift_px: float = MAX_SHIFT_PX,
+    max_shift_px: float | None = None,
     form: OnnxForm = OnnxForm(),
     key: Key | None = None,
 ) -> Int8Export:
@@ -119,12 +125,13 @@ def export_int8(
             there.
         cache: reused where it is there, written where it is not; beside the output, as `.cal.bin`, and always
             written, where it is not named.
-        max_shift_px: see `deploy.quantise.quantise`.
+        max_shift_px: bound on a region's mean shift. By default `MAX_SHIFT_PX` is aimed at, and the best that was
+            found is written even if it moves keypoints further: see `moves_too_far`.
 
     Raises:
         ModelFileError, SealedFileError: as `export_model`; opset below 13.
         CalibrationError: no faces and no cache, or a cache of another model.
-        GateError: INT8 moves keypoints too far.
+        GateError: INT8 moves keypoints by more than a `max_shift_px` that was given; nothing is written.
     """
     if form.opset < INT8_OPSET:
         raise InputError(
@@ -137,10 +144,11 @@ def export_int8(
     stem = output.name.removesuffix(SUFFIX)
     reused = cache is not None and cache.is_file()
     cache = cache or output.with_name(stem + CACHE_SUFFIX)
-    if reused:
-        made, origin = _from_cache(graph, cache, faces)
-    else:
-        made, origin = _calibrated(graph, faces, max_shift_px)
+    aim_px = MAX_SHIFT_PX if max_shift_px is None else max_shift_px
+    made, origin = _from_cache(graph, cache, faces) if reused else _calibrated(graph, faces, aim_px)
+    if max_shift_px is not None and made.shift is not None and made.shift.worst_px > max_shift_px:
+        raise GateError(_beyond(made.shift, len(made.float_layers), max_shift_px))
+    if not reused:
         write_cache(cache, made.scales, origin)
     return Int8Export(
         onnx=_write(made.model, output, form, key),
@@ -150,6 +158,7 @@ def export_int8(
         origin=origin.origin,
         float_layers=made.float_layers,
         shift=made.shift,
+        max_shift_px=aim_px,
         cache_reused=reused,
     )
 
@@ -210,6 +219,14 @@ def _from_cache(graph: onnx.ModelProto, cache: Path, faces: CalibrationFaces | N
     groups = scale_groups(graph, origin.float_layers)
     scales = require_scales(cache, read_cache(cache), list(groups))
     return with_scales(graph, scales, origin.float_layers, faces), origin
+
+
+def _beyond(shift: Parity, float_layers: int, max_shift_px: float) -> str:
+    return (
+        f"INT8 moves keypoints by {shift.worst_px:.3g} px on average (region {shift.worst_region}, {shift.faces} "
+        f"faces) even with {float_layers} layers in float; at most {max_shift_px:g} px are allowed. Allow more with "
+        "--max_shift_px, calibrate on more faces, or use fp16"
+    )
 
 
 def _identity(graph: onnx.ModelProto) -> str:

@@ -42,6 +42,16 @@ class Parity:
     max_px: dict[str, float]
     max_confidence: float
 
+    @property
+    def worst_region(self) -> str:
+        """That with the largest mean."""
+        return max(self.mean_px, key=lambda region: self.mean_px[region])
+
+    @property
+    def worst_px(self) -> float:
+        """The largest of the regions' means."""
+        return self.mean_px[self.worst_region]
+
 
 @dataclass(frozen=True)
 class Latency:

@@ -144,3 +144,17 @@ def test_a_smaller_shift_leaves_more_layers_in_float(project, tmp_path, capsys):
     kept = told.partition("in float: ")[2].partition(", and the soft-argmax")[0].split(", ")
     assert {"conv_1", "conv_26"} < set(kept)
     assert "All 0.000;" in told
+
+
+def test_a_shift_beyond_the_bound_is_an_error_where_it_was_asked_for_and_else_a_warning(
+    project, tmp_path, capsys, monkeypatch
+):
+    sharp_network("FpeNet_public", num_keypoints=N).save(tmp_path / "model.keras")
+    options = ["export", "-m", str(tmp_path / "model.keras"), "--data_type", "int8"]
+    options += ["--cal_image_dir", str(project / "crops")]
+    assert main([*options, "--max_shift_px", "1e-6"]) == 4
+    assert "at most 1e-06 px are allowed" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"], "nothing is written"
+    monkeypatch.setattr("deploy.export.MAX_SHIFT_PX", 1e-6)
+    assert main(options) == 0
+    assert "warning All moves by more than the 1e-06 px aimed at" in " ".join(capsys.readouterr().out.split())

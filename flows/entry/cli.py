@@ -207,7 +207,8 @@ def _add_calibration(export: argparse.ArgumentParser) -> None:
         "--max_shift_px",
         type=float,
         metavar="PX",
-        help="int8: how far the keypoints of a region may move from FP32 on average, in input pixels (default: 0.08)",
+        help="int8: refuse to write what moves the keypoints of a region by more than this from FP32, on average, in "
+        "input pixels (default: aim at 0.08 and warn)",
     )
 
 

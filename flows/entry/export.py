@@ -103,7 +103,7 @@ def _export_int8(
     spec: ExperimentSpec | None,
     training_files: TrainingFiles,
 ) -> dict[str, Any]:
-    from deploy.export import MAX_SHIFT_PX, export_int8
+    from deploy.export import export_int8
 
     def choose_faces(image_shape: ImageShape) -> CalibrationFaces:
         files = training_files(spec, arguments.experiment_spec) if spec else []
@@ -115,7 +115,7 @@ def _export_int8(
         output,
         choose_faces=choose_faces if has_faces else None,
         cache=Path(arguments.cal_cache_file) if arguments.cal_cache_file else None,
-        max_shift_px=MAX_SHIFT_PX if arguments.max_shift_px is None else arguments.max_shift_px,
+        max_shift_px=arguments.max_shift_px,
         form=form,
         key=key,
     )
@@ -192,6 +192,11 @@ def _say_int8(done: Int8Export) -> None:
             f"keypoints move by, mean over {done.shift.faces} of these faces, in input px: {regions}; "
             f"95 % by less than {done.shift.p95_px['All']:.3f}, at most {done.shift.max_px['All']:.2f}"
         )
+        if done.moves_too_far:
+            console.print(
+                f"[yellow]warning[/] {done.shift.worst_region} moves by more than the {done.max_shift_px:g} px aimed "
+                "at: calibrate on more faces, or use fp16; --max_shift_px makes it a condition"
+            )
     console.print(
         f"builders that read Q/DQ (TensorRT 8.2 and newer, TensorRT-RTX, ONNX Runtime) take {done.onnx.path}\n"
         f"builders that quantise by themselves (TensorRT up to 10, --int8 --calib) take {done.plain.path} with "
