@@ -59,6 +59,7 @@ def face_batches(
     return items.map(source.faces, num_parallel_calls=2)
 
 
+@tf.autograph.experimental.do_not_convert
 def training_faces(faces: dict[str, tf.Tensor], spec: ExperimentSpec) -> dict[str, tf.Tensor]:
     """What training needs of `parse_faces`, before anything random.
 

@@ -161,6 +161,7 @@ def _together(*parts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
 
 
+@tf.autograph.experimental.do_not_convert
 def _augmented(faces: dict[str, tf.Tensor], spec: ExperimentSpec, seed_2: tf.Tensor) -> dict[str, tf.Tensor]:
     augmentation, elt = spec.dataloader.augmentation_info, spec.loss.elt_loss_info
     size, flip = spec.dataloader.image_info.image.height, layout(spec.num_keypoints).flip

@@ -38,6 +38,7 @@ LABELS = {
 }
 
 
+@tf.autograph.experimental.do_not_convert
 def parse_faces(records_B: tf.Tensor, spec: ExperimentSpec, *, labelled: bool = True) -> dict[str, tf.Tensor]:
     """Records as tensors. What is wrong with one is TensorFlow's error (`model.shards.shard_errors`).
 
