@@ -34,7 +34,7 @@ demo: $(VENV)/.installed  ## render faces and run the whole line on them, to che
 	$(BIN)/fpenet run retrain --config examples/demo.yaml
 
 test: $(VENV)/.installed $(LABEL_STUDIO)/.installed lint  ## every test, against real servers
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 label-studio: $(VENV)/.installed $(LABEL_STUDIO)/.installed  ## start a Label Studio for trying things, on loopback
 	$(BIN)/fpenet label-studio serve

@@ -1,7 +1,7 @@
 """dataset_convert side by side with the plain way and with what the machine can do.
 
     python bench/dataset_convert.py --folder bench-frames                  # 400 frames, some minutes
-    python bench/dataset_convert.py --folder bench-frames --frames 20000 --annotations 100000   # 10 GB
+    python bench/dataset_convert.py --folder bench-frames --frames 20000 --decoded 2000 --annotations 100000   # 10 GB
 
 The frames (`bench/frame_set.py`) are made on the first run and stay in the folder. Each run of each way is a process
 of its own; its time is that of the whole process, imports included, unless the row says otherwise. The ways take
@@ -118,7 +118,7 @@ def convert_snapshot(folder: Path, frames: int, faces: int, *, embed: bool, chan
 def run(part: str, arguments: argparse.Namespace, *, faces: int | None = None) -> Usage:
     """One part in a process of its own."""
     command = [sys.executable, __file__, "--folder", str(arguments.folder), "--frames", str(arguments.frames)]
-    command += ["--annotations", str(arguments.annotations), "--part", part]
+    command += ["--decoded", str(arguments.decoded), "--annotations", str(arguments.annotations), "--part", part]
     command += ["--faces", str(faces or arguments.frames)]
     started = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
@@ -147,37 +147,37 @@ def run_part(arguments: argparse.Namespace) -> None:
         case ["embedded"]:
             ours(folder, set_id, embed=True)
         case ["snapshot" | "changed" as which, *embedded]:
-            convert_snapshot(
-                folder, arguments.frames, arguments.annotations, embed=bool(embedded), changed=which == "changed"
-            )
+            annotations = arguments.decoded if embedded else arguments.annotations
+            convert_snapshot(folder, arguments.frames, annotations, embed=bool(embedded), changed=which == "changed")
 
 
 def rates(arguments: argparse.Namespace) -> None:
     parts = ("limit", "plain", "cold", "indexed", "cold embedded", "embedded")
+    frames = {part: arguments.frames if part in ("cold", "indexed") else arguments.decoded for part in parts}
     runs: dict[str, list[Usage]] = {part: [] for part in parts}
     for _ in range(arguments.repetitions):
         for part in parts:
-            runs[part].append(run(part, arguments))
-    rate = {part: arguments.frames / statistics.median(done.seconds for done in runs[part]) for part in parts}
-    print(f"\n{arguments.frames:,} frames, {arguments.repetitions} runs each, whole processes\n")
-    print("| way | frames/s | x plain | of the limit | CPU ms a frame |\n|---|---|---|---|---|")
+            runs[part].append(run(part, arguments, faces=frames[part]))
+    rate = {part: frames[part] / statistics.median(done.seconds for done in runs[part]) for part in parts}
+    print(f"\n{arguments.repetitions} runs each, whole processes\n")
+    print("| way | frames | frames/s | x plain | of the limit | CPU ms a frame |\n|---|---|---|---|---|---|")
     for part in parts:
-        cpu_ms = 1e3 * statistics.median(done.cpu_seconds for done in runs[part]) / arguments.frames
+        cpu_ms = 1e3 * statistics.median(done.cpu_seconds for done in runs[part]) / frames[part]
         ratios = f"{rate[part] / rate['plain']:.1f} | {rate[part] / rate['limit']:.0%}"
-        print(f"| {part} | {rate[part]:,.0f} | {ratios} | {cpu_ms:.2f} |")
+        print(f"| {part} | {frames[part]:,} | {rate[part]:,.0f} | {ratios} | {cpu_ms:.2f} |")
 
 
 def memory(arguments: argparse.Namespace) -> None:
     print("\n| faces | peak MiB | peak MiB, embedded |\n|---|---|---|")
-    for faces in (arguments.frames // 4, arguments.frames):
+    for faces in (arguments.decoded // 4, arguments.decoded):
         peaks = [run(part, arguments, faces=faces).peak_mib for part in ("indexed", "embedded")]
         print(f"| {faces:,} | " + " | ".join(f"{peak:.0f}" for peak in peaks) + " |")
 
 
 def one_changed(arguments: argparse.Namespace) -> None:
-    print(f"\none changed annotation of {arguments.annotations:,}, {BUCKETS} buckets per split\n")
-    print("| crops | all shards s | one changed s (median) | shards written |\n|---|---|---|---|")
-    for embedded in ("", " embedded"):
+    print(f"\none changed annotation, {BUCKETS} buckets per split\n")
+    print("| crops | annotations | all shards s | one changed s (median) | shards written |\n|---|---|---|---|---|")
+    for embedded, faces in (("", arguments.annotations), (" embedded", arguments.decoded)):
         first = float(run("snapshot" + embedded, arguments).told.split()[0])
         seconds, written = [], set()
         for _ in range(arguments.repetitions):
@@ -185,8 +185,8 @@ def one_changed(arguments: argparse.Namespace) -> None:
             seconds.append(float(taken))
             written.add(int(shards))
             forget_changed(arguments, embedded)
-        shown = "/".join(map(str, sorted(written)))
-        print(f"| {embedded.strip() or 'none'} | {first:.1f} | {statistics.median(seconds):.2f} | {shown} |")
+        shown = f"{first:.1f} | {statistics.median(seconds):.2f} | {'/'.join(map(str, sorted(written)))}"
+        print(f"| {embedded.strip() or 'none'} | {faces:,} | {shown} |")
 
 
 def forget_changed(arguments: argparse.Namespace, embedded: str) -> None:
@@ -203,22 +203,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where the frames are, or are to be made")
     parser.add_argument("--frames", type=int, default=400)
+    parser.add_argument(
+        "--decoded", type=int, help="frames, and faces of a snapshot, for the ways that decode each (default: FRAMES)"
+    )
     parser.add_argument("--annotations", type=int, default=5000, help="faces of the snapshot of which one changes")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--faces", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.folder = arguments.folder.resolve()
+    arguments.decoded = arguments.decoded or arguments.frames
     if arguments.part:
         run_part(arguments)
         return
     from frame_set import make_frames, make_set, make_snapshot
 
     frames = make_frames(arguments.folder, arguments.frames)
-    for faces in (arguments.frames // 4, arguments.frames):
+    for faces in sorted({arguments.decoded // 4, arguments.decoded, arguments.frames}):
         make_set(arguments.folder, f"set-{faces}", frames, faces)
-    for changed in (False, True):
-        make_snapshot(arguments.folder, frames, arguments.annotations, changed=changed)
+    for faces in sorted({arguments.decoded, arguments.annotations}):
+        for changed in (False, True):
+            make_snapshot(arguments.folder, frames, faces, changed=changed)
     size = sum((arguments.folder / name).stat().st_size for name in frames) / len(frames)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; frames of {size / 1e6:.2f} MB")
     rates(arguments)

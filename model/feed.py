@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from model.crop import CONTEXT_SIZE
-from model.record_count import count_records
 from model.record_tensors import parse_faces
 from model.shards import shard_errors
+from model.tfrecords import count_records
 from model.warp import crop_to_context, to_crop
 from schemas.experiment import ExperimentSpec
 from schemas.records import Flag

@@ -92,6 +92,15 @@ def record_spans(path: Path) -> Iterator[tuple[int, int]]:
             yield start, length
 
 
+def count_records(files: Iterable[Path]) -> int:
+    """Number of records, which are not looked at.
+
+    Raises:
+        ShardError: a file ends within a record.
+    """
+    return sum(1 for path in files for _ in record_spans(path))
+
+
 def _batches(records: Iterable[bytes]) -> Iterator[list[bytes]]:
     batch, size = [], 0
     for record in records:

@@ -53,7 +53,7 @@ def evaluate_model(
     from model.evaluation_files import write_reference_files
     from model.figures import write_figures
     from model.pipeline import evaluation_batches
-    from model.record_count import count_records
+    from model.tfrecords import count_records
 
     predictor = load_predictor(model, key=key)
     predictor.require(spec)

@@ -17,7 +17,8 @@ from hypothesis.extra import numpy as hnp
 from model.crop import context_crop, crop_face
 from model.images import decode_image, encode_png
 from model.record_tensors import parse_faces
-from model.tfrecords import serialize_face, write_records
+from model.tfrecords import count_records, serialize_face, write_records
+from schemas.errors import ShardError
 from schemas.geometry import tight_square
 from schemas.records import Face, Flag
 from tests.shard_files import small_spec
@@ -152,3 +153,19 @@ def test_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path):
     assert "shards/a.tfrecords: can't be written: File too large. Nothing half-written is left" in told.stdout
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["a.tfrecords"]
     assert (tmp_path / "shards" / "a.tfrecords").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("sizes", [[], [4], [5, 70_000, 4, 12]])
+def test_records_are_counted_whatever_their_length(tmp_path, sizes):
+    files = [tmp_path / "a.tfrecords", tmp_path / "b.tfrecords"]
+    for file in files:
+        write_records(file, (b"x" * size for size in sizes))
+    assert count_records(files) == 2 * len(sizes)
+
+
+def test_a_damaged_length_is_an_error_of_that_file(tmp_path):
+    file = tmp_path / "a.tfrecords"
+    write_records(file, [b"record"] * 3)
+    file.write_bytes(b"\xff" * 8 + file.read_bytes()[8:])
+    with pytest.raises(ShardError, match=r"a\.tfrecords: ends within a record"):
+        count_records([file])
