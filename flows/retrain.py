@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.utilities.annotations import quote
 
-from schemas.config import RetrainConfig, load_config
+from schemas.config import WorkflowConfig, load_config
 from schemas.errors import GateError, SpecError
 from schemas.experiment import ExperimentSpec
 from schemas.yamlspec import load_spec
@@ -36,7 +36,7 @@ def retrain(config: str) -> str:
     Steps whose inputs, configuration and code are those of an earlier run are reused. Promotion waits for review.
 
     Args:
-        config: path of a configuration (`schemas.config.RetrainConfig`).
+        config: path of a configuration (`schemas.config.WorkflowConfig`).
 
     Returns:
         Path of the run's page.
@@ -73,7 +73,7 @@ def retrain(config: str) -> str:
     return str(page)
 
 
-def load_experiment(settings: RetrainConfig) -> ExperimentSpec:
+def load_experiment(settings: WorkflowConfig) -> ExperimentSpec:
     """The configuration's experiment spec.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Configuration of the flow `retrain` and of TAO's `dataset_convert`.
+"""Configuration of the flows, and of TAO's `dataset_convert`.
 
 Paths are relative to the directory the command runs in. `${NAME}` stands for an environment variable.
 """
@@ -10,9 +10,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from schemas.errors import SpecError
+from schemas.sources import Source, SubjectRule
 from schemas.yamlspec import SpecModel, parse_spec
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -20,99 +21,6 @@ Count = Annotated[int, Field(gt=0)]
 
 MULTIPIE_KPI_IDS = (*range(79, 85), *range(164, 170), *range(250, 256), *range(342, 347))
 """Subjects of Multi-PIE on which FPENet's model card reports its error."""
-
-
-class SubjectRule(SpecModel):
-    """How a source tells whose face it is: `<dataset>/<id>`, the id from exactly one of three places.
-
-    Attributes:
-        dataset: first part of the subject. May be empty with `field`, whose value then holds both parts.
-        field: name of a field of the Label Studio task's data.
-        pattern: regular expression on the image's name with a group `subject`.
-        csv: a table with a header; its row whose column `csv_key` is the image's name has the id in `csv_value`.
-    """
-
-    dataset: str = ""
-    field: str | None = None
-    pattern: str | None = None
-    csv: str | None = None
-    csv_key: str = "file"
-    csv_value: str = "subject_id"
-
-    @field_validator("pattern")
-    @classmethod
-    def _has_group(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                groups = re.compile(pattern).groupindex
-            except re.error as error:
-                raise ValueError(f"'{pattern}' is not a regular expression: {error}") from None
-            if "subject" not in groups:
-                raise ValueError(f"'{pattern}' has no group (?P<subject>...)")
-        return pattern
-
-    @model_validator(mode="after")
-    def _one_place(self) -> SubjectRule:
-        if sum(place is not None for place in (self.field, self.pattern, self.csv)) != 1:
-            raise ValueError("give exactly one of field, pattern and csv")
-        if not self.dataset and self.field is None:
-            raise ValueError("dataset is needed: the same id means another person in another dataset")
-        return self
-
-
-class SourceBase(SpecModel):
-    """`occlusion`: what a keypoint without a flag means: `flagged` visible, `none` unknown, `auto` visible as
-    soon as any keypoint of the source has a flag."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    subject: SubjectRule | None = None
-    occlusion: Literal["auto", "flagged", "none"] = "auto"
-
-
-class RenderedSource(SourceBase):
-    """Faces that this project renders itself, with exact ground truth."""
-
-    kind: Literal["rendered"]
-    subjects: Annotated[int, Field(ge=60)] = 80
-    images_per_subject: Count = 20
-    seed: int = 0
-
-
-class SlothSource(SourceBase):
-    """A folder of Sloth/TAO ground-truth files: `gt` are patterns below `root`, images are below `image_root`.
-
-    `image_root` defaults to `root`. The set id of a file is its folder below `gt`, or its stem.
-    """
-
-    kind: Literal["sloth"]
-    root: str
-    gt: list[str] = ["gt/**/*.json"]
-    image_root: str | None = None
-
-
-class LabelStudioSource(SourceBase):
-    """A project on a Label Studio server; the token comes from the environment variable `token_env`."""
-
-    kind: Literal["label_studio"]
-    url: str
-    project: int | str
-    token_env: str = "LABEL_STUDIO_API_KEY"
-    image_field: str = "image"
-    page_size: Count = 500
-
-
-class LabelStudioExportSource(SourceBase):
-    """JSON exports of Label Studio projects; images are looked for below `image_root` by name."""
-
-    kind: Literal["label_studio_export"]
-    files: list[str]
-    image_root: str
-    image_field: str = "image"
-
-
-Source = Annotated[
-    RenderedSource | SlothSource | LabelStudioSource | LabelStudioExportSource, Field(discriminator="kind")
-]
 
 
 class ValidationRules(SpecModel):
@@ -170,8 +78,8 @@ class Gates(SpecModel):
     max_all_error_crop_px: Annotated[float, Field(gt=0)] | None = None
 
 
-class RetrainConfig(SpecModel):
-    """Everything the flow `retrain` needs beside the experiment spec."""
+class WorkflowConfig(SpecModel):
+    """What the flows need beside the experiment spec."""
 
     workspace: str = "workspace"
     num_keypoints: Count = 80
@@ -185,7 +93,7 @@ class RetrainConfig(SpecModel):
     targets: Annotated[list[str], Field(min_length=1)] = ["cpu"]
 
     @model_validator(mode="after")
-    def _distinct_sources(self) -> RetrainConfig:
+    def _distinct_sources(self) -> WorkflowConfig:
         names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
             raise ValueError(f"source names must differ: {', '.join(names)}")
@@ -214,7 +122,7 @@ class DatasetConvertSpec(SpecModel):
     subject: SubjectRule | None = None
 
 
-def load_config(path: Path | str) -> RetrainConfig:
+def load_config(path: Path | str) -> WorkflowConfig:
     """Read a `retrain` configuration, `${NAME}` replaced from the environment.
 
     Raises:
@@ -225,7 +133,7 @@ def load_config(path: Path | str) -> RetrainConfig:
         text = path.read_text()
     except OSError as error:
         raise SpecError(str(path), f"can't be read: {error.strerror}") from error
-    return parse_spec(RetrainConfig, _expand(text, path), str(path))
+    return parse_spec(WorkflowConfig, _expand(text, path), str(path))
 
 
 def _expand(text: str, path: Path) -> str:

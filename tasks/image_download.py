@@ -20,7 +20,7 @@ import httpx
 from schemas.errors import SourceUnreachableError
 from schemas.storage import read_json, write_bytes, write_json
 from tasks.images import Progress
-from tasks.label_studio_client import TIMEOUT, Connection, get_patiently
+from tasks.label_studio.client import TIMEOUT, Connection, get_patiently
 
 WORKERS = 4
 """More than a few only queue up at Label Studio's own server."""

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from schemas.config import LabelStudioExportSource, LabelStudioSource, RenderedSource, SlothSource, Source
 from schemas.errors import SourceEmptyError, SpecError
 from schemas.raw import RawRecord, RawTally, write_raw
+from schemas.sources import LabelStudioExportSource, LabelStudioSource, RenderedSource, SlothSource, Source
 from schemas.storage import write_json
 from tasks.progress import StepProgress, silent
 from tasks.pull_files import pull_export, pull_sloth
@@ -56,7 +56,7 @@ def pull(source: Source, workspace: Workspace, *, num_keypoints: int, progress: 
     Raises:
         SourceEmptyError: the source holds nothing to use.
         SourceUnreachableError, SourceRefusedError, ProjectNotFoundError: the server, see
-            `tasks.label_studio_client`.
+            `tasks.label_studio.client`.
         AnnotationFileError: a file that can't be read, or a pattern that matches none.
         SpecError: a subject rule or a rendered source that can't be met.
         StorageError: the workspace can't be written.
@@ -137,7 +137,7 @@ def _rendered(
 def _from_server(
     source: LabelStudioSource, images: Path, progress: StepProgress
 ) -> tuple[Iterator[RawRecord], dict[str, Any]]:
-    from tasks.pull_label_studio import pull_label_studio
+    from tasks.label_studio.pull import pull_label_studio
 
     pulled = pull_label_studio(source, images, progress=progress)
     fetched = pulled.images

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from schemas import label_studio, sloth
-from schemas.config import LabelStudioExportSource, SlothSource
 from schemas.errors import AnnotationFileError
 from schemas.raw import RawRecord
+from schemas.sources import LabelStudioExportSource, SlothSource
 from tasks.subjects import SubjectOf, subject_finder
 
 _WILDCARD = re.compile(r"[*?\[]")

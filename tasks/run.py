@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from schemas.config import RetrainConfig
+from schemas.config import WorkflowConfig
 from tasks.progress import StepProgress
 from tasks.summary import StepSummary
 from tasks.workspace import Workspace
@@ -37,7 +37,7 @@ class Run:
     Not a dataclass, so that Prefect does not search it for futures.
     """
 
-    def __init__(self, config: RetrainConfig, *, console: Console | None = None) -> None:
+    def __init__(self, config: WorkflowConfig, *, console: Console | None = None) -> None:
         self.config = config
         self.workspace = Workspace(Path(config.workspace))
         self.console = console or Console(stderr=True, highlight=False)

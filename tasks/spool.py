@@ -135,6 +135,4 @@ class _NamelessFile:
         return os.pread(self._descriptor, end - start, start)
 
     def _error(self, error: OSError) -> StorageError:
-        return StorageError(
-            f"{self._folder}: faces can't be kept here meanwhile: {error.strerror}; free space there"
-        )
+        return StorageError(f"{self._folder}: faces can't be kept here meanwhile: {error.strerror}; free space there")

@@ -18,11 +18,11 @@ from prefect.cache_policies import NO_CACHE
 
 from deploy.engine import Provenance
 from deploy.stages import stage
-from schemas.config import Source
 from schemas.errors import SourceUnreachableError
 from schemas.experiment import ExperimentSpec
 from schemas.raw import read_raw
 from schemas.records import Split
+from schemas.sources import Source
 from tasks.convert import Conversion, convert
 from tasks.engines import CheckedEngine, build_and_check
 from tasks.evaluate import FIGURES, FILES, KpiCrops, evaluate_network

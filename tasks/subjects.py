@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from schemas.config import SubjectRule
 from schemas.errors import SpecError, nearest
+from schemas.sources import SubjectRule
 
 SubjectOf = Callable[[str, Mapping[str, Any]], str | None]
 """Called with the image's name and the fields around it (of the task's data, or of the Sloth entry)."""

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.config import DatasetConvertSpec, RetrainConfig, load_config
+from schemas.config import DatasetConvertSpec, WorkflowConfig, load_config
 from schemas.errors import SpecError
 from schemas.experiment import ExperimentSpec
 from schemas.yamlspec import dump_spec, load_spec, parse_spec, place_in
@@ -107,18 +107,18 @@ def test_scientific_notation_without_a_point_is_a_number(n):
 def test_a_subject_rule_needs_one_place():
     text = MINIMAL.replace("root: there", "root: there, subject: {dataset: w300}")
     with pytest.raises(SpecError, match="exactly one of field, pattern and csv"):
-        parse_spec(RetrainConfig, text, "config")
+        parse_spec(WorkflowConfig, text, "config")
 
 
 def test_an_unknown_key_inside_a_source_names_the_nearest():
     with pytest.raises(SpecError, match=r"unknown key \(did you mean 'image_root'\?\)"):
-        parse_spec(RetrainConfig, MINIMAL.replace("root: there", "root: there, image_rot: x"), "config")
+        parse_spec(WorkflowConfig, MINIMAL.replace("root: there", "root: there, image_rot: x"), "config")
 
 
 def test_two_sources_need_two_names():
     text = MINIMAL.replace("[{", "[{kind: sloth, name: faces, root: a}, {")
     with pytest.raises(SpecError, match="source names must differ"):
-        parse_spec(RetrainConfig, text, "config")
+        parse_spec(WorkflowConfig, text, "config")
 
 
 def test_a_configuration_takes_paths_from_the_environment(tmp_path, monkeypatch):

@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from model.crop import context_crop, crop_face
 from model.images import decode_image, read_image
-from schemas.config import DatasetConvertSpec, SubjectRule
+from schemas.config import DatasetConvertSpec
 from schemas.errors import AnnotationFileError, SourceEmptyError, StorageError, ViolationsError
 from schemas.geometry import Box, tight_square
 from schemas.sloth import face_to_sloth, image_entry
+from schemas.sources import SubjectRule
 from schemas.storage import read_json
 from tasks.dataset_convert import INDEX, REPORT, dataset_convert
 from tasks.images import ImageIndex

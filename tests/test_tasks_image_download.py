@@ -7,7 +7,7 @@ import pytest
 from schemas.errors import SourceUnreachableError
 from tasks import label_studio_client
 from tasks.image_download import ImageStore
-from tasks.label_studio_client import connected
+from tasks.label_studio.client import connected
 from tests.servers import HOST, free_port
 
 

@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from schemas.errors import InputError, SourceRefusedError, SourceUnreachableError
-from tasks.label_studio_server import HOST, LabelStudioServer, serve
+from tasks.label_studio.server import HOST, LabelStudioServer, serve
 from tests.servers import free_port
 
 TOKEN = "a" * 40

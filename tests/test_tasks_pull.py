@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.config import LabelStudioExportSource, RenderedSource, SlothSource, SubjectRule
 from schemas.errors import AnnotationFileError, SourceEmptyError, SpecError
 from schemas.raw import read_raw
 from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry
+from schemas.sources import LabelStudioExportSource, RenderedSource, SlothSource, SubjectRule
 from schemas.storage import read_json
 from tasks.pull import pull
 from tasks.pull_files import image_finder

@@ -1,7 +1,7 @@
 import pytest
 
-from schemas.config import SubjectRule
 from schemas.errors import SpecError
+from schemas.sources import SubjectRule
 from tasks.subjects import subject_finder
 
 

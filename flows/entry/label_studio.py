@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from schemas.config import SubjectRule
+from schemas.sources import SubjectRule
 from schemas.storage import write_bytes
 
 console = Console(highlight=False)
@@ -17,8 +17,8 @@ TOKEN_ENV = "LABEL_STUDIO_API_KEY"
 
 
 def import_folder(arguments: argparse.Namespace) -> int:
-    from tasks.label_studio_client import token_from_environment
-    from tasks.label_studio_project import import_folder as load
+    from tasks.label_studio.client import token_from_environment
+    from tasks.label_studio.folder_import import import_folder as load
 
     rule = SubjectRule(dataset=arguments.dataset, csv=arguments.subject_csv, pattern=arguments.subject_pattern)
     token = token_from_environment(TOKEN_ENV)
@@ -50,8 +50,8 @@ def import_folder(arguments: argparse.Namespace) -> int:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Start a Label Studio of this machine's own and stay until it ends; its token is kept beside its data."""
-    from tasks.label_studio_server import USER, LabelStudioServer
-    from tasks.label_studio_server import serve as run_server
+    from tasks.label_studio.server import USER, LabelStudioServer
+    from tasks.label_studio.server import serve as run_server
 
     data = Path(arguments.data)
     token_file = data / "token"

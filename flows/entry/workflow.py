@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import importlib
 import os
 from pathlib import Path
 
@@ -22,9 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config)
     _quiet_prefect(Path(config.workspace), verbose=arguments.verbose)
-    from flows.retrain import retrain
-
-    retrain(arguments.config)
+    getattr(importlib.import_module(f"flows.{arguments.flow}"), arguments.flow)(arguments.config)
     return 0
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from schemas import label_studio as label_studio_format
 from schemas import sloth
-from schemas.config import LabelStudioSource, SlothSource, SubjectRule, ValidationRules
+from schemas.config import ValidationRules
 from schemas.errors import (
     ProjectNotFoundError,
     SourceEmptyError,
@@ -27,9 +27,10 @@ from schemas.label_studio_task import build_task, labelling_config
 from schemas.raw import read_raw
 from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry
+from schemas.sources import LabelStudioSource, SlothSource, SubjectRule
 from tasks.images import ImageIndex
-from tasks.label_studio_client import connected
-from tasks.label_studio_project import import_folder
+from tasks.label_studio.client import connected
+from tasks.label_studio.folder_import import import_folder
 from tasks.pull import pull
 from tasks.validate import validate
 from tasks.workspace import Workspace

@@ -16,14 +16,14 @@ from typing import Any
 
 from schemas import sloth
 from schemas.annotation import AnnotatedFace, Problem
-from schemas.config import SlothSource, SubjectRule
 from schemas.errors import SourceEmptyError, SpecError
 from schemas.label_studio_task import IMAGE_FIELD, build_task, config_labels, labelling_config
 from schemas.layouts import layout
 from schemas.raw import RawRecord
 from schemas.records import Violation
+from schemas.sources import SlothSource, SubjectRule
 from tasks.image_facts import SUFFIXES, ImageFacts, inspect_image
-from tasks.label_studio_client import Connection, connected
+from tasks.label_studio.client import Connection, connected
 from tasks.progress import StepProgress, silent
 from tasks.pull_files import pull_sloth
 

@@ -72,6 +72,7 @@ class LabelStudioServer:
             "LATEST_VERSION_CHECK": "false",
             "SENTRY_DSN": "",
             "FRONTEND_SENTRY_DSN": "",
+            "SSRF_PROTECTION_ENABLED": "false",  # its webhooks go to this machine too
         }
 
     def check(self) -> None:

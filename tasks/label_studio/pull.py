@@ -11,12 +11,12 @@ from typing import Any
 
 import orjson
 
-from schemas.config import LabelStudioSource
 from schemas.errors import SourceEmptyError
 from schemas.label_studio_task import offers_occluded
 from schemas.raw import RawRecord
+from schemas.sources import LabelStudioSource
 from tasks.image_download import Fetched, ImageStore
-from tasks.label_studio_client import Connection, connected, token_from_environment
+from tasks.label_studio.client import Connection, connected, token_from_environment
 from tasks.progress import StepProgress
 from tasks.pull_files import flags_known, task_data, task_record
 from tasks.subjects import subject_finder
@@ -53,7 +53,7 @@ def pull_label_studio(source: LabelStudioSource, folder: Path, *, progress: Step
     """A record for every task of the project; images of annotated tasks are fetched into `folder`.
 
     Raises:
-        SourceUnreachableError, SourceRefusedError, ProjectNotFoundError: see `tasks.label_studio_client`.
+        SourceUnreachableError, SourceRefusedError, ProjectNotFoundError: see `tasks.label_studio.client`.
         SourceEmptyError: no task of the project is annotated.
     """
     token = token_from_environment(source.token_env)

@@ -1,0 +1,23 @@
+"""What the groups of commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_command(commands: Any, name: str, handler: str, summary: str, *, more: str = "") -> argparse.ArgumentParser:
+    """Add a command. `handler` is `module:function`; it takes the parsed arguments, returns an exit code or None."""
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}".strip())
+    parser.set_defaults(handler=f"flows.entry.{handler}")
+    return parser
+
+
+def add_workspace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workspace", default="workspace", metavar="DIR", help="workspace of the flow (%(default)s)")
+
+
+def count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
