@@ -37,11 +37,12 @@ import pyarrow as pa
 from jsonschema import Draft202012Validator
 
 import schemas
-from schemas.config import LabelStudioExportSource, SlothSource, SubjectRule, ValidationRules
+from schemas.config import ValidationRules
 from schemas.geometry import Box
 from schemas.label_studio_task import build_task
 from schemas.raw import RawRecord
 from schemas.sloth import face_to_sloth, image_entry
+from schemas.sources import LabelStudioExportSource, SlothSource, SubjectRule
 from tasks.images import ImageIndex
 from tasks.pull_files import pull_export, pull_sloth
 from tasks.validate import validate

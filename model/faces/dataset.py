@@ -24,11 +24,11 @@ import numpy as np
 
 from model.faces.capture import KPI_SUBJECTS, Capture
 from model.faces.sitting import LAYOUTS, Sitting
-from schemas.config import SubjectRule
 from schemas.errors import StorageError
 from schemas.geometry import tight_square
 from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry
+from schemas.sources import SubjectRule
 from schemas.storage import (
     canonical_json,
     fsync_directory,
