@@ -123,14 +123,14 @@ def face_errors(
     return FaceErrors(
         source_px_BK=source_px_BK,
         crop_px_BK=source_px_BK * (CROP_SIZE / sides_B)[:, None],
-        inter_ocular_BK=source_px_BK * _divide(np.array(100.0), _inter_ocular_px(true_BK2))[:, None],
+        inter_ocular_BK=source_px_BK * _divide(np.array(100.0), inter_ocular_px(true_BK2))[:, None],
         flags_BK=np.asarray(flags_BK, np.int8),
         subjects=tuple(subjects),
     )
 
 
-def _inter_ocular_px(true_BK2: np.ndarray) -> np.ndarray:
-    """Distance between the outer corners of the eyes (B,); 0 where the layout has no eyes."""
+def inter_ocular_px(true_BK2: np.ndarray) -> np.ndarray:
+    """Distance between the outer corners of the eyes (B,) of points (B, K, 2); 0 where the layout has no eyes."""
     if not layout(true_BK2.shape[1]).is_face:
         return np.zeros(len(true_BK2))
     right, left = OUTER_EYE_CORNERS

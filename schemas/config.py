@@ -78,6 +78,30 @@ class Gates(SpecModel):
     max_all_error_crop_px: Annotated[float, Field(gt=0)] | None = None
 
 
+class QualitySettings(SpecModel):
+    """What the flow `quality` asks of the labels.
+
+    A region or point counts as in dispute where its spread, the mean distance between two annotators, is above the
+    bound in every unit that has one and that the face can be measured in: in profile the eyes' distance is too short
+    to measure by, in crop pixels it is like any other face. Null sets no bound.
+
+    Attributes:
+        max_region_spread_percent: largest mean spread of a region of a face, per cent of the inter-ocular distance.
+        max_region_spread_crop_px: the same in crop pixels.
+        max_point_spread_percent: largest spread of one point.
+        max_point_spread_crop_px: the same in crop pixels.
+        max_flag_dispute: largest share of a face's points on whose occlusion the annotators differ.
+        view: title of the tab in Label Studio that holds the tasks to look at again; null makes none.
+    """
+
+    max_region_spread_percent: Annotated[float, Field(gt=0)] | None = 8.0
+    max_region_spread_crop_px: Annotated[float, Field(gt=0)] | None = 4.0
+    max_point_spread_percent: Annotated[float, Field(gt=0)] | None = 25.0
+    max_point_spread_crop_px: Annotated[float, Field(gt=0)] | None = 12.0
+    max_flag_dispute: Share = 0.2
+    view: Annotated[str, Field(min_length=1, max_length=60)] | None = "Quality: annotators disagree"
+
+
 class WorkflowConfig(SpecModel):
     """What the flows need beside the experiment spec."""
 
@@ -90,6 +114,7 @@ class WorkflowConfig(SpecModel):
     experiment_spec: str
     tracking: Tracking = Tracking()
     gates: Gates = Gates()
+    quality: QualitySettings = QualitySettings()
     targets: Annotated[list[str], Field(min_length=1)] = ["cpu"]
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ class Workspace:
     engines/<build_key>/   engine and manifest
     targets/<target>/  a pointer file per stage, log.jsonl
     reports/<run>/     index.html, summary.json
+    quality/<run>/     index.html, quality.json, suspects.parquet
     """
 
     root: Path
@@ -74,6 +75,10 @@ class Workspace:
     @property
     def reports(self) -> Path:
         return self.root / "reports"
+
+    @property
+    def quality(self) -> Path:
+        return self.root / "quality"
 
     @property
     def tracking_uri(self) -> str:
