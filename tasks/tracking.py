@@ -104,8 +104,8 @@ def register_candidate(candidate: Candidate, tracking: Tracking, workspace: Work
     Raises:
         TrackingError: the server can't be reached, or refuses a request.
     """
-    uri, name = tracking.uri or workspace.tracking_uri, tracking.registered_model
-    with _mlflow(uri, workspace) as client:
+    name = tracking.registered_model
+    with mlflow_client(tracking, workspace) as client:
         version = _find_version(client, name, candidate.key)
         created = version is None
         if version is None:
@@ -119,8 +119,13 @@ def register_candidate(candidate: Candidate, tracking: Tracking, workspace: Work
 
 
 @contextmanager
-def _mlflow(uri: str, workspace: Workspace) -> Iterator[MlflowClient]:
-    """A client whose server answers. What MLflow raises inside becomes a `TrackingError`."""
+def mlflow_client(tracking: Tracking, workspace: Workspace) -> Iterator[MlflowClient]:
+    """A client whose server answers; MLflow's own functions talk to the same one.
+
+    Raises:
+        TrackingError: the server can't be reached; or MLflow refused something inside.
+    """
+    uri = tracking.uri or workspace.tracking_uri
     _refuse_unreachable(uri)
     mlflow = _import_mlflow()
     from mlflow.exceptions import MlflowException

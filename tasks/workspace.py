@@ -14,6 +14,7 @@ class Workspace:
     image-index.sqlite   what is known of image files; violations.parquet: what the last validation found
     snapshots/<id>/    faces.parquet, violations.parquet, manifest.json, provenance.json
     shards/            TFRecords by content hash; conversions/<key>/manifest.json names those of a conversion
+    models/<version>/  the Keras file of a registered version
     training/<key>/    experiment_spec.yaml, checkpoints, model.keras, history.json
     evaluation/<key>/  the reference's three files, report.json, figures
     exports/<key>/     model.onnx and its parity
@@ -51,6 +52,10 @@ class Workspace:
     @property
     def conversions(self) -> Path:
         return self.root / "conversions"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
 
     @property
     def training(self) -> Path:

@@ -1,0 +1,120 @@
+"""The model that is in use: which version of the registry it is, and its Keras file."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.config import Tracking
+from schemas.errors import TrackingError
+from tasks.reuse import reuse_or_run
+from tasks.tracking import CHAMPION, mlflow_client
+from tasks.workspace import Workspace
+
+KERAS_FILE = "data/model.keras"
+"""Where MLflow's Keras flavour keeps the network of a logged model."""
+
+
+@dataclass(frozen=True)
+class CurrentModel:
+    """A version in the registry.
+
+    Attributes:
+        name, version: as in the registry.
+        alias: `champion`, or None where nobody has promoted a version yet.
+        snapshot_id: of the annotations it was trained on; None if it was registered by something else.
+        run_id: of the run that made it; None if it was registered without one.
+    """
+
+    name: str
+    version: str
+    alias: str | None
+    snapshot_id: str | None
+    run_id: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}" + (f" ({self.alias})" if self.alias else "")
+
+
+def current_model(tracking: Tracking, workspace: Workspace) -> CurrentModel | None:
+    """The registered model's champion, else its newest version; None if it has no version.
+
+    Raises:
+        TrackingError: the server can't be reached, or refuses a request.
+    """
+    with mlflow_client(tracking, workspace) as client:
+        registered = client.search_registered_models(f"name='{tracking.registered_model}'")
+        champion = registered[0].aliases.get(CHAMPION) if registered else None
+        if champion is None:
+            return _newest(client, tracking.registered_model)
+        return _described(client.get_model_version(tracking.registered_model, champion), CHAMPION)
+
+
+def newest_model(tracking: Tracking, workspace: Workspace) -> CurrentModel | None:
+    """The registered model's newest version, promoted or not; None if it has no version.
+
+    Raises:
+        TrackingError: the server can't be reached, or refuses a request.
+    """
+    with mlflow_client(tracking, workspace) as client:
+        return _newest(client, tracking.registered_model)
+
+
+def fetch_keras_model(current: CurrentModel, tracking: Tracking, workspace: Workspace) -> Path:
+    """The version's `.keras` file, downloaded once; what is kept is verified before it is used again.
+
+    Raises:
+        TrackingError: the server can't be reached; it has no such file, or a damaged one.
+        StorageError: the workspace can't be written.
+    """
+    key = "-".join((current.name, current.version, current.run_id or "without-run"))
+
+    def download(directory: Path) -> dict[str, Any]:
+        path = _download(current, tracking, workspace, directory)
+        _refuse_damaged(path, current)
+        return {"file": str(path.relative_to(directory))}
+
+    output = reuse_or_run(workspace.models, key, download)
+    return output.directory / output.result["file"]
+
+
+def _newest(client: Any, name: str) -> CurrentModel | None:
+    found = client.search_model_versions(f"name='{name}'", max_results=1, order_by=["version_number DESC"])
+    return _described(found[0], None) if found else None
+
+
+def _described(version: Any, alias: str | None) -> CurrentModel:
+    return CurrentModel(
+        version.name, str(version.version), alias, version.tags.get("snapshot_id"), version.run_id or None
+    )
+
+
+def _download(current: CurrentModel, tracking: Tracking, workspace: Workspace, directory: Path) -> Path:
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with mlflow_client(tracking, workspace):
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        uri = f"models:/{current.name}/{current.version}/{KERAS_FILE}"
+        try:
+            return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(directory)))
+        except (MlflowException, OSError) as error:
+            raise TrackingError(
+                f"{current} has no file {KERAS_FILE} that could be fetched ({error}); see that the artifacts of the "
+                "registry are where they were, and that the version was registered by this project"
+            ) from error
+
+
+def _refuse_damaged(path: Path, current: CurrentModel) -> None:
+    """A `.keras` file is a ZIP archive, which carries a checksum of each of its parts."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        damaged = str(error)
+    if damaged:
+        path.unlink()
+        raise TrackingError(f"the model file of {current} is damaged ({damaged}); fetch it again or register it anew")
