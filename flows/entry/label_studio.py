@@ -7,8 +7,8 @@ import secrets
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
+from flows.entry.progress import counting
 from schemas.sources import SubjectRule
 from schemas.storage import write_bytes
 
@@ -22,14 +22,7 @@ def import_folder(arguments: argparse.Namespace) -> int:
 
     rule = SubjectRule(dataset=arguments.dataset, csv=arguments.subject_csv, pattern=arguments.subject_pattern)
     token = token_from_environment(TOKEN_ENV)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        counters: dict[str, int] = {}
-
-        def progress(what: str, done: int, of: int) -> None:
-            if what not in counters:
-                counters[what] = bar.add_task(what)
-            bar.update(counters[what], completed=done, total=of)
-
+    with counting(console) as progress:
         result = load(
             arguments.url,
             token,
