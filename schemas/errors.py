@@ -12,7 +12,8 @@
     │   ├── ModelFileError               a model or engine file that can't be used
     │   ├── SealedFileError              an encrypted file: no key, a wrong one, damaged, or of another kind
     │   ├── CalibrationError             calibration faces, a tensorfile or a cache that can't be used for INT8
-    │   └── TrainingError                a training that can't go on: other settings than before, or it diverged
+    │   ├── TrainingError                a training that can't go on: other settings than before, or it diverged
+    │   └── DeliveryError                a webhook's delivery that is forged, stale, repeated or not understood
     ├── SourceError                  3   an annotation source can't give what was asked
     │   ├── SourceEmptyError
     │   ├── SourceUnreachableError
@@ -21,7 +22,8 @@
     ├── GateError                    4   a number is on the wrong side of its bound
     ├── StorageError                 5   disk full, no permission, damaged output
     ├── TrackingError                6   MLflow can't be reached, or refuses
-    └── EngineBuildError             7   a builder that made no engine
+    ├── EngineBuildError             7   a builder that made no engine
+    └── ForwardError                 1   Prefect can't be reached, or refuses an event
 
 A message says what is wrong, where it is, and what to do about it.
 """
@@ -104,6 +106,14 @@ class TrainingError(InputError):
     pass
 
 
+class DeliveryError(InputError):
+    """A delivery that is refused. `reason` is one of few words, for a metric and for the answer's status."""
+
+    def __init__(self, reason: str, problem: str) -> None:
+        super().__init__(problem)
+        self.reason = reason
+
+
 class SourceError(FpenetError):
     exit_code = 3
 
@@ -138,6 +148,14 @@ class TrackingError(FpenetError):
 
 class EngineBuildError(FpenetError):
     exit_code = 7
+
+
+class ForwardError(FpenetError):
+    """Events that Prefect did not take. `final`: it never will, so there is no use in sending them again."""
+
+    def __init__(self, problem: str, *, final: bool = False) -> None:
+        super().__init__(problem)
+        self.final = final
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
