@@ -30,6 +30,15 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic of a sample and its 95 % interval. None: undefined, or nothing to draw from."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
 def can_resample(subjects: Sequence[str]) -> bool:
     """There are two subjects or more, and no face's subject is unknown."""
     return "" not in subjects and len(set(subjects)) > 1
@@ -49,6 +58,19 @@ def intervals_of(
     draws = ((times_DS @ total_SX).astype(np.float64) for times_DS in _draws(len(total_SX)))
     values_DY = np.concatenate([statistic(total_DX) for total_DX in draws])
     return [_interval(values_D) for values_D in values_DY.T]
+
+
+def estimates_of(subjects: Sequence[str], values_BX: np.ndarray, statistic: Statistic) -> list[Estimate]:
+    """The Y statistics of all faces, each with its interval where `intervals_of` has one."""
+    values_Y = statistic(np.asarray(values_BX, np.float64).sum(axis=0, keepdims=True))[0]
+    found = intervals_of(subjects, values_BX, statistic) or [None] * len(values_Y)
+    return [_estimate(value, interval) for value, interval in zip(values_Y.tolist(), found, strict=True)]
+
+
+def _estimate(value: float, interval: Interval | None) -> Estimate:
+    if np.isnan(value):
+        return Estimate(None)
+    return Estimate(value, interval.low, interval.high) if interval else Estimate(value)
 
 
 def _subject_sums(subjects: Sequence[str], values_BX: np.ndarray) -> np.ndarray:
