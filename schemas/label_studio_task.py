@@ -1,81 +1,21 @@
-"""Writing for Label Studio: the labelling config of a project, and tasks that can be imported into it.
-
-`schemas.label_studio` reads what comes back.
+"""Writing for Label Studio: tasks that can be imported into a project with the config of
+`schemas.label_studio_config`. `schemas.label_studio` reads what comes back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 
-from schemas.errors import AnnotationFileError
 from schemas.geometry import Box, pixels_to_percent
 from schemas.label_studio import FACE_BOX_LABEL, OCCLUDED_CHOICE
-from schemas.layouts import layout
+from schemas.label_studio_config import BOX_CONTROL, IMAGE_CONTROL, KEYPOINT_CONTROL, OCCLUSION_CONTROL
 from schemas.records import Flag
 
-IMAGE_FIELD = "image"
-_IMAGE, _BOX, _KEYPOINTS, _OCCLUSION = "image", "bbox", "kp", "occ"
 _DOT_PERCENT = 0.4
 """Diameter of a keypoint in the editor, percent of the frame."""
-
-_BOX_COLOUR, _OTHER_COLOUR = "#2ca02c", "#1f77b4"
-_REGION_COLOURS = {
-    "Chin": "#1f77b4",
-    "Eyebrows": "#ff7f0e",
-    "Nose": "#17becf",
-    "Eyes": "#d62728",
-    "Mouth": "#9467bd",
-    "Pupil": "#e377c2",
-    "Ears": "#8c564b",
-}
-
-
-def labelling_config(num_keypoints: int) -> str:
-    """XML of a labelling config for one face a task.
-
-    A face box (hotkey `b`), keypoints P1 to PN coloured by region, each of which can be placed once, and for a
-    selected keypoint the choice `occluded` (hotkey `o`). With the editor's setting "Select region after creating"
-    a point can be placed and marked without a click between.
-    """
-    root = ElementTree.Element("View", style="display: flex")
-    frame = ElementTree.SubElement(root, "View", style="flex: 1")
-    ElementTree.SubElement(
-        frame, "Image", name=_IMAGE, value=f"${IMAGE_FIELD}", zoom="true", zoomControl="true", rotateControl="false"
-    )
-    panel = ElementTree.SubElement(root, "View", style="flex: 0 0 20rem; max-height: 88vh; overflow: auto")
-    _add_box_control(panel)
-    _add_occlusion_control(panel)
-    _add_keypoint_control(panel, num_keypoints)
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
-def offers_occluded(label_config: str) -> bool:
-    """True if a labelling config has a per-region choice `occluded`, so that a keypoint without it is visible.
-
-    Raises:
-        AnnotationFileError: the config is not XML.
-    """
-    return any(
-        choice.get("value") == OCCLUDED_CHOICE
-        for choices in _parse(label_config).iter("Choices")
-        if choices.get("perRegion", "").lower() == "true"
-        for choice in choices.iter("Choice")
-    )
-
-
-def config_labels(label_config: str) -> set[str]:
-    """The keypoint labels of a labelling config.
-
-    Raises:
-        AnnotationFileError: the config is not XML.
-    """
-    controls = _parse(label_config).iter("KeyPointLabels")
-    return {label.get("value", "") for control in controls for label in control.iter("Label")}
 
 
 def build_task(
@@ -108,41 +48,6 @@ def build_task(
     return {"data": fields, "annotations": [annotation]}
 
 
-def _parse(label_config: str) -> ElementTree.Element:
-    try:
-        return ElementTree.fromstring(label_config)
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        raise AnnotationFileError("labelling config", f"not XML: {error}", line=line, column=column) from error
-
-
-def _add_box_control(panel: ElementTree.Element) -> None:
-    ElementTree.SubElement(panel, "Header", value="Face box")
-    control = ElementTree.SubElement(panel, "RectangleLabels", name=_BOX, toName=_IMAGE, canRotate="false")
-    ElementTree.SubElement(control, "Label", value=FACE_BOX_LABEL, background=_BOX_COLOUR, hotkey="b")
-
-
-def _add_occlusion_control(panel: ElementTree.Element) -> None:
-    shown = ElementTree.SubElement(panel, "View", visibleWhen="region-selected", whenTagName=_KEYPOINTS)
-    ElementTree.SubElement(shown, "Header", value="Selected keypoint")
-    control = ElementTree.SubElement(
-        shown, "Choices", name=_OCCLUSION, toName=_IMAGE, perRegion="true", choice="multiple", showInline="true"
-    )
-    ElementTree.SubElement(control, "Choice", value=OCCLUDED_CHOICE, hotkey="o")
-
-
-def _add_keypoint_control(panel: ElementTree.Element, num_keypoints: int) -> None:
-    face = layout(num_keypoints)
-    colours = {i: _REGION_COLOURS[name] for name in _REGION_COLOURS for i in face.regions.get(name, ())}
-    ElementTree.SubElement(panel, "Header", value=f"Keypoints {face.labels[0]} to {face.labels[-1]}")
-    ElementTree.SubElement(panel, "Filter", name="find", toName=_KEYPOINTS, minlength="0", placeholder="P17")
-    control = ElementTree.SubElement(
-        panel, "KeyPointLabels", name=_KEYPOINTS, toName=_IMAGE, maxUsages="1", showInline="true"
-    )
-    for i, label in enumerate(face.labels):
-        ElementTree.SubElement(control, "Label", value=label, background=colours.get(i, _OTHER_COLOUR))
-
-
 def _box_region(box: Box, frame_size: tuple[int, int]) -> dict[str, Any]:
     width, height = frame_size
     value = {
@@ -152,7 +57,9 @@ def _box_region(box: Box, frame_size: tuple[int, int]) -> dict[str, Any]:
         "height": float(box.height) * 100 / height,
         "rotation": 0,
     }
-    return _region(FACE_BOX_LABEL, "rectanglelabels", _BOX, value | {"rectanglelabels": [FACE_BOX_LABEL]}, frame_size)
+    return _region(
+        FACE_BOX_LABEL, "rectanglelabels", BOX_CONTROL, value | {"rectanglelabels": [FACE_BOX_LABEL]}, frame_size
+    )
 
 
 def _keypoint_regions(
@@ -160,9 +67,11 @@ def _keypoint_regions(
 ) -> list[dict[str, Any]]:
     label = f"P{number}"
     value = {"x": float(percent[0]), "y": float(percent[1]), "width": _DOT_PERCENT}
-    regions = [_region(label, "keypointlabels", _KEYPOINTS, value | {"keypointlabels": [label]}, frame_size)]
+    regions = [_region(label, "keypointlabels", KEYPOINT_CONTROL, value | {"keypointlabels": [label]}, frame_size)]
     if occluded:
-        regions.append(_region(label, "choices", _OCCLUSION, value | {"choices": [OCCLUDED_CHOICE]}, frame_size))
+        regions.append(
+            _region(label, "choices", OCCLUSION_CONTROL, value | {"choices": [OCCLUDED_CHOICE]}, frame_size)
+        )
     return regions
 
 
@@ -174,7 +83,7 @@ def _region(
         "id": identity,
         "type": kind,
         "from_name": control,
-        "to_name": _IMAGE,
+        "to_name": IMAGE_CONTROL,
         "origin": "manual",
         "original_width": frame_size[0],
         "original_height": frame_size[1],

@@ -9,7 +9,8 @@ from hypothesis.extra import numpy as st_numpy
 from schemas.errors import AnnotationFileError
 from schemas.geometry import Box
 from schemas.label_studio import has_flags, image_name, read
-from schemas.label_studio_task import build_task, config_labels, labelling_config, offers_occluded
+from schemas.label_studio_config import config_labels, labelling_config, offers_occluded
+from schemas.label_studio_task import build_task
 from schemas.records import Flag
 from tests.label_studio_faces import FRAME, region, some_points, some_task
 

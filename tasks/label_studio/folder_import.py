@@ -17,7 +17,8 @@ from typing import Any
 from schemas import sloth
 from schemas.annotation import AnnotatedFace, Problem
 from schemas.errors import SourceEmptyError, SpecError
-from schemas.label_studio_task import IMAGE_FIELD, build_task, config_labels, labelling_config
+from schemas.label_studio_config import IMAGE_FIELD, config_labels, labelling_config
+from schemas.label_studio_task import build_task
 from schemas.layouts import layout
 from schemas.raw import RawRecord
 from schemas.records import Violation

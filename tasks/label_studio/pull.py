@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from schemas.errors import SourceEmptyError
-from schemas.label_studio_task import offers_occluded
+from schemas.label_studio_config import offers_occluded
 from schemas.raw import RawRecord
 from schemas.sources import LabelStudioSource
 from tasks.image_download import Fetched, ImageStore

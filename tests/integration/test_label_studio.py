@@ -23,7 +23,8 @@ from schemas.errors import (
     SpecError,
 )
 from schemas.geometry import tight_square
-from schemas.label_studio_task import build_task, labelling_config
+from schemas.label_studio_config import labelling_config
+from schemas.label_studio_task import build_task
 from schemas.raw import read_raw
 from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry

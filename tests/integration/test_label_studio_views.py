@@ -5,7 +5,7 @@ import uuid
 import httpx
 import pytest
 
-from schemas.label_studio_task import labelling_config
+from schemas.label_studio_config import labelling_config
 from tasks.label_studio.views import MAX_FILTERS, ensure_view, task_url
 
 UNLABELLED = {
