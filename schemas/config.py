@@ -102,6 +102,20 @@ class QualitySettings(SpecModel):
     view: Annotated[str, Field(min_length=1, max_length=60)] | None = "Quality: annotators disagree"
 
 
+class SyncSettings(SpecModel):
+    """When changed annotations are worth a new model. A deleted face is a changed one.
+
+    Attributes:
+        min_changed_faces, min_changed_share: as many faces, or as large a share of those that the model was trained
+            on; whichever is reached first.
+        quiet_s: seconds without a change before what was changed is used.
+    """
+
+    min_changed_faces: Count = 100
+    min_changed_share: Share = 0.02
+    quiet_s: Annotated[float, Field(ge=0)] = 600
+
+
 class WorkflowConfig(SpecModel):
     """What the flows need beside the experiment spec."""
 

@@ -21,6 +21,8 @@ class Workspace:
     engines/<build_key>/   engine and manifest
     targets/<target>/  a pointer file per stage, log.jsonl
     reports/<run>/     index.html, summary.json
+    lease/             who works on the project, and what is asked of it meanwhile
+    seen.json          what the last look at the sources found, and since when
     quality/<run>/     index.html, quality.json, suspects.parquet
     """
 
@@ -84,6 +86,14 @@ class Workspace:
     @property
     def quality(self) -> Path:
         return self.root / "quality"
+
+    @property
+    def lease(self) -> Path:
+        return self.root / "lease"
+
+    @property
+    def seen(self) -> Path:
+        return self.root / "seen.json"
 
     @property
     def tracking_uri(self) -> str:

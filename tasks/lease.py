@@ -1,0 +1,193 @@
+"""One run at a time works on a project, and whatever is asked for meanwhile is done when it ends.
+
+Every way in (nightly, an event, by hand) comes through `take_turn`. A project is a workspace: however many Label
+Studio projects feed it, they make one model.
+
+**No request is lost.** A request is written down, durably, before anything else; then its author tries the lock. Who
+has the lock lists the requests that are there, does them, removes them, lets the lock go, *and then lists again*;
+as long as there is one that it has not worked on, it tries the lock again. So take any request, and the moment its
+author tries the lock. Either the author gets it, and works. Or another run H has the lock at that moment. If H has
+listed the request already, it is working on it now, with a pull that began after the request was written. If not, H
+lists again after it let go, which is later, finds the request there, and either works on it or fails to get the lock
+because of yet another run, for which the same holds. The chain ends with the last of them. Letting go first and
+looking afterwards is what leaves no window.
+
+**A run that dies lets go.** The lock is the operating system's (`flock`): it goes with the process, also by SIGKILL
+or a power cut. Requests stay on disk until they are done; the next run that comes in works on them.
+
+**On several machines** the workspace's file system must carry `flock` between them: NFS 4, CephFS and Lustre mounted
+with `flock` do; NFS mounted with `nolock` or `local_lock=flock` keeps each machine's locks to itself, and no program
+can notice. A file system without `flock` is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from schemas.errors import FpenetError, GateError, StorageError
+from schemas.storage import make_folder, read_json, write_json
+
+Kind = Literal["look", "retrain"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run came for.
+
+    Attributes:
+        kind: `look` whether enough has changed, or `retrain` whatever has.
+        by: who asks, for people: `sync (deployment)`.
+        project_id: Label Studio project that changed; None looks at all sources.
+        deployment: Prefect deployment that can look again later; None if it was started by hand.
+    """
+
+    kind: Kind
+    by: str
+    project_id: int | None = None
+    deployment: str | None = None
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has the lease, since when (ISO 8601, UTC)."""
+
+    by: str
+    host: str
+    pid: int
+    since: str
+
+    def __str__(self) -> str:
+        return f"{self.by} on {self.host}, process {self.pid}, since {self.since[:19].replace('T', ' ')} UTC"
+
+
+class Lease:
+    """The lease of a project: a lock, who has it, and the requests that wait.
+
+    Args:
+        folder: `Workspace.lease`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = folder / "lock"
+        self._holder = folder / "holder.json"
+        self._requests = folder / "requests"
+
+    def leave(self, request: Request) -> str:
+        """Write a request down, durably; return its name. Names sort by time.
+
+        Raises:
+            StorageError: the workspace can't be written.
+        """
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex}.json"
+        write_json(self._requests / name, asdict(request))
+        return name
+
+    def requests(self) -> dict[str, Request]:
+        """The requests that wait, by name, the oldest first."""
+        found = {}
+        for path in sorted(self._requests.glob("[0-9]*.json")):
+            try:
+                found[path.name] = Request(**read_json(path))
+            except FileNotFoundError:  # done by another run just now
+                continue
+        return found
+
+    def settle(self, names: Sequence[str]) -> None:
+        """Remove requests that are done."""
+        for name in names:
+            (self._requests / name).unlink(missing_ok=True)
+
+    def holder(self) -> Holder | None:
+        """Who told last that it has the lease. For people: only the lock decides."""
+        try:
+            return Holder(**read_json(self._holder))
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def attempt(self, by: str) -> Iterator[bool]:
+        """Hold the lease inside if it is free now; yields whether it is held.
+
+        Raises:
+            StorageError: the workspace's file system has no locks, or can't be written.
+        """
+        make_folder(self._lock.parent)
+        lock = FileLock(self._lock, timeout=0, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise StorageError(
+                f"{self._lock}: can't be locked: {error.strerror}; put the workspace on a file system with flock "
+                "(a local disk, NFS 4, CephFS)"
+            ) from error
+        try:
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(self._holder, asdict(Holder(by, socket.gethostname(), os.getpid(), since)))
+            yield True
+        finally:
+            self._holder.unlink(missing_ok=True)
+            lock.release()
+
+
+def take_turn(lease: Lease, request: Request, work: Callable[[Sequence[Request]], None]) -> str | None:
+    """Work on `request`, and on what others ask for meanwhile; or leave it to the run that is at it.
+
+    Requests of others stay on disk if the work on them fails, except by a bound that the outcome missed: then the
+    work was done. A failure is raised when no new request is left.
+
+    Args:
+        work: gets the requests that it is to settle, at least one; called again while new ones have come.
+
+    Returns:
+        None if `request` was worked on, else who has the lease and will.
+
+    Raises:
+        FpenetError: the first that `work` raised.
+        StorageError: see `Lease`.
+    """
+    own = lease.leave(request)
+    tried: set[str] = set()
+    failure: FpenetError | None = None
+    while not lease.requests().keys() <= tried:
+        with lease.attempt(request.by) as held:
+            if not held:
+                break
+            fresh = {name: left for name, left in lease.requests().items() if name not in tried}
+            if fresh:
+                tried |= fresh.keys()
+                failure = _work_on(lease, fresh, own, work) or failure
+    if failure is not None:
+        raise failure
+    return None if own in tried else str(lease.holder() or "another run")
+
+
+def _work_on(
+    lease: Lease, requests: dict[str, Request], own: str, work: Callable[[Sequence[Request]], None]
+) -> FpenetError | None:
+    """Work on requests and settle those that are done; a failure of ours is given back, to be raised in the end."""
+    done = [own]  # whatever comes of it, its author is told
+    try:
+        work(list(requests.values()))
+        done = list(requests)
+    except GateError as verdict:
+        done = list(requests)
+        return verdict
+    except FpenetError as error:
+        return error
+    finally:
+        lease.settle(done)
+    return None

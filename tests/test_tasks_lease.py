@@ -1,0 +1,168 @@
+"""The lease of a project, between real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import GateError, SourceUnreachableError
+from tasks.lease import Lease, Request, take_turn
+
+LOOK, RETRAIN = Request("look", "sync", project_id=7), Request("retrain", "retrain")
+
+WORKER = """
+import sys
+from pathlib import Path
+from tasks.lease import Lease, Request, take_turn
+
+def work(requests):
+    print("working on", *(request.by for request in requests), flush=True)
+    sys.stdin.readline()
+
+left_to = take_turn(Lease(Path(sys.argv[1])), Request("look", sys.argv[2]), work)
+print("left to", left_to, flush=True)
+"""
+
+BURST = """
+import sys
+from pathlib import Path
+from tasks.lease import Lease, Request, take_turn
+
+for number in range(int(sys.argv[3])):
+    def work(requests):
+        with open(sys.argv[4], "a") as log:
+            log.writelines(f"{request.by}\\n" for request in requests)
+    take_turn(Lease(Path(sys.argv[1])), Request("look", f"{sys.argv[2]}-{number}"), work)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "lease"
+
+
+class Worker:
+    """A process that takes its turn, and works until it is told to go on."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        command = [sys.executable, "-c", WORKER, str(folder), name]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def said(self) -> str:
+        return self.process.stdout.readline().strip()
+
+    def go_on(self) -> None:
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+
+@pytest.fixture
+def start(folder):
+    workers = []
+
+    def start(name):
+        workers.append(Worker(folder, name))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.process.kill()
+        worker.process.communicate()
+
+
+def test_who_comes_while_another_works_is_told_and_what_it_asked_for_is_done_when_that_ends(start, folder):
+    first = start("nightly")
+    assert first.said() == "working on nightly"
+    second = start("sync")
+    assert second.said().startswith("left to nightly on ")
+    assert f"process {first.process.pid}, since " in str(Lease(folder).holder())
+    first.go_on()
+    assert first.said() == "working on sync"
+    first.go_on()
+    assert first.said() == "left to None"
+    assert Lease(folder).requests() == {}
+    assert Lease(folder).holder() is None
+
+
+def test_a_holder_that_is_killed_lets_go_and_what_it_was_at_is_done_by_the_next(start, folder):
+    first = start("nightly")
+    assert first.said() == "working on nightly"
+    assert start("sync").said().startswith("left to nightly")
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.process.wait()
+    third = start("by hand")
+    assert third.said() == "working on nightly sync by hand"
+
+
+def test_no_request_is_lost_and_none_is_done_twice_among_processes_that_come_and_go(folder, tmp_path):
+    """Three processes ask at the same time, again and again, and never wait for each other: whoever is at it ends
+    while others come. A request that fell into a gap between looking and letting go would be missing in the log."""
+    log, turns = tmp_path / "log", 40
+    command = [sys.executable, "-c", BURST, str(folder)]
+    with ThreadPoolExecutor() as pool:
+        done = pool.map(
+            lambda name: subprocess.run([*command, name, str(turns), str(log)], check=True), ("a", "b", "c")
+        )
+        list(done)
+    assert sorted(log.read_text().split()) == sorted(f"{name}-{i}" for name in "abc" for i in range(turns))
+    assert Lease(folder).requests() == {}
+
+
+def test_a_request_that_comes_between_the_last_look_and_letting_go_is_done(folder):
+    """The very gap, made wide: another run asks after the work, while the lock is still held, and is turned away."""
+    lease, worked = Lease(folder), []
+
+    class Gap(Lease):
+        def settle(self, names):
+            super().settle(names)
+            if len(worked) == 1:
+                assert take_turn(lease, RETRAIN, worked.append).startswith("sync on ")
+
+    assert take_turn(Gap(folder), LOOK, worked.append) is None
+    assert worked == [[LOOK], [RETRAIN]]
+
+
+def test_after_a_failure_the_requests_of_others_stay_and_the_own_does_not(folder):
+    lease = Lease(folder)
+    lease.leave(RETRAIN)
+
+    def fail(requests):
+        assert requests == [RETRAIN, LOOK]
+        raise SourceUnreachableError("down")
+
+    with pytest.raises(SourceUnreachableError):
+        take_turn(lease, LOOK, fail)
+    assert list(lease.requests().values()) == [RETRAIN]
+    worked = []
+    take_turn(lease, LOOK, worked.append)
+    assert worked == [[RETRAIN, LOOK]]
+    assert lease.requests() == {}
+
+
+def test_a_missed_bound_is_an_outcome_and_new_requests_are_worked_on_before_it_is_raised(folder):
+    lease, worked = Lease(folder), []
+    lease.leave(RETRAIN)
+
+    def miss(requests):
+        worked.append(requests)
+        if len(worked) == 1:
+            lease.leave(LOOK)
+            raise GateError("too bad")
+
+    with pytest.raises(GateError):
+        take_turn(lease, LOOK, miss)
+    assert worked == [[RETRAIN, LOOK], [LOOK]]
+    assert lease.requests() == {}
+
+
+def test_a_mistake_of_ours_lets_go_too(folder):
+    def wrong(requests):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        take_turn(Lease(folder), LOOK, wrong)
+    assert take_turn(Lease(folder), LOOK, lambda requests: None) is None
