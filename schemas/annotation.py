@@ -107,7 +107,7 @@ def collect_points(
         elif label in seen:
             problems.append(duplicate_label(label, face))
         elif not (math.isfinite(x) and math.isfinite(y)):
-            problems.append(_not_finite(label, f"({x}, {y})", face))
+            problems.append(not_finite(label, f"({x}, {y})", face))
         else:
             points_N2[indices[label]] = x, y
         seen.add(label)
@@ -159,7 +159,8 @@ def _unknown_label(label: str, num_keypoints: int, face: str) -> Problem:
     )
 
 
-def _not_finite(label: str, value: str, face: str) -> Problem:
+def not_finite(label: str, value: str, face: str = "") -> Problem:
+    """A coordinate that is infinite, or not a number by its own account."""
     return Problem(
         code="keypoint-not-finite",
         keypoint=label,

@@ -14,22 +14,24 @@ import orjson
 
 from schemas.storage import atomic_path
 
-RawFormat = Literal["sloth", "label_studio"]
+RawFormat = Literal["sloth", "label_studio", "pts", "wflw", "cofw", "coco"]
 
 
 @dataclass(frozen=True)
 class RawRecord:
-    """One image entry of a Sloth/TAO file, or one Label Studio task with its annotations.
+    """What a source holds about one image: an entry of a Sloth/TAO or COCO file, a Label Studio task with its
+    annotations, a `.pts` file, a line of a WFLW list, a row of COFW.
 
     Attributes:
         format: how to read `payload`.
         source: name of the source in the configuration, such as `w300`.
         set_id: the source's own grouping: the ground-truth file's set, the Label Studio project.
         key: unique within the source: `gt/train.json#12`, `task/17`.
-        payload: the JSON exactly as received.
+        payload: the JSON exactly as received; what is no JSON, as its reader describes it.
         image: local file that holds the image, or None where the source could not give one.
         flags_known: what a keypoint without an occluded flag means here: True visible, False unknown.
         subject: `<dataset>/<id>` by the source's subject rule, or None.
+        name_format: what the image's name says beside, see `SourceBase`.
     """
 
     format: RawFormat
@@ -40,6 +42,7 @@ class RawRecord:
     image: str | None
     flags_known: bool
     subject: str | None
+    name_format: Literal["multipie"] | None = None
 
     @property
     def source_key(self) -> str:
@@ -71,7 +74,10 @@ class RawTally:
 
 
 def _fields(record: RawRecord) -> dict[str, Any]:
-    return {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    if record.name_format is None:
+        del fields["name_format"]
+    return fields
 
 
 def write_raw(path: Path, records: Iterable[RawRecord]) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.multipie import SUBJECT_PATTERN
 from schemas.yamlspec import SpecModel
 
 Count = Annotated[int, Field(gt=0)]
+Origin = Annotated[float, Field(ge=0, le=1)]
 
 
 class SubjectRule(SpecModel):
@@ -51,12 +53,26 @@ class SubjectRule(SpecModel):
 
 
 class SourceBase(SpecModel):
-    """`occlusion`: what a keypoint without a flag means: `flagged` visible, `none` unknown, `auto` visible as
-    soon as any keypoint of the source has a flag."""
+    """What all sources have.
+
+    Attributes:
+        occlusion: what a keypoint without a flag means: `flagged` visible, `none` unknown, `auto` visible as soon as
+            any keypoint of the source has a flag.
+        name_format: images are named as in this dataset. `multipie`: the name tells session, camera and illumination
+            where the annotation does not, and, unless there is a subject rule, the subject `multipie/<three digits>`.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     subject: SubjectRule | None = None
     occlusion: Literal["auto", "flagged", "none"] = "auto"
+    name_format: Literal["multipie"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _subject_in_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("name_format") == "multipie" and data.get("subject") is None:
+            return data | {"subject": {"dataset": "multipie", "pattern": SUBJECT_PATTERN}}
+        return data
 
 
 class RenderedSource(SourceBase):
@@ -100,6 +116,76 @@ class LabelStudioExportSource(SourceBase):
     image_field: str = "image"
 
 
+class PtsSource(SourceBase):
+    """A folder of `.pts` files, one for each face, as 300-W and its relatives have them.
+
+    Attributes:
+        root, files: patterns below `root`; the set id of a file is its folder below `root`, or the source's name.
+        image_root: folder in which an image stands where its `.pts` file stands below `root`; `root` if null.
+        image_suffixes: endings an image may have. A second image of the same name is an error.
+        origin: the coordinate that the files give to the centre of the top-left pixel: 1 in 300-W, made with MATLAB.
+    """
+
+    kind: Literal["pts"]
+    root: str
+    files: Annotated[list[str], Field(min_length=1)] = ["**/*.pts"]
+    image_root: str | None = None
+    image_suffixes: Annotated[list[str], Field(min_length=1)] = [".png", ".jpg", ".jpeg", ".bmp"]
+    origin: Origin = 1.0
+
+
+class WflwSource(SourceBase):
+    """WFLW's lists: a line for each face. Gives 98 keypoints, or with `num_keypoints: 68` those of 300-W's 68.
+
+    Attributes:
+        files: lists such as `list_98pt_rect_attr_train.txt`, or patterns; a list's name is its set id.
+        image_root: the folder `WFLW_images`.
+        origin: as in `PtsSource`; WFLW does not say, its users take 0.
+    """
+
+    kind: Literal["wflw"]
+    files: Annotated[list[str], Field(min_length=1)]
+    image_root: str
+    origin: Origin = 0.0
+
+
+class CofwSource(SourceBase):
+    """COFW's MATLAB files, which hold the images too: 29 keypoints with an occlusion flag each.
+
+    Attributes:
+        files: `COFW_train_color.mat` and the like, or patterns; a file's name is its set id.
+        points_68: folder with `<n>_points.mat` for the n-th image of the one file, as COFW68 has them for the test
+            images: 68 keypoints are read from there instead.
+        origin: as in `PtsSource`: 1, COFW was made with MATLAB.
+    """
+
+    kind: Literal["cofw"]
+    files: Annotated[list[str], Field(min_length=1)]
+    points_68: str | None = None
+    origin: Origin = 1.0
+
+
+class CocoSource(SourceBase):
+    """COCO keypoint files: any number of faces in an image, with a flag for each keypoint.
+
+    Attributes:
+        files: JSON files, or patterns; a file's name is its set id. One file at a time is in memory.
+        image_root: folder to which `file_name` is relative.
+        field: `keypoints` with the box `bbox`, or `face_kpts` with `face_box`, as COCO-WholeBody has them.
+        origin: as in `PtsSource`: 0 in COCO; 0.5 for tools that count from the image's corner.
+    """
+
+    kind: Literal["coco"]
+    files: Annotated[list[str], Field(min_length=1)]
+    image_root: str
+    field: Literal["keypoints", "face_kpts"] = "keypoints"
+    origin: Origin = 0.0
+
+
+LandmarkSource = PtsSource | WflwSource | CofwSource | CocoSource
+"""What datasets of facial landmarks come as."""
+
 Source = Annotated[
-    RenderedSource | SlothSource | LabelStudioSource | LabelStudioExportSource, Field(discriminator="kind")
+    RenderedSource | SlothSource | LabelStudioSource | LabelStudioExportSource | LandmarkSource,
+    Field(discriminator="kind"),
 ]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas import label_studio, label_studio_quick, sloth, sloth_quick
+from schemas import coco_keypoints, cofw, label_studio, label_studio_quick, multipie, pts, sloth, sloth_quick, wflw
 from schemas.annotation import SKIPPED, AnnotatedFace, Problem, Reader
 from schemas.config import ValidationRules
 from schemas.plain_face import PlainFace, QuickReader
@@ -24,7 +24,14 @@ from tasks.image_facts import ImageFacts
 from tasks.rules import check_frame, check_shape, check_subject, image_missing, nothing_read, obviously_sound
 from tasks.spool import FaceRow
 
-READERS: dict[RawFormat, Reader] = {"sloth": sloth.read, "label_studio": label_studio.read}
+READERS: dict[RawFormat, Reader] = {
+    "sloth": sloth.read,
+    "label_studio": label_studio.read,
+    "pts": pts.read,
+    "wflw": wflw.read,
+    "cofw": cofw.read,
+    "coco": coco_keypoints.read,
+}
 QUICK_READERS: dict[RawFormat, Callable[[int], QuickReader]] = {
     "sloth": sloth_quick.quick_reader,
     "label_studio": label_studio_quick.quick_reader,
@@ -108,8 +115,11 @@ class Batch:
     def add(self, record: RawRecord) -> None:
         """Read a record; its payload is not kept."""
         self.records += 1
-        faces = self._quick[record.format](record.payload, record.flags_known)
+        quick = self._quick.get(record.format)
+        faces = quick(record.payload, record.flags_known) if quick else None
         image = record.image
+        if faces is not None and record.name_format is not None:
+            faces = [face._replace(**_conditions_in_name(face)) for face in faces]
         if faces is None:
             self._others += _read(record, self._num_keypoints)
         elif image is None or (len(faces) > 1 and _compete(faces)):
@@ -192,6 +202,8 @@ def _compete(faces: list[PlainFace]) -> bool:
 def _read(record: RawRecord, num_keypoints: int) -> list[Candidate]:
     reader = READERS[record.format]
     faces, problems = reader(record.payload, num_keypoints=num_keypoints, flags_known=record.flags_known)
+    if record.name_format is not None:
+        faces = [replace(face, **_conditions_in_name(face)) for face in faces]
     origin = _origin(record)
     by_suffix = defaultdict(list)
     for problem in problems:
@@ -202,6 +214,13 @@ def _read(record: RawRecord, num_keypoints: int) -> list[Candidate]:
     ]
     candidates += [Candidate(origin, None, suffix, of_record + found) for suffix, found in by_suffix.items()]
     return candidates or [Candidate(origin, None, "", of_record or [nothing_read()])]
+
+
+def _conditions_in_name(face: PlainFace | AnnotatedFace) -> dict[str, str]:
+    """What the image's name says of the capture, and the annotation does not."""
+    name = multipie.parse_name(face.image_name)
+    found = name.conditions if name else {}
+    return {condition: value for condition, value in found.items() if getattr(face, condition) is None}
 
 
 def _check(candidate: Candidate, facts: Facts, rules: ValidationRules) -> None:

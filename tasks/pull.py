@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import SourceEmptyError, SpecError
 from schemas.raw import RawRecord, RawTally, write_raw
-from schemas.sources import LabelStudioExportSource, LabelStudioSource, RenderedSource, SlothSource, Source
+from schemas.sources import (
+    CocoSource,
+    CofwSource,
+    LabelStudioExportSource,
+    LabelStudioSource,
+    PtsSource,
+    RenderedSource,
+    SlothSource,
+    Source,
+    WflwSource,
+)
 from schemas.storage import write_json
 from tasks.progress import StepProgress, silent
 from tasks.pull_files import pull_export, pull_sloth
+from tasks.pull_landmarks import pull_landmarks
 from tasks.workspace import Workspace
 
 RAW_FILE, PULL_FILE = "raw.jsonl", "pull.json"
@@ -66,7 +77,10 @@ def pull(source: Source, workspace: Workspace, *, num_keypoints: int, progress: 
     first = next(records, None)
     if first is None:
         raise SourceEmptyError(f"source {source.name}: {_place(source)} holds no record; see that it was filled")
-    count = write_raw(folder / RAW_FILE, tally.watch(itertools.chain([first], records)))
+    records = itertools.chain([first], records)
+    if source.name_format is not None:
+        records = (replace(record, name_format=source.name_format) for record in records)
+    count = write_raw(folder / RAW_FILE, tally.watch(records))
     result = PullResult(
         source=source.name,
         kind=source.kind,
@@ -93,13 +107,17 @@ def _records(
             return pull_export(source), {}
         case LabelStudioSource():
             return _from_server(source, workspace.raw(source.name) / "images", progress)
+        case PtsSource() | WflwSource() | CofwSource() | CocoSource():
+            return pull_landmarks(source, workspace.raw(source.name) / "images"), {}
 
 
 def _place(source: Source) -> str:
     match source:
         case SlothSource():
             return f"{source.root} ({', '.join(source.gt)})"
-        case LabelStudioExportSource():
+        case PtsSource():
+            return f"{source.root} ({', '.join(source.files)})"
+        case LabelStudioExportSource() | WflwSource() | CofwSource() | CocoSource():
             return ", ".join(source.files)
         case LabelStudioSource():
             return f"project {source.project} at {source.url}"

@@ -107,12 +107,11 @@ def pull_export(source: LabelStudioExportSource) -> Iterator[RawRecord]:
         AnnotationFileError: a file is broken, a pattern matches none, or there is no folder of images.
         SpecError: the subject rule's CSV can't be used.
     """
-    paths = _export_files(source.files)
-    above = Path(os.path.commonpath([path.parent for path in paths]))
+    files = files_of(source.files)
     find = _export_image_finder(Path(source.image_root), source.image_field)
     known = flags_known(
         source.occlusion,
-        lambda: any(label_studio.has_flags(t) for path in paths for t in label_studio.read_tasks(path)),
+        lambda: any(label_studio.has_flags(t) for _, path in files for t in label_studio.read_tasks(path)),
     )
     subject_of = subject_finder(source.subject)
     return (
@@ -120,14 +119,32 @@ def pull_export(source: LabelStudioExportSource) -> Iterator[RawRecord]:
             task,
             source=source.name,
             set_id=path.stem,
-            key=f"{path.relative_to(above).as_posix()}#{index}{_task_suffix(task)}",
+            key=f"{name}#{index}{_task_suffix(task)}",
             image=find(task_data(task)),
             flags_are_known=known,
             subject_of=subject_of,
         )
-        for path in paths
+        for name, path in files
         for index, task in enumerate(label_studio.read_tasks(path))
     )
+
+
+def files_of(patterns: Iterable[str]) -> list[tuple[str, Path]]:
+    """The files that match, sorted, each with its path below the folder that holds them all.
+
+    Raises:
+        AnnotationFileError: a pattern matches nothing.
+    """
+    found: set[Path] = set()
+    for pattern in patterns:
+        fixed = Path(Path(pattern).anchor, *_fixed_part(pattern))
+        matches = {path for path in fixed.glob(str(Path(pattern).relative_to(fixed))) if path.is_file()}
+        if not matches:
+            raise AnnotationFileError(pattern, f"no file matches; {fixed} {_state(fixed)}")
+        found |= matches
+    paths = sorted(path.absolute() for path in found)
+    above = Path(os.path.commonpath([path.parent for path in paths]))
+    return [(path.relative_to(above).as_posix(), path) for path in paths]
 
 
 def task_record(
@@ -179,17 +196,6 @@ def _fixed_part(pattern: str) -> tuple[str, ...]:
 def _listing(folder: Path) -> str:
     names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
     return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") or "nothing"
-
-
-def _export_files(patterns: Iterable[str]) -> list[Path]:
-    found: set[Path] = set()
-    for pattern in patterns:
-        fixed = Path(Path(pattern).anchor, *_fixed_part(pattern))
-        matches = {path for path in fixed.glob(str(Path(pattern).relative_to(fixed))) if path.is_file()}
-        if not matches:
-            raise AnnotationFileError(pattern, f"no file matches; {fixed} {_state(fixed)}")
-        found |= matches
-    return sorted(path.absolute() for path in found)
 
 
 def _state(folder: Path) -> str:

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from schemas.config import MULTIPIE_KPI_IDS
+from schemas.multipie import CAMERA_YAW
 
-CAMERAS = {
-    "110": -90, "120": -75, "090": -60, "080": -45, "130": -30, "140": -15, "051": 0,
-    "050": 15, "041": 30, "190": 45, "200": 60, "010": 75, "240": 90,
-}  # fmt: skip
-"""Camera -> yaw in degrees: how far the face is turned towards the right of the image."""
+CAMERAS = {label.replace("_", ""): yaw for label, yaw in CAMERA_YAW.items()}
+"""Camera as in a file name -> yaw in degrees, see `schemas.multipie`."""
 
 _CAMERA_WEIGHTS = {0: 3.0, 15: 2.6, 30: 2.2, 45: 1.7, 60: 0.8, 75: 0.5, 90: 0.4}
 

@@ -26,6 +26,7 @@ from model.faces.capture import KPI_SUBJECTS, Capture
 from model.faces.sitting import LAYOUTS, Sitting
 from schemas.errors import StorageError
 from schemas.geometry import tight_square
+from schemas.multipie import SUBJECT_PATTERN, camera_label
 from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry
 from schemas.sources import SubjectRule
@@ -41,7 +42,7 @@ from schemas.storage import (
 
 DATASET = "multipie-like"
 KPI_SET, OTHER_SET = f"{DATASET}-kpi", DATASET
-SUBJECT_RULE = SubjectRule(dataset=DATASET, pattern=r"(?:^|/)(?P<subject>\d{3})_\d{2}_\d{2}_\d{3}_\d{2}\.png$")
+SUBJECT_RULE = SubjectRule(dataset=DATASET, pattern=SUBJECT_PATTERN)
 """Finds `multipie-like/079` from a file name."""
 
 _DECIMALS = 3
@@ -213,6 +214,6 @@ def _render(directory: Path, sitting: Sitting, capture: Capture, order: _Order) 
         name,
         [[chunk | {"tool-version": "1.0"} for chunk in chunks]],
         session=capture.session,
-        camera=capture.camera,
+        camera=camera_label(capture.camera),
         illumination=capture.illumination,
     )

@@ -1,0 +1,122 @@
+"""Raw records out of COFW's MATLAB files. The images in them become PNG files, which everything else can read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from schemas.errors import AnnotationFileError
+from schemas.raw import RawRecord
+from schemas.sources import CofwSource
+from schemas.storage import write_bytes
+from tasks.pull_files import files_of
+from tasks.subjects import subject_finder
+
+if TYPE_CHECKING:
+    import h5py
+
+_SUFFIXES = ("Tr", "T")  # of the arrays in the files of the training and the test images
+_POINTS_FILE = re.compile(r"^(\d+)_points\.mat$")
+
+
+def pull_cofw(source: CofwSource, images: Path) -> Iterator[RawRecord]:
+    """A record for every image. Images are written to `images/<file's stem>/<number from 1>.png`, once.
+
+    Raises:
+        AnnotationFileError: a file can't be read, is no file of COFW, or has other numbers of images and rows.
+    """
+    files = files_of(source.files)
+    points_68 = None if source.points_68 is None else _points_files(Path(source.points_68))
+    if points_68 is not None and len(files) != 1:
+        raise AnnotationFileError(source.points_68 or "", "belongs to the images of one file; name one in `files`")
+    subject_of = subject_finder(source.subject)
+    for name, path in files:
+        for number, row in enumerate(_rows(path, images / path.stem), start=1):
+            image, phis, bbox = row
+            if points_68 is not None:
+                if number not in points_68:
+                    continue
+                phis = _phis_68(points_68[number])
+            yield RawRecord(
+                format="cofw",
+                source=source.name,
+                set_id=path.stem,
+                key=f"{name}#{number}",
+                payload={"image": f"{path.stem}/{image.name}", "phis": phis, "bbox": bbox, "origin": source.origin},
+                image=str(image),
+                flags_known=True,
+                subject=subject_of(f"{path.stem}/{image.name}", {}),
+            )
+
+
+def _rows(path: Path, folder: Path) -> Iterator[tuple[Path, list[float | None], list[float | None] | None]]:
+    """Image, `phis` and `bboxes` of every face."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            images, phis, boxes = _arrays(file, path)
+            for index in range(phis.shape[1]):
+                image = folder / f"{index + 1:04d}.png"
+                if not image.is_file():
+                    write_bytes(image, _png(np.asarray(file[images[0, index]]), path, index + 1))
+                yield image, _numbers(phis[:, index]), None if boxes is None else _numbers(boxes[:, index])
+    except OSError as error:
+        raise AnnotationFileError(path, f"is no whole MATLAB 7.3 file: {error}") from error
+
+
+def _arrays(file: h5py.File, path: Path) -> tuple[h5py.Dataset, h5py.Dataset, h5py.Dataset | None]:
+    """`Is`, `phis` and `bboxes`, as HDF5 has them: MATLAB's last dimension first."""
+    import h5py
+
+    for suffix in _SUFFIXES:
+        images, phis, boxes = (file.get(f"{name}{suffix}") for name in ("Is", "phis", "bboxes"))
+        if images is not None and phis is not None:
+            count = phis.shape[-1]
+            wanted = [(1, count), (len(phis), count), (4, count)]
+            shapes = [images.shape, phis.shape, wanted[2] if boxes is None else boxes.shape]
+            if shapes != wanted or h5py.check_ref_dtype(images.dtype) is None:
+                raise AnnotationFileError(path, f"Is, phis and bboxes are {shapes}, not images and a row for each")
+            return images, phis, boxes
+    raise AnnotationFileError(path, f"has no arrays IsTr and phisTr, or IsT and phisT; it has {', '.join(file)}")
+
+
+def _numbers(column: np.ndarray) -> list[float | None]:
+    """JSON has no NaN."""
+    return [float(value) if np.isfinite(value) else None for value in column]
+
+
+def _png(stored: np.ndarray, path: Path, number: int) -> bytes:
+    """A picture of (channels, width, height) or (width, height), as MATLAB leaves it in HDF5."""
+    import cv2
+
+    if stored.dtype != np.uint8 or stored.ndim not in (2, 3) or (stored.ndim == 3 and stored.shape[0] != 3):
+        raise AnnotationFileError(path, f"image {number} is {stored.dtype} of {stored.shape}, not a picture")
+    pixels = stored.T if stored.ndim == 2 else stored.T[..., ::-1]
+    return cv2.imencode(".png", np.ascontiguousarray(pixels))[1].tobytes()
+
+
+def _points_files(folder: Path) -> dict[int, Path]:
+    """Number of the image -> file."""
+    found = {int(match[1]): path for path in folder.glob("*.mat") if (match := _POINTS_FILE.match(path.name))}
+    if not found:
+        raise AnnotationFileError(folder, "holds no files such as 1_points.mat")
+    return found
+
+
+def _phis_68(path: Path) -> list[float | None]:
+    """`Points` and `Occ` of one file, in COFW's order."""
+    from scipy.io import loadmat
+
+    try:
+        content: dict[str, Any] = loadmat(path, variable_names=["Points", "Occ"])
+        points, flags = (np.asarray(content[name], np.float64) for name in ("Points", "Occ"))
+    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise AnnotationFileError(path, f"is no MATLAB file with Points and Occ: {error}") from error
+    if points.ndim != 2 or points.shape[1] != 2 or flags.size != len(points):
+        raise AnnotationFileError(path, f"Points is {points.shape}, Occ {flags.shape}, not N x 2 and N")
+    return _numbers(np.concatenate([points[:, 0], points[:, 1], flags.ravel()]))
