@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from model.face_views import FaceViews
+from schemas.records import Face
 
 FACE_SIDE = 100.0
 
@@ -29,3 +31,23 @@ def some_views(
         flags_AK = np.repeat(flags_K[None], len(annotators), axis=0)
         views.append(FaceViews(f"s:task/{number}", f"d/{number // 2}", tuple(annotators), points_AK2, flags_AK))
     return views
+
+
+def some_face(record: str, annotation: int, annotator: str | None, points_N2: np.ndarray, **changes: Any) -> Face:
+    """A face as validation leaves it: annotation `annotation` of a record such as `team:task/7`."""
+    fields = {
+        "source_key": f"{record}/annotation/{annotation}",
+        "image": "images/a.png",
+        "image_name": "a.png",
+        "image_sha256": "0" * 64,
+        "frame_width": 200,
+        "frame_height": 200,
+        "subject": "d/1",
+        "set_id": "team",
+        "points_N2": np.asarray(points_N2, np.float32),
+        "flags_N": np.zeros(len(points_N2), np.int8),
+        "annotator": annotator,
+        "annotation_id": str(annotation),
+        "annotated_at": f"2026-11-21T09:00:{annotation % 60:02d}Z",
+    }
+    return Face(**(fields | changes))
