@@ -133,7 +133,7 @@ def test_a_bound_in_both_units_must_be_exceeded():
     """In profile the eyes' corners nearly coincide, and any difference is many per cent."""
     profile = POINTS.copy()
     profile[45] = profile[36] + (3, 0)
-    faces = some_face("team:task/1", 1, "1", profile), some_face("team:task/1", 2, "2", profile + [[1, 0]])
+    faces = some_face("team:task/1", 1, "1", profile), some_face("team:task/1", 2, "2", profile + np.array([1, 0]))
     assert disputes(faces) == ()
     by_percent_only = QualitySettings(max_region_spread_crop_px=None, max_point_spread_crop_px=None)
     assert len(disputes(faces, settings=by_percent_only)) == 1
@@ -197,7 +197,7 @@ def test_a_record_s_key_is_what_is_before_the_annotation():
 
 def test_three_annotators_are_measured_together():
     used, other = pair(1)
-    third = some_face("team:task/1", 3, "3", POINTS + [[3, 0]])
+    third = some_face("team:task/1", 3, "3", POINTS + np.array([3, 0]))
     report = report_agreement(compare([used], [other, third], {}), SETTINGS, ())
     assert report.agreement.annotators == ("1", "2", "3")
     assert report.notes == ()
