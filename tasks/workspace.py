@@ -21,6 +21,7 @@ class Workspace:
     engines/<build_key>/   engine and manifest
     targets/<target>/  a pointer file per stage, log.jsonl
     reports/<run>/     index.html, summary.json
+    gateway/           the journal of the webhook gateway
     lease/             who works on the project, and what is asked of it meanwhile
     seen.json          what the last look at the sources found, and since when
     quality/<run>/     index.html, quality.json, suspects.parquet
@@ -94,6 +95,10 @@ class Workspace:
     @property
     def seen(self) -> Path:
         return self.root / "seen.json"
+
+    @property
+    def gateway(self) -> Path:
+        return self.root / "gateway"
 
     @property
     def tracking_uri(self) -> str:

@@ -1,0 +1,71 @@
+"""Prefect's events, posted so that a failure is known.
+
+`prefect.events.emit_event` puts an event into a queue of this process and says nothing if it never leaves; the
+websocket behind it confirms nothing either. `POST /api/events` answers 204 when the server has taken all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from schemas.errors import ForwardError, InputError
+
+_TIMEOUT_S = 10
+_FINAL = {400, 413, 422}
+"""Answers that are about the events. Others mean a password or an address to be set, or a server to be waited for."""
+
+
+def prefect_api_url() -> str:
+    """Address of the Prefect server, from `PREFECT_API_URL` or Prefect's profile.
+
+    Must be called before anything else imports Prefect: its client is told here not to retry, as the gateway does.
+
+    Raises:
+        InputError: none is set.
+    """
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "0")
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise InputError(
+            "PREFECT_API_URL is not set, so the gateway has nobody to wake; name the Prefect server, such as "
+            "http://127.0.0.1:4200/api (it need not be up)"
+        )
+    return url
+
+
+class PrefectEvents:
+    """An asynchronous context: one connection to the Prefect server, with the credentials of Prefect's settings."""
+
+    async def __aenter__(self) -> PrefectEvents:
+        from prefect.client.orchestration import get_client
+
+        self._stack = AsyncExitStack()
+        self._client = await self._stack.enter_async_context(get_client({"timeout": _TIMEOUT_S}))
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._stack.aclose()
+
+    async def send(self, events: Sequence[dict[str, Any]]) -> None:
+        """Raises `ForwardError` unless the server has taken all the events."""
+        await self._request("POST", "/events", json=list(events))
+
+    async def check(self) -> None:
+        """Raises `ForwardError` unless the server is up."""
+        await self._request("GET", "/health")
+
+    async def _request(self, method: str, path: str, **content: Any) -> None:
+        import httpx
+
+        try:
+            await self._client.request(method, path, **content)
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            raise ForwardError(f"Prefect answers {status} to {method} {path}", final=status in _FINAL) from error
+        except httpx.HTTPError as error:
+            raise ForwardError(f"Prefect can't be reached: {type(error).__name__} {error}".rstrip()) from error
