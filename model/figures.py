@@ -56,17 +56,37 @@ def draw_comparison(face: ExampleFace, *, scale: int = ENLARGED) -> np.ndarray:
     canvas = _colour(cv2.resize(face.image_HWC, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC))
     true_N2, predicted_N2 = ((points_N2 + 0.5) * scale - 0.5 for points_N2 in (face.true_N2, face.predicted_N2))
     for a, b in zip(true_N2.tolist(), predicted_N2.tolist(), strict=True):
-        cv2.line(canvas, _fixed(a), _fixed(b), PREDICTION, 1, cv2.LINE_AA, SUBPIXEL_BITS)
+        draw_line(canvas, a, b, PREDICTION)
     for points_N2, colour in ((true_N2, TRUTH), (predicted_N2, PREDICTION)):
         for point in points_N2.tolist():
-            _dot(canvas, point, 0.5 * scale, colour)
+            draw_dot(canvas, point, 0.5 * scale, colour)
     return canvas
 
 
 def draw_keypoints(image: np.ndarray, points_N2: np.ndarray, *, radius_px: float) -> None:
     """Draw keypoints into a BGR image (H, W, 3), each in the colour of its region."""
     for point, colour in zip(points_N2.tolist(), point_colours(len(points_N2)), strict=True):
-        _dot(image, point, radius_px, colour)
+        draw_dot(image, point, radius_px, colour)
+
+
+def draw_dot(canvas: np.ndarray, point: Sequence[float], radius_px: float, colour: BGR) -> None:
+    """A dot with a dark rim in a BGR image, `point` to a sixteenth of a pixel."""
+    centre = _fixed(point)
+    for extra_px, fill in ((0.8, OUTLINE), (0.0, colour)):
+        radius = round((radius_px + extra_px) * 2**SUBPIXEL_BITS)
+        cv2.circle(canvas, centre, radius, fill, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def draw_ring(canvas: np.ndarray, point: Sequence[float], radius_px: float, colour: BGR) -> None:
+    """A ring, two pixels wide with a dark rim."""
+    for width, line_colour in ((4, OUTLINE), (2, colour)):
+        radius = round(radius_px * 2**SUBPIXEL_BITS)
+        cv2.circle(canvas, _fixed(point), radius, line_colour, width, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def draw_line(canvas: np.ndarray, start: Sequence[float], end: Sequence[float], colour: BGR) -> None:
+    """A line of one pixel's width."""
+    cv2.line(canvas, _fixed(start), _fixed(end), colour, 1, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 @lru_cache
@@ -129,13 +149,6 @@ def _colour(image: np.ndarray) -> np.ndarray:
     """Gray (H, W[, 1]) or RGB (H, W, 3) to BGR."""
     gray = image.ndim == 2 or image.shape[2] == 1
     return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if gray else cv2.COLOR_RGB2BGR)
-
-
-def _dot(canvas: np.ndarray, point: Sequence[float], radius_px: float, colour: BGR) -> None:
-    centre = _fixed(point)
-    for extra_px, fill in ((0.8, OUTLINE), (0.0, colour)):
-        radius = round((radius_px + extra_px) * 2**SUBPIXEL_BITS)
-        cv2.circle(canvas, centre, radius, fill, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _fixed(point: Sequence[float]) -> tuple[int, int]:
