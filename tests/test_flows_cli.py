@@ -23,6 +23,7 @@ COMMANDS = [
     "status",
     "promote",
     "rollback",
+    "forget",
     "doctor",
     "label-studio",
 ]

@@ -35,4 +35,32 @@ def add(commands: Any) -> None:
         parser.add_argument("--reason", default="", metavar="TEXT", help="why; kept in the target's log")
         add_workspace(parser)
 
+    _add_forget(commands)
     add_command(commands, "doctor", "workflow:doctor", "show what is installed, missing, and can be built here")
+
+
+def _add_forget(commands: Any) -> None:
+    forget = add_command(
+        commands,
+        "forget",
+        "forget:forget",
+        "withdraw a person: purge a subject everywhere, and keep it out",
+        more="Raw annotations, images, snapshots, crops in TFRecords, figures, pages, TensorBoard's pictures and "
+        "MLflow's artifacts are purged; a tombstone keeps pulls from bringing the subject back; models that must be "
+        "trained again and engines to take off devices are listed. Run it again after an interruption. Label Studio "
+        "and the folders that annotations come from are left alone: delete there too.",
+    )
+    forget.add_argument("--subject", required=True, metavar="DATASET/ID", help="such as multipie/079")
+    forget.add_argument(
+        "--config", required=True, metavar="FILE", help="the flows' configuration: which workspace, which MLflow"
+    )
+    forget.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="purge this folder too, such as results of `fpenet train`; may be given several times",
+    )
+    forget.add_argument("--reason", required=True, metavar="TEXT", help="why; kept beside the tombstone")
+    forget.add_argument("--by", metavar="NAME", help="who decides (default: the login name)")
+    forget.add_argument("--dry-run", action="store_true", help="only show what is held")

@@ -1,0 +1,1 @@
+"""Withdrawing a person: every trace of a subject taken out of a workspace, and kept out."""

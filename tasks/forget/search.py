@@ -1,0 +1,88 @@
+"""Finding what a workspace holds of a subject, before anything is taken out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from schemas.raw import RawRecord, read_raw
+from schemas.storage import read_json, sha256_file
+from tasks.forget.files import files_below
+from tasks.forget.traces import Traces
+from tasks.snapshot import FACES, SUPERSEDED
+from tasks.workspace import Workspace
+
+_COLUMNS = ["subject", "split", "image_sha256", "image_name", "source_key", "content_hash"]
+
+
+def find_traces(workspace: Workspace, folders: Iterable[Path], *, subject: str, mark: str) -> Traces:
+    """What the snapshots, the raw records and the pictures below `folders` hold of the subject."""
+    snapshots: dict[str, Counter[str]] = {}
+    found: dict[str, set[str]] = {name: set() for name in _COLUMNS}
+    names_of_others: set[str] = set()
+    for identity, row in _snapshot_rows(workspace.snapshots):
+        if row["subject"] == subject:
+            snapshots.setdefault(identity, Counter())[row["split"]] += 1
+            for name in _COLUMNS:
+                found[name].add(row[name])
+        else:
+            names_of_others.add(row["image_name"])
+    for record in _raw_records(workspace):
+        if record.subject == subject:
+            found["source_key"].add(record.source_key)
+            if record.image and Path(record.image).is_file():
+                found["image_sha256"].add(sha256_file(Path(record.image)))
+    return Traces(
+        subject,
+        mark,
+        images=frozenset(found["image_sha256"]),
+        figures=frozenset(_drawn(folders, subject)),
+        names=frozenset(found["image_name"] - names_of_others - {""}),
+        records=frozenset(found["source_key"]),
+        contents=frozenset(found["content_hash"]),
+        snapshots={identity: dict(sorted(splits.items())) for identity, splits in sorted(snapshots.items())},
+    )
+
+
+def _snapshot_rows(snapshots: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in (FACES, SUPERSEDED):
+        for path in sorted(snapshots.glob(f"*/{name}")):
+            for batch in pq.ParquetFile(path).iter_batches(columns=_COLUMNS):
+                for row in batch.to_pylist():
+                    yield path.parent.name, row
+
+
+def _raw_records(workspace: Workspace) -> Iterator[RawRecord]:
+    for path in sorted(workspace.root.glob("raw/*/raw.jsonl")):
+        yield from read_raw(path)
+
+
+def _drawn(folders: Iterable[Path], subject: str) -> Iterator[str]:
+    """Hashes of pictures that a JSON file says show the subject."""
+    for folder in folders:
+        for path in files_below(folder):
+            if path.suffix == ".json":
+                for picture in _pictures(read_json(path), subject):
+                    for place in (Path(picture), path.parent / picture, path.parent / "figures" / picture):
+                        if place.is_file():
+                            yield sha256_file(place)
+
+
+def _pictures(value: Any, subject: str) -> Iterator[str]:
+    match value:
+        case list():
+            for item in value:
+                yield from _pictures(item, subject)
+        case dict():
+            if value.get("subject") == subject:
+                yield from (
+                    name
+                    for key in ("picture", "file")
+                    if isinstance(name := value.get(key), str) and PurePath(name).suffix
+                )
+            for item in value.values():
+                yield from _pictures(item, subject)
