@@ -25,7 +25,7 @@ from schemas.annotation import AnnotatedFace, Problem
 from schemas.landmarks import WrittenPoint, malformed, number, read_points
 from schemas.records import Flag
 
-_HEADER = re.compile(r"^\s*(version|n_points)\s*:\s*(\d+)\s*$", re.IGNORECASE)
+_HEADER = re.compile(r"^(version|n_points)\s*:\s*(\S+)$", re.IGNORECASE)
 _RULE = "a .pts file has a header of version and n_points, and that many lines `x y` or `x y occluded` in braces"
 
 
@@ -63,9 +63,9 @@ def has_flags(text: str) -> bool:
 def _points(text: str) -> tuple[list[_Line], list[Problem]]:
     """The lines with points, or what is wrong with the file."""
     lines = [_Line(i, fields) for i, raw in enumerate(text.splitlines(), 1) if (fields := raw.split())]
-    header: dict[str, int] = {}
+    header: dict[str, str] = {}
     while lines and (match := _HEADER.match(" ".join(lines[0].fields))):
-        header[match[1].lower()] = int(match[2])
+        header[match[1].lower()] = match[2]
         lines = lines[1:]
     if lines and lines[0].fields == ["{"]:
         end = next((i for i, line in enumerate(lines) if line.fields == ["}"]), None)
@@ -76,7 +76,7 @@ def _points(text: str) -> tuple[list[_Line], list[Problem]]:
     if bad:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         return [], [malformed(f"line {bad[0].number}: '{' '.join(bad[0].fields)[:60]}'{more}", _RULE)]
-    if header.get("n_points", len(lines)) != len(lines):
+    if header.get("n_points", str(len(lines))) != str(len(lines)):
         return [], [malformed(f"n_points is {header['n_points']}, {len(lines)} points follow", _RULE)]
     return lines, []
 

@@ -111,11 +111,12 @@ def _points_files(folder: Path) -> dict[int, Path]:
 def _phis_68(path: Path) -> list[float | None]:
     """`Points` and `Occ` of one file, in COFW's order."""
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         content: dict[str, Any] = loadmat(path, variable_names=["Points", "Occ"])
         points, flags = (np.asarray(content[name], np.float64) for name in ("Points", "Occ"))
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+    except (MatReadError, OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise AnnotationFileError(path, f"is no MATLAB file with Points and Occ: {error}") from error
     if points.ndim != 2 or points.shape[1] != 2 or flags.size != len(points):
         raise AnnotationFileError(path, f"Points is {points.shape}, Occ {flags.shape}, not N x 2 and N")
