@@ -1,0 +1,36 @@
+"""The flow `quality`: what is wrong with the labels, before a model learns it."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.utilities.annotations import quote
+
+from schemas.config import load_config
+from tasks.quality.findings import Duplicates, LabelErrors
+from tasks.quality_steps import QualityResults, measure_annotators, send_tasks_back, show_quality
+from tasks.run import Run
+from tasks.steps import pull_source, validate_records
+
+
+@flow(name="quality", persist_result=False)
+def quality(config: str) -> str:
+    """Pull, validate, compare annotators, look for label errors and duplicates, send tasks back, show it all.
+
+    Nothing is trained or staged, and no label is changed: people decide what is wrong.
+
+    Args:
+        config: path of a configuration (`schemas.config.WorkflowConfig`).
+
+    Returns:
+        Path of the run's page.
+
+    Raises:
+        FpenetError: see `schemas.errors`.
+    """
+    run = Run(load_config(config))
+    pulls = [pull_source(run, source) for source in run.config.sources]
+    validation = validate_records(run, pulls)
+    agreement = measure_annotators(run, quote(validation), pulls)
+    sent_back = send_tasks_back(run, pulls, quote(agreement))
+    results = QualityResults(pulls, validation, agreement, LabelErrors(), Duplicates(), sent_back)
+    return str(show_quality(run, quote(results)))

@@ -1,0 +1,121 @@
+"""Show a person what was found: one self-contained HTML page, the same as JSON, and the suspects as a table.
+
+Everything beside the page is for programs; people's faces and names are in all of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.agreement import Agreement
+from model.agreement_charts import bias_chart, enlargement, spread_chart
+from model.region_error import Unit
+from schemas.records import Face
+from schemas.storage import write_bytes, write_json
+from tasks.pages import render_page
+from tasks.quality.disputes import Dispute
+from tasks.quality.findings import DuplicatePair, Suspect
+from tasks.quality.pictures import ANNOTATORS, draw_dispute, draw_suspect
+from tasks.quality.summary import QualitySummary
+
+PAGE, DATA, SUSPECTS, DUPLICATES, PICTURES = (
+    "index.html",
+    "quality.json",
+    "suspects.parquet",
+    "duplicates.parquet",
+    "pictures",
+)
+SUSPECT_PICTURES, DISPUTE_PICTURES = 12, 8
+SHOWN_ROWS = 100
+"""Rows of a list on the page; the files have all of them."""
+
+SHOWN_BIASES = 6
+
+_COLUMNS = {"score": pa.float64(), "distance": pa.int32(), "same_subject": pa.bool_()}
+
+
+def write_quality_page(summary: QualitySummary, directory: Path) -> Path:
+    """Write the page, `quality.json` and the tables into `directory`; return the page's path."""
+    write_bytes(directory / PAGE, render(summary).encode())
+    write_json(directory / DATA, asdict(summary))
+    write_bytes(directory / SUSPECTS, _table(summary.label_errors.suspects, Suspect))
+    write_bytes(directory / DUPLICATES, _table(summary.duplicates.pairs, DuplicatePair))
+    return directory / PAGE
+
+
+def render(summary: QualitySummary) -> str:
+    """The page."""
+    agreement = summary.agreement.agreement
+    return render_page(
+        "quality/page.html",
+        run=summary,
+        shown_rows=SHOWN_ROWS,
+        annotator_colours=[f"rgb({red},{green},{blue})" for blue, green, red in ANNOTATORS],
+        unit=_leading_unit(agreement),
+        charts=_charts(agreement) if agreement else {},
+    )
+
+
+def draw_pictures(
+    disputes: Sequence[Dispute], suspects: Sequence[Suspect], faces: Iterable[Face], directory: Path
+) -> dict[str, str]:
+    """Draw the first disputes and suspects into `directory`; source key of record or face -> PNG file.
+
+    Args:
+        faces: accepted and superseded, in any order.
+
+    Raises:
+        ShardError: an image can't be read any more.
+    """
+    disputes, suspects = disputes[:DISPUTE_PICTURES], suspects[:SUSPECT_PICTURES]
+    wanted = {suspect.source_key for suspect in suspects}.union(*(dispute.source_keys for dispute in disputes))
+    found = {face.source_key: face for face in faces if face.source_key in wanted}
+    drawn = {dispute.record: draw_dispute([found[key] for key in dispute.source_keys]) for dispute in disputes}
+    for suspect in suspects:
+        if suspect.source_key not in drawn:  # the first of a face is its worst
+            drawn[suspect.source_key] = draw_suspect(found[suspect.source_key], suspect.keypoint)
+    files = {}
+    for number, (key, png) in enumerate(drawn.items(), start=1):
+        path = directory / f"{number:02d}.png"
+        write_bytes(path, png)
+        files[key] = str(path)
+    return files
+
+
+def _leading_unit(agreement: Agreement | None) -> Unit:
+    """What differences are shown in first: per cent of the inter-ocular distance where there are eyes."""
+    has_eyes = agreement is not None and Unit.INTER_OCULAR in agreement.regions["All"].spread
+    return Unit.INTER_OCULAR if has_eyes else Unit.CROP
+
+
+def _charts(agreement: Agreement) -> Mapping[str, Any]:
+    """`spread`, and `bias`: annotator -> chart, of the first `SHOWN_BIASES`, whose arrows are `enlarged`."""
+    biases = agreement.biases[:SHOWN_BIASES]
+    enlarged = enlargement([bias.points_crop_px for bias in biases])
+    spread = [point.spread[Unit.CROP] for point in agreement.points]
+    return {
+        "spread": spread_chart(agreement.mean_face, spread, [point.label for point in agreement.points]),
+        "enlarged": enlarged,
+        "bias": {
+            bias.annotator: bias_chart(
+                agreement.mean_face, bias.points_crop_px, enlarged=enlarged, name=bias.annotator
+            )
+            for bias in biases
+        },
+    }
+
+
+def _table(rows: Sequence[Any], kind: type[Any]) -> bytes:
+    """Parquet of dataclasses; what is neither number nor truth value is text."""
+    schema = pa.schema([(field.name, _COLUMNS.get(field.name, pa.string())) for field in dataclasses.fields(kind)])
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), sink)
+    return sink.getvalue()

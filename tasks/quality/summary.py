@@ -1,0 +1,58 @@
+"""What a run of the flow `quality` found, as plain data: the one input of its page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tasks.quality.agreement import AgreementReport
+from tasks.quality.findings import Duplicates, LabelErrors
+from tasks.quality.send_back import SentBack
+from tasks.summary import StepSummary
+from tasks.validate import Counts
+
+
+@dataclass(frozen=True)
+class QualitySummary:
+    """Everything a person is shown about the quality of labels. All of it is JSON (`dataclasses.asdict`).
+
+    Attributes:
+        run_id, started_at: id and ISO 8601 time with zone.
+        seconds: wall time of the whole run.
+        num_keypoints: N.
+        code_version: of the project.
+        sources: names.
+        counts: of the annotations that were looked at.
+        settings: `schemas.config.QualitySettings`.
+        agreement, label_errors, duplicates: what was found.
+        sent_back: tabs in Label Studio; empty where there is no server, or none was asked for.
+        steps: of the flow.
+        links: source key of a face or record -> where a browser finds its task.
+        pictures: source key -> PNG file.
+    """
+
+    run_id: str
+    started_at: str
+    seconds: float
+    num_keypoints: int
+    code_version: str
+    sources: tuple[str, ...]
+    counts: Counts
+    settings: Mapping[str, Any]
+    agreement: AgreementReport
+    label_errors: LabelErrors
+    duplicates: Duplicates
+    sent_back: tuple[SentBack, ...] = ()
+    steps: tuple[StepSummary, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sources_text(self) -> str:
+        return ", ".join(self.sources)
+
+    @property
+    def leaks(self) -> int:
+        """Pairs of alike images that connect two splits or two subjects."""
+        return sum(pair.crosses is not None or pair.same_subject is False for pair in self.duplicates.pairs)
