@@ -91,7 +91,12 @@ def write_raw(path: Path, records: Iterable[RawRecord]) -> int:
 
 
 def read_raw(path: Path) -> Iterator[RawRecord]:
-    """The records of `write_raw`, in order, one at a time."""
+    """The records of `write_raw`, or of a store of tasks (`schemas.task_store`), in order, one at a time."""
+    if path.suffix == ".sqlite":
+        from schemas.task_store import read_store  # which makes records of this module's
+
+        yield from read_store(path)
+        return
     with path.open("rb") as file:
         for line in file:
             yield RawRecord(**orjson.loads(line))

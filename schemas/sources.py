@@ -97,7 +97,11 @@ class SlothSource(SourceBase):
 
 
 class LabelStudioSource(SourceBase):
-    """A project on a Label Studio server; the token comes from the environment variable `token_env`."""
+    """A project on a Label Studio server; the token comes from the environment variable `token_env`.
+
+    A pull fetches what changed since the last one. `reconcile_hours` after the project was last gone through as a
+    whole it is gone through again, which finds what the server does not tell as a change; 0 does so on every pull.
+    """
 
     kind: Literal["label_studio"]
     url: str
@@ -105,6 +109,7 @@ class LabelStudioSource(SourceBase):
     token_env: str = "LABEL_STUDIO_API_KEY"
     image_field: str = "image"
     page_size: Count = 500
+    reconcile_hours: Annotated[float, Field(ge=0)] = 24.0
 
 
 class LabelStudioExportSource(SourceBase):

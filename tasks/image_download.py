@@ -2,7 +2,7 @@
 
 A file is named after the value in the task's data, so the same task finds it again. `index.json` remembers each
 file's size and what the server needs to say whether it has changed. Uploads get a new name when they change;
-everything else is asked about on every pull, and sent again only if it differs.
+everything else is asked about whenever the whole project is gone through, and sent again only if it differs.
 """
 
 from __future__ import annotations
@@ -52,26 +52,34 @@ class ImageStore:
         self._index_path = folder / "index.json"
         self._index: dict[str, dict[str, Any]] = read_json(self._index_path) if self._index_path.is_file() else {}
 
-    def fetch(self, values: Iterable[str], *, progress: Progress | None = None) -> dict[str, Fetched]:
+    def fetch(
+        self, values: Iterable[str], *, ask_again: bool = True, progress: Progress | None = None
+    ) -> dict[str, Fetched]:
         """The local file of every value; files of values that are no longer asked for are removed.
+
+        Args:
+            ask_again: whether servers are asked if the files that are here have changed.
 
         Raises:
             SourceUnreachableError: the server went away. What has arrived is kept for the next pull.
         """
-        wanted = sorted(set(values))
-        fetched: dict[str, Fetched] = {}
+        fetched = (
+            {} if ask_again else {value: Fetched(self._path(value)) for value in values if self._is_whole(value)}
+        )
+        wanted = sorted(set(values).difference(fetched))
         pool = ThreadPoolExecutor(WORKERS)
         try:
             with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as elsewhere:
-                for value, result in zip(wanted, pool.map(lambda v: self._get(v, elsewhere), wanted), strict=True):
+                results = pool.map(lambda v: self._get(v, elsewhere), wanted)
+                for done, (value, result) in enumerate(zip(wanted, results, strict=True), start=1):
                     fetched[value] = result
                     if progress is not None:
-                        progress(len(fetched), len(wanted))
+                        progress(done, len(wanted))
         finally:
             pool.shutdown(cancel_futures=True)
-            if self._index:
+            if wanted and self._index:
                 write_json(self._index_path, self._index)
-        self._forget_others(wanted)
+        self._forget_others(fetched)
         return fetched
 
     def _get(self, value: str, elsewhere: httpx.Client) -> Fetched:
@@ -86,8 +94,7 @@ class ImageStore:
         return Fetched(None, f"no way to fetch {parts.scheme}:// from here")
 
     def _download(self, value: str, client: httpx.Client) -> Fetched:
-        path, known = self._path(value), self._index.get(value, {})
-        whole = path.is_file() and path.stat().st_size == known.get("bytes")
+        path, known, whole = self._path(value), self._index.get(value, {}), self._is_whole(value)
         if whole and urlsplit(value).path.startswith(_UPLOADS):
             return Fetched(path)
         ask = {header: known[name] for name, header in _VALIDATORS.items() if whole and name in known}
@@ -114,14 +121,20 @@ class ImageStore:
         self._index[value] = {"bytes": len(reply.content)} | validators
         return Fetched(path, downloaded=downloaded)
 
+    def _is_whole(self, value: str) -> bool:
+        """Whether the file has arrived, and was not cut short since."""
+        known, path = self._index.get(value), self._path(value)
+        return known is not None and path.is_file() and path.stat().st_size == known["bytes"]
+
     def _path(self, value: str) -> Path:
         suffix = PurePosixPath(urlsplit(value).path).suffix.lower() or PurePosixPath(value).suffix.lower()
         name = sha256(value.encode()).hexdigest()[:32] + (suffix if suffix[1:].isalnum() else "")
         return self._folder / name[:2] / name
 
-    def _forget_others(self, wanted: list[str]) -> None:
-        for value in sorted(set(self._index) - set(wanted)):
+    def _forget_others(self, wanted: Iterable[str]) -> None:
+        others = sorted(set(self._index).difference(wanted))
+        for value in others:
             self._path(value).unlink(missing_ok=True)
             del self._index[value]
-        if self._index_path.is_file():
+        if others:
             write_json(self._index_path, self._index)

@@ -1,13 +1,15 @@
 """First step: the annotations of a source, kept as received in `raw/<source>/`.
 
-`raw.jsonl` holds one record a line, sorted; the same annotations give the same file. `pull.json` beside it says when
-and from where they came. Images of a server are kept in `images/`, and fetched once.
+What comes from files is written to `raw.jsonl`, one record a line, sorted; the same annotations give the same file.
+What comes from a server is kept in `raw.sqlite`, of which a pull changes what changed there; images are kept beside
+it in `images/`, and fetched once. `schemas.raw.read_raw` reads both. `pull.json` says when and from where they came.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +32,7 @@ from schemas.storage import write_json
 from tasks.progress import StepProgress, silent
 from tasks.pull_files import pull_export, pull_sloth
 from tasks.pull_landmarks import pull_landmarks
+from tasks.tombstones import Tombstones
 from tasks.workspace import Workspace
 
 RAW_FILE, PULL_FILE = "raw.jsonl", "pull.json"
@@ -45,7 +48,8 @@ class PullResult:
         records: their number.
         sets: set id -> number of records.
         content_hash: of the records, wherever this machine keeps the images.
-        details: what only some kinds have: server, project, watermark, images.
+        details: `forgotten`, records that were left out because their subject is; and what only some kinds have:
+            server, project, watermark, drift of the labelling config, what became of tasks and images.
     """
 
     source: str
@@ -56,12 +60,23 @@ class PullResult:
     content_hash: str
     details: dict[str, Any]
 
+    def __str__(self) -> str:
+        """One line for people."""
+        told = f"{self.records:,} records from {self.kind}"
+        if "tasks" in self.details:
+            tasks = self.details["tasks"]
+            told += f": {tasks['new']:,} new, {tasks['changed']:,} changed, {tasks['deleted']:,} deleted"
+        if drift := self.details.get("label_config_drift"):
+            told += f"; the labelling config has drifted: {'; '.join(drift)}"
+        return told
+
 
 def pull(source: Source, workspace: Workspace, *, num_keypoints: int, progress: StepProgress = silent) -> PullResult:
     """Bring in what `source` holds now.
 
     Args:
-        num_keypoints: how many a rendered source draws; the other sources give what was annotated.
+        num_keypoints: how many a rendered source draws, and a server's labelling config should have; the other
+            sources give what was annotated.
         progress: called as things come in.
 
     Raises:
@@ -72,32 +87,76 @@ def pull(source: Source, workspace: Workspace, *, num_keypoints: int, progress: 
         SpecError: a subject rule or a rendered source that can't be met.
         StorageError: the workspace can't be written.
     """
-    folder, tally = workspace.raw(source.name), RawTally()
+    tombstones = Tombstones.of(workspace.root)
+    if isinstance(source, LabelStudioSource):
+        result = _from_server(source, workspace, tombstones, num_keypoints, progress)
+    else:
+        result = _from_files(source, workspace, tombstones, num_keypoints, progress)
+    pulled_at = datetime.now(UTC).isoformat(timespec="seconds")
+    noted = asdict(result) | {"raw": result.raw.name, "pulled_at": pulled_at}
+    write_json(workspace.raw(source.name) / PULL_FILE, noted)
+    return result
+
+
+def _from_files(
+    source: Source, workspace: Workspace, tombstones: Tombstones, num_keypoints: int, progress: StepProgress
+) -> PullResult:
+    path, tally, left_out = workspace.raw(source.name) / RAW_FILE, RawTally(), Counter[str]()
     records, details = _records(source, workspace, num_keypoints, progress)
+    records = _without(tombstones, records, left_out)
     first = next(records, None)
     if first is None:
         raise SourceEmptyError(f"source {source.name}: {_place(source)} holds no record; see that it was filled")
     records = itertools.chain([first], records)
     if source.name_format is not None:
         records = (replace(record, name_format=source.name_format) for record in records)
-    count = write_raw(folder / RAW_FILE, tally.watch(records))
-    result = PullResult(
+    count = write_raw(path, tally.watch(records))
+    return PullResult(
         source=source.name,
         kind=source.kind,
-        raw=folder / RAW_FILE,
+        raw=path,
         records=count,
         sets=dict(sorted(tally.sets.items())),
         content_hash=tally.content_hash,
-        details=details,
+        details=details | {"forgotten": left_out["records"]},
     )
-    pulled_at = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(folder / PULL_FILE, asdict(result) | {"raw": RAW_FILE, "pulled_at": pulled_at})
-    return result
+
+
+def _without(tombstones: Tombstones, records: Iterable[RawRecord], left_out: Counter[str]) -> Iterator[RawRecord]:
+    """The records of subjects that are not forgotten; the others are counted."""
+    for record in records:
+        if tombstones.cover(record.subject):
+            left_out["records"] += 1
+        else:
+            yield record
+
+
+def _from_server(
+    source: LabelStudioSource,
+    workspace: Workspace,
+    tombstones: Tombstones,
+    num_keypoints: int,
+    progress: StepProgress,
+) -> PullResult:
+    from tasks.label_studio.pull import STORE_FILE, pull_label_studio
+
+    folder = workspace.raw(source.name)
+    pulled = pull_label_studio(source, folder, num_keypoints=num_keypoints, tombstones=tombstones, progress=progress)
+    return PullResult(
+        source=source.name,
+        kind=source.kind,
+        raw=folder / STORE_FILE,
+        records=pulled.records,
+        sets={pulled.set_id: pulled.records},
+        content_hash=pulled.content_hash,
+        details=pulled.details,
+    )
 
 
 def _records(
     source: Source, workspace: Workspace, num_keypoints: int, progress: StepProgress
 ) -> tuple[Iterator[RawRecord], dict[str, Any]]:
+    """The records of a source of files, and details."""
     match source:
         case RenderedSource():
             return _rendered(source, workspace.rendered / source.name, num_keypoints, progress)
@@ -105,10 +164,9 @@ def _records(
             return pull_sloth(source), {}
         case LabelStudioExportSource():
             return pull_export(source), {}
-        case LabelStudioSource():
-            return _from_server(source, workspace.raw(source.name) / "images", progress)
         case PtsSource() | WflwSource() | CofwSource() | CocoSource():
             return pull_landmarks(source, workspace.raw(source.name) / "images"), {}
+    raise TypeError(f"a source of another kind: {source.kind}")
 
 
 def _place(source: Source) -> str:
@@ -119,8 +177,6 @@ def _place(source: Source) -> str:
             return f"{source.root} ({', '.join(source.files)})"
         case LabelStudioExportSource() | WflwSource() | CofwSource() | CocoSource():
             return ", ".join(source.files)
-        case LabelStudioSource():
-            return f"project {source.project} at {source.url}"
         case RenderedSource():
             return "the rendered dataset"
 
@@ -150,24 +206,3 @@ def _rendered(
         occlusion=source.occlusion,
     )
     return pull_sloth(as_folder), {"rendered": rendered.key, "reused": rendered.reused}
-
-
-def _from_server(
-    source: LabelStudioSource, images: Path, progress: StepProgress
-) -> tuple[Iterator[RawRecord], dict[str, Any]]:
-    from tasks.label_studio.pull import pull_label_studio
-
-    pulled = pull_label_studio(source, images, progress=progress)
-    fetched = pulled.images
-    missing = {value: fetched[value].problem for value in sorted(fetched) if fetched[value].file is None}
-    details = {
-        "server": {"url": source.url, "version": pulled.version},
-        "project": pulled.project,
-        "watermark": pulled.watermark,
-        "images": {
-            "wanted": len(fetched),
-            "downloaded": sum(result.downloaded for result in fetched.values()),
-            "missing": missing,
-        },
-    }
-    return iter(pulled.records), details

@@ -54,7 +54,7 @@ step_task = partial(task, cache_policy=NO_CACHE, persist_result=False)
 def pull_source(run: Run, source: Source) -> PullResult:
     with run.step(f"pull {source.name}") as step, run.counting("pull") as progress:
         result = pull(source, run.workspace, num_keypoints=run.config.num_keypoints, progress=progress)
-        step.detail = f"{result.records:,} records from {source.kind}"
+        step.detail = str(result)
     return result
 
 

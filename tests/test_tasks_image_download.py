@@ -5,8 +5,8 @@ from threading import Thread
 import pytest
 
 from schemas.errors import SourceUnreachableError
-from tasks import label_studio_client
 from tasks.image_download import ImageStore
+from tasks.label_studio import client as label_studio_client
 from tasks.label_studio.client import connected
 from tests.servers import HOST, free_port
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 PATIENCE_S = (0.5, 2.0, 5.0)
 """Waits before a failed download is tried again."""
+
+RESTART_PATIENCE_S = (*PATIENCE_S, 10.0, 20.0, 30.0)
+"""The same for what would be a pity to begin again: a Label Studio takes half a minute to restart."""
 
 _BUSY = (408, 409, 425, 429, 502, 503, 504)
 _INTERNAL_ERROR = 500
@@ -42,6 +45,15 @@ def token_from_environment(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class Project:
+    """A project on the server; `label_config` is the XML of its labelling config."""
+
+    id: int
+    title: str
+    label_config: str
+
+
+@dataclass(frozen=True)
 class Connection:
     """A server and the token for it, legacy or personal. The token is in no `repr` and no message."""
 
@@ -61,7 +73,7 @@ class Connection:
 
     @cached_property
     def files(self) -> httpx.Client:
-        """For what the SDK does not do: sending and fetching files. Takes paths of the server."""
+        """For what the SDK does not do, or not before its import of three seconds. Takes paths of the server."""
         return httpx.Client(
             base_url=self.url, auth=_TokenAuth(self.url, self.token), timeout=TIMEOUT, follow_redirects=True
         )
@@ -112,22 +124,44 @@ class Connection:
                 f"{self.url} answers, but is no Label Studio (/api/version: HTTP {reply.status_code}); check the URL"
             ) from None
 
-    def project(self, wanted: int | str) -> Any:
+    def get(
+        self, path: str, params: Mapping[str, Any] | None = None, *, patience_s: Sequence[float] | None = None
+    ) -> httpx.Response:
+        """GET, see `get_patiently`; an answer that is an error is raised as a `SourceError`."""
+        with self.errors():
+            reply = get_patiently(self.files, path, params=params, patience_s=patience_s)
+            reply.raise_for_status()
+        return reply
+
+    def project(self, wanted: int | str) -> Project:
         """The project with this id or title.
 
         Raises:
             ProjectNotFoundError: there is none, or several have the title; the message lists the projects.
         """
         wanted = wanted.strip() if isinstance(wanted, str) else wanted  # as the server does with titles
-        known = self.projects()
-        found = [project for project in known if wanted in (project.id, project.title)]
+        known = self._titles()
+        found = [identity for identity, title in known if wanted in (identity, title)]
         if len(found) == 1:
-            return found[0]
-        shown = ", ".join(f"{project.id} '{project.title}'" for project in known[:20]) or "none"
+            reply = self.get(f"/api/projects/{found[0]}/", {"include": "id,title,label_config"}).json()
+            return Project(reply["id"], reply["title"], reply["label_config"])
+        shown = ", ".join(f"{identity} '{title}'" for identity, title in known[:20]) or "none"
         problem = "several projects are called" if found else "there is no project"
         raise ProjectNotFoundError(
             f"Label Studio at {self.url}: {problem} {wanted!r}; there are: {shown}{' ...' if len(known) > 20 else ''}"
         )
+
+    def _titles(self) -> list[tuple[int, str]]:
+        """Ids and titles of all projects that the token may see, by id."""
+        found: dict[int, str] = {}
+        page, total = 1, 1
+        while len(found) < total:
+            reply = self.get("/api/projects/", {"include": "id,title", "page": page, "page_size": 1000}).json()
+            if not reply["results"]:
+                break
+            found |= {project["id"]: project["title"] for project in reply["results"]}
+            page, total = page + 1, reply["count"]
+        return sorted(found.items())
 
     def projects(self) -> list[Any]:
         """All projects that the token may see, by id."""
@@ -164,34 +198,46 @@ class _TokenAuth(httpx.Auth):
             request.headers["Authorization"] = f"Token {self._token}"
             yield request
             return
-        if self._access is None:
-            yield from self._refresh()
-        request.headers["Authorization"] = f"Bearer {self._access}"
-        response = yield request
-        if response.status_code == 401:
-            yield from self._refresh()
+        if self._access is not None:
+            request.headers["Authorization"] = f"Bearer {self._access}"
+            response = yield request
+            if response.status_code != 401:
+                return
+        # What is answered here is the answer to the request if there is no new access token: it says why.
+        yield from self._refresh()
+        if self._access is not None:
             request.headers["Authorization"] = f"Bearer {self._access}"
             yield request
 
     def _refresh(self) -> Generator[httpx.Request, httpx.Response, None]:
         response = yield httpx.Request("POST", f"{self._url}/api/token/refresh/", json={"refresh": self._token})
-        self._access = response.json()["access"] if response.status_code == 200 else ""
+        self._access = response.json()["access"] if response.status_code == 200 else None
 
 
-def get_patiently(client: httpx.Client, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
+def get_patiently(
+    client: httpx.Client,
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    *,
+    patience_s: Sequence[float] | None = None,
+) -> httpx.Response:
     """GET, tried again while the server is busy or the connection breaks; after an internal error only once,
     because that is also how Label Studio answers for an upload that it has lost.
+
+    Args:
+        patience_s: waits before it is tried again.
 
     Raises:
         httpx.TransportError: the connection broke every time.
     """
-    for attempt, wait_s in enumerate(PATIENCE_S):
+    for attempt, wait_s in enumerate(PATIENCE_S if patience_s is None else patience_s):
         try:
-            response = client.get(url, headers=headers)
+            response = client.get(url, headers=headers, params=params)
         except httpx.TransportError:
             pass
         else:
             if response.status_code not in _BUSY and (response.status_code != _INTERNAL_ERROR or attempt):
                 return response
         time.sleep(wait_s)
-    return client.get(url, headers=headers)
+    return client.get(url, headers=headers, params=params)
