@@ -1,0 +1,99 @@
+"""Journal entries as Prefect events."""
+
+import uuid
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prefect.events.schemas.events import Event
+
+from tasks.gateway.hints import MOST_IDS, Hint
+from tasks.gateway.outgoing import Entry, coalesce, prefect_event
+
+ID = uuid.UUID(int=5)
+
+
+def annotation(number, *, project="7", action="ANNOTATION_UPDATED", tasks=(), annotations=()):
+    detail = {"task_ids": list(tasks), "annotation_ids": list(annotations)}
+    return Entry(number, 1000.5 + number, Hint("label-studio", project, action, detail))
+
+
+def registry(number, **detail):
+    return Entry(number, 2000.0, Hint("mlflow", "fpenet", "model_version_alias.created", detail))
+
+
+def ids_of(group):
+    return {(name, held) for entry in group for name, ids in entry.hint.detail.items() for held in ids}
+
+
+ENTRIES = st.lists(
+    st.one_of(
+        st.builds(
+            annotation,
+            st.just(0),
+            project=st.sampled_from("12"),
+            action=st.sampled_from(["ANNOTATION_UPDATED", "TASKS_DELETED"]),
+            tasks=st.integers(0, 5).flatmap(
+                lambda start: st.sampled_from([0, 1, 400, MOST_IDS]).map(lambda n: range(start, start + n))
+            ),
+        ),
+        st.builds(registry, st.just(0), version=st.sampled_from("12")),
+    ),
+    max_size=20,
+)
+
+
+@given(ENTRIES)
+def test_every_entry_is_in_one_event_with_its_like_and_the_ids_fit(entries):
+    entries = [Entry(number, entry.received, entry.hint) for number, entry in enumerate(entries)]
+    groups = coalesce(entries)
+    assert sorted(entry.number for group in groups for entry in group) == list(range(len(entries)))
+    assert [group[0].number for group in groups] == sorted(group[0].number for group in groups)
+    for group in groups:
+        assert [entry.number for entry in group] == sorted(entry.number for entry in group)
+        assert len({(entry.hint.source, entry.hint.subject, entry.hint.action) for entry in group}) == 1
+        assert group[0].hint.source == "label-studio" or len(group) == 1
+        assert len(ids_of(group)) <= MOST_IDS
+        named = [bool(ids_of([entry])) for entry in group]
+        assert all(named) or not any(named), "no ids mean the whole project, which a list of some ids would hide"
+
+
+def test_a_burst_is_one_event():
+    group, other = coalesce(
+        [
+            annotation(1, tasks=[5], annotations=[50]),
+            annotation(2, project="8", tasks=[5]),
+            annotation(3, tasks=[4, 5], annotations=[51]),
+        ]
+    )
+    event = prefect_event(group, event_id=ID, now=5000.25)
+    assert event == {
+        "id": "00000000-0000-0000-0000-000000000005",
+        "occurred": "1970-01-01T01:23:20.250000Z",
+        "event": "fpenet.annotations.changed",
+        "resource": {"prefect.resource.id": "fpenet.labelstudio.project.7", "prefect.resource.name": "7"},
+        "payload": {
+            "project_id": 7,
+            "action": "ANNOTATION_UPDATED",
+            "task_ids": [4, 5],
+            "annotation_ids": [50, 51],
+            "received_at": "1970-01-01T00:16:43.500000Z",
+        },
+    }
+    assert [entry.number for entry in other] == [2]
+
+
+def test_the_events_are_prefect_s():
+    for entry in (annotation(1, tasks=[5]), registry(2, version="3", alias="champion")):
+        Event.model_validate(prefect_event([entry], event_id=ID, now=5000.0))
+
+
+def test_a_registry_event_names_what_happened_to_which_model():
+    event = prefect_event([registry(2, version="3", alias="champion")], event_id=ID, now=5000.0)
+    assert event["event"] == "fpenet.registry.model-version-alias-created"
+    assert event["resource"]["prefect.resource.id"] == "fpenet.registry.model.fpenet"
+    assert event["payload"] == {
+        "name": "fpenet",
+        "version": "3",
+        "alias": "champion",
+        "received_at": "1970-01-01T00:33:20Z",
+    }
