@@ -1,94 +1,26 @@
-"""The flow `retrain`: from annotations to checked engines at stage `staging`."""
+"""The flow `retrain`: a new candidate, whatever has changed."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import flow
-from prefect.utilities.annotations import quote
 
-from schemas.config import WorkflowConfig, load_config
-from schemas.errors import GateError, SpecError
-from schemas.experiment import ExperimentSpec
-from schemas.yamlspec import load_spec
-from tasks.evaluate import KpiCrops
-from tasks.run import Run
-from tasks.steps import (
-    build_target,
-    convert_snapshot,
-    evaluate_candidate,
-    export_candidate,
-    pull_source,
-    register,
-    report_run,
-    snapshot_faces,
-    stage_engine,
-    train_candidate,
-    validate_records,
-)
-from tasks.summarise import RunResults, gate_results
+from flows.turn import work_on_project
 
 
 @flow(name="retrain", persist_result=False)
 def retrain(config: str) -> str:
-    """Pull, validate, snapshot, convert, train, evaluate, export, register, build, check, stage, report.
+    """Make a candidate: pull, validate, snapshot, convert, train, evaluate, export, register, build, check, stage.
 
-    Steps whose inputs, configuration and code are those of an earlier run are reused. Promotion waits for review.
+    If another run has the project's lease, the request is left to it: it retrains before it ends.
 
     Args:
         config: path of a configuration (`schemas.config.WorkflowConfig`).
 
     Returns:
-        Path of the run's page.
+        What came of it, for people.
 
     Raises:
         GateError: the candidate is worse than the configuration allows; it is registered, nothing is staged.
         FpenetError: see `schemas.errors`.
     """
-    settings = load_config(config)
-    spec = load_experiment(settings)
-    run = Run(settings)
-    pulls = [pull_source(run, source) for source in settings.sources]
-    validation = validate_records(run, pulls)
-    snapshot = snapshot_faces(run, quote(validation), pulls)
-    conversion = convert_snapshot(run, quote(snapshot))
-    trained = train_candidate(run, spec, conversion, snapshot.kpi_subjects)
-    evaluated = evaluate_candidate(run, spec, conversion, trained)
-    crops = KpiCrops(conversion, spec)
-    exported = export_candidate(run, crops, trained)
-    registered = register(run, spec, quote(snapshot), trained, evaluated, exported)
-    gates = gate_results(run, evaluated, exported)
-    failed = [gate for gate in gates if not gate.passed]
-    engines = [
-        build_target(run, target, quote(snapshot), crops, trained, exported, registered)
-        for target in ([] if failed else settings.targets)
-    ]
-    for engine in engines:
-        stage_engine(run, engine)
-    results = RunResults(spec, pulls, snapshot, trained, evaluated, exported, registered, engines, gates)
-    page = report_run(run, quote(results))
-    if failed:
-        bounds = "; ".join(f"{gate.name} is {gate.value:.3g} {gate.unit}, at most {gate.bound:g}" for gate in failed)
-        raise GateError(f"{bounds}. Nothing was staged; the page says more: {page}")
-    return str(page)
-
-
-def load_experiment(settings: WorkflowConfig) -> ExperimentSpec:
-    """The configuration's experiment spec.
-
-    Raises:
-        SpecError: it can't be read, or its number of keypoints or its crop is not the configuration's.
-    """
-    path = Path(settings.experiment_spec)
-    spec = load_spec(ExperimentSpec, path)
-    for key, value, wanted in (
-        ("num_keypoints", spec.num_keypoints, settings.num_keypoints),
-        (
-            "dataloader.bbox_enlarge_ratio",
-            spec.dataloader.bbox_enlarge_ratio,
-            settings.conversion.bbox_enlarge_ratio,
-        ),
-    ):
-        if value != wanted:
-            raise SpecError(f"{path}: {key}", f"is {value}, but {wanted} in the configuration")
-    return spec
+    return work_on_project(config, "retrain")

@@ -129,6 +129,7 @@ class WorkflowConfig(SpecModel):
     tracking: Tracking = Tracking()
     gates: Gates = Gates()
     quality: QualitySettings = QualitySettings()
+    sync: SyncSettings = SyncSettings()
     targets: Annotated[list[str], Field(min_length=1)] = ["cpu"]
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -47,7 +47,8 @@ def look_at(pull: PullResult, before: Sighting | None, now: datetime) -> Sightin
     """What `pull` shows, after what was seen `before`."""
     stamp = pull.details.get("watermark")
     if before is not None and before.content_hash == pull.content_hash:
-        return before
+        in_the_future = _time(before.first_seen) > now
+        return replace(before, first_seen=now.isoformat()) if in_the_future else before
     if before is None:
         change: Change = "unseen" if stamp is None else "stamped"
     else:

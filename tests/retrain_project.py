@@ -58,8 +58,8 @@ def render_faces(folder: Path) -> Path:
     return folder
 
 
-def start(config: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "flows.entry.cli", "run", "retrain", "--config", str(config)]
+def start(config: Path, flow: str = "retrain") -> subprocess.Popen:
+    command = [sys.executable, "-m", "flows.entry.cli", "run", flow, "--config", str(config)]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -70,9 +70,9 @@ def start(config: Path) -> subprocess.Popen:
     )
 
 
-def run(config: Path) -> tuple[int, str]:
+def run(config: Path, flow: str = "retrain") -> tuple[int, str]:
     """Run the flow to its end; exit code and what it said."""
-    with start(config) as process:
+    with start(config, flow) as process:
         output, _ = process.communicate(timeout=2 * DEADLINE_S)
     return process.returncode, output
 

@@ -65,6 +65,8 @@ def test_our_clock_that_was_set_back_makes_the_wait_begin_anew_not_endless():
     first = look_at(pulled("a", None), None, OURS)
     other = look_at(pulled("b", None), first, later(5))
     assert quiet_for_s(other, now=later(-3600), server_now=None) == 0
+    again = look_at(pulled("b", None), other, later(-3600))
+    assert quiet_for_s(again, now=later(-3000), server_now=None) == 600
 
 
 def test_what_was_seen_is_kept(tmp_path):

@@ -1,0 +1,69 @@
+"""One turn of work on a project: what the flows `sync` and `retrain` have in common.
+
+A turn that finds enough changes trains in its own process. A second run, started through Prefect, would have to take
+over the lease, which the operating system ties to a process so that it is free when that dies; and it would work
+only where a server and a worker are. This way it is the same on a laptop and on a trainer, and a killed turn leaves
+nothing that waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect.utilities.annotations import quote
+
+from flows.candidate import make_candidate
+from schemas.config import load_config
+from tasks.lease import Kind, Lease, Request, take_turn
+from tasks.run import Run
+from tasks.steps import validate_records
+from tasks.sync_decision import Decision, Outcome
+from tasks.sync_steps import (
+    Look,
+    compare_with_models,
+    concerned,
+    decide_now,
+    look_again,
+    pull_for,
+    tell_left,
+    tell_look,
+    this_request,
+    unconcerned,
+)
+
+
+def work_on_project(config: str, kind: Kind, *, project_id: int | None = None) -> str:
+    """Look or retrain under the project's lease, again while others ask for it; or leave it to who has the lease.
+
+    Returns:
+        What came of the last look or training; or who the request was left to.
+
+    Raises:
+        FpenetError: see `tasks.lease.take_turn`.
+    """
+    settings = load_config(config)
+    run, told = Run(settings), []
+
+    def work(requests: Sequence[Request]) -> None:
+        outcome = None
+        if not any(request.kind == "retrain" for request in requests):
+            decision = look(run, config, requests)
+            told.append(f"{decision.outcome}: {decision.reason}")
+            outcome = decision.outcome
+        if outcome in (None, Outcome.RETRAIN):
+            told.append(make_candidate(settings))
+
+    left_to = take_turn(Lease(run.workspace.lease), this_request(kind, project_id), work)
+    return tell_left(run, left_to) if left_to else told[-1]
+
+
+def look(run: Run, config: str, requests: Sequence[Request]) -> Decision:
+    """Whether enough has changed; if it is not quiet yet, see that somebody looks again when it will be."""
+    if not concerned(run, requests):
+        return tell_look(run, unconcerned(requests))
+    pulls = pull_for(run, requests)
+    validation = validate_records(run, pulls)
+    comparisons = compare_with_models(run, quote(validation))
+    decision = decide_now(run, pulls, quote(comparisons))
+    again = look_again(config, requests, decision.wait_s) if decision.outcome is Outcome.NOT_QUIET else ""
+    return tell_look(run, Look(decision, pulls, comparisons, again))
