@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,14 +38,31 @@ def build_task(
     fields = dict(data)
     if (np.asarray(flags_N) == Flag.UNKNOWN).any():
         fields["occlusion"] = "unknown"
+    regions = face_regions(points_N2, flags_N, frame_size=frame_size, tight_box=tight_box)
+    # Label Studio takes an imported annotation for a reviewed one unless it is told otherwise.
+    annotation = {"result": regions, "ground_truth": False, "was_cancelled": False}
+    return {"data": fields, "annotations": [annotation]}
+
+
+def face_regions(
+    points_N2: np.ndarray,
+    flags_N: np.ndarray,
+    *,
+    frame_size: tuple[int, int],
+    tight_box: Box | None = None,
+    origin: Literal["manual", "prediction"] = "manual",
+) -> list[dict[str, Any]]:
+    """The regions of a face, for the `result` of an annotation or a prediction; arguments as of `build_task`.
+
+    Args:
+        origin: who placed them.
+    """
     regions = [] if tight_box is None else [_box_region(tight_box, frame_size)]
     percent_N2 = pixels_to_percent(points_N2, np.array(frame_size))
     for number, (xy, flag) in enumerate(zip(percent_N2, flags_N, strict=True), start=1):
         if np.isfinite(xy).all():
             regions += _keypoint_regions(number, xy, flag == Flag.OCCLUDED, frame_size)
-    # Label Studio takes an imported annotation for a reviewed one unless it is told otherwise.
-    annotation = {"result": regions, "ground_truth": False, "was_cancelled": False}
-    return {"data": fields, "annotations": [annotation]}
+    return [region | {"origin": origin} for region in regions]
 
 
 def _box_region(box: Box, frame_size: tuple[int, int]) -> dict[str, Any]:
@@ -84,7 +101,6 @@ def _region(
         "type": kind,
         "from_name": control,
         "to_name": IMAGE_CONTROL,
-        "origin": "manual",
         "original_width": frame_size[0],
         "original_height": frame_size[1],
         "image_rotation": 0,
