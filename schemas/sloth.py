@@ -86,6 +86,13 @@ def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[A
     return faces, problems
 
 
+def flags_known_in(entry: Any, otherwise: bool) -> bool:
+    """What a keypoint without a flag means in this entry, by its key `occlusion`: `flagged` visible (True), `unknown`
+    (False), and without that key what the source says."""
+    told = entry.get("occlusion") if isinstance(entry, dict) else None
+    return {"flagged": True, "unknown": False}.get(str(told), otherwise)
+
+
 def has_flags(payload: Any) -> bool:
     """True if an image entry says of any keypoint whether it is occluded."""
     if not _image_validator().is_valid(payload):
@@ -126,7 +133,8 @@ def face_to_sloth(
 
 
 def image_entry(filename: str, faces: Iterable[list[dict[str, Any]]], **conditions: str | None) -> dict[str, Any]:
-    """One entry of a ground-truth file: the chunks of its faces, and `session`, `camera`, `illumination` if known."""
+    """One entry of a ground-truth file: the chunks of its faces, and what is known beside: `session`, `camera`,
+    `illumination`, `annotator`, `annotated_at`, `subject`, `occlusion` (see `flags_known_in`)."""
     known = {name: value for name, value in conditions.items() if value is not None}
     return {
         "class": "image",

@@ -22,6 +22,7 @@ from schemas.records import Flag
 _CONDITIONS = ("annotator", "annotated_at", "session", "camera", "illumination")
 _NO_CONDITIONS = [None] * len(_CONDITIONS)
 _USUAL_KEYS = frozenset({"class", "filename", "annotations"})
+_OCCLUSION = ("flagged", "unknown")
 _NUMBERS = frozenset({int, float})
 _SIDES = ("x", "y", "width", "height")
 _BOX_KEYS = {kind: tuple(f"face_{kind}_bbox{side}" for side in _SIDES) for kind in ("tight", "outer")}
@@ -87,6 +88,8 @@ def _faces(payload: dict[str, Any], shapes: _Shapes, flagless: bytes) -> list[Pl
     conditions = _NO_CONDITIONS
     if payload.keys() - _USUAL_KEYS:
         conditions = [_text(payload, key) for key in _CONDITIONS]
+        if payload.get("occlusion", "flagged") not in _OCCLUSION:
+            raise NotPlain
     if type(name) is not str or not name or payload.get("class", "image") != "image":
         raise NotPlain
     if type(chunks := payload["annotations"]) is not list:

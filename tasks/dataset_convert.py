@@ -146,7 +146,7 @@ def _record(spec: DatasetConvertSpec, set_id: str, key: str, entry: Any, subject
         key=key,
         payload=entry,
         image=os.path.join(spec.image_root_path or "", name) if name else None,  # noqa: PTH118 - a Path costs more
-        flags_known=True,
+        flags_known=sloth.flags_known_in(entry, True),
         subject=subject_of(name, fields),
     )
 

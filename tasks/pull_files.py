@@ -64,7 +64,8 @@ def sloth_record(
     name = fields.get("filename")
     name = name if isinstance(name, str) else ""
     image = find_image(name) if name else None
-    return RawRecord("sloth", source, set_id, key, entry, image, flags_are_known, subject_of(name, fields))
+    known = sloth.flags_known_in(entry, flags_are_known)
+    return RawRecord("sloth", source, set_id, key, entry, image, known, subject_of(name, fields))
 
 
 def image_finder(root: Path) -> Callable[[str], str]:

@@ -26,6 +26,7 @@ COMMANDS = [
     "forget",
     "doctor",
     "label-studio",
+    "annotations",
 ]
 
 

@@ -1,4 +1,4 @@
-"""`fpenet label-studio import` and `serve`."""
+"""`fpenet label-studio import`, `export` and `serve`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.entry.progress import counting
-from schemas.sources import SubjectRule
-from schemas.storage import write_bytes
+from schemas.errors import SpecError
+from schemas.sources import LabelStudioSource, SubjectRule
+from schemas.storage import sha256_of, write_bytes
 
 console = Console(highlight=False)
 TOKEN_ENV = "LABEL_STUDIO_API_KEY"
@@ -20,7 +21,7 @@ def import_folder(arguments: argparse.Namespace) -> int:
     from tasks.label_studio.client import token_from_environment
     from tasks.label_studio.folder_import import import_folder as load
 
-    rule = SubjectRule(dataset=arguments.dataset, csv=arguments.subject_csv, pattern=arguments.subject_pattern)
+    rule = _subject_rule(arguments)
     token = token_from_environment(TOKEN_ENV)
     with counting(console) as progress:
         result = load(
@@ -39,6 +40,35 @@ def import_folder(arguments: argparse.Namespace) -> int:
         f"{len(result.left_out):,} left out: {result.url}"
     )
     return 0
+
+
+def export_folder(arguments: argparse.Namespace) -> int:
+    """Each project has a place of its own in the workspace, whatever the configurations there call it."""
+    from flows.entry.annotations import write_folder
+    from tasks.workspace import Workspace
+
+    project = int(arguments.project) if arguments.project.isdigit() else arguments.project
+    source = LabelStudioSource(
+        kind="label_studio",
+        name=f"export-{sha256_of([arguments.url, project])[:12]}",
+        url=arguments.url,
+        project=project,
+        token_env=TOKEN_ENV,
+        subject=SubjectRule(field="subject"),
+    )
+    workspace = Workspace(Path(arguments.workspace))
+    return write_folder(source, Path(arguments.folder), workspace, arguments.num_keypoints)
+
+
+def _subject_rule(arguments: argparse.Namespace) -> SubjectRule:
+    if not arguments.dataset and arguments.subject_field is None:
+        raise SpecError("--dataset", "is needed: the same id means another person in another dataset")
+    return SubjectRule(
+        dataset=arguments.dataset or "",
+        csv=arguments.subject_csv,
+        pattern=arguments.subject_pattern,
+        field=arguments.subject_field,
+    )
 
 
 def serve(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,49 @@
+"""`fpenet annotations convert`, and what it shares with `fpenet label-studio export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from flows.entry.progress import counting
+from schemas.config import load_config
+from schemas.errors import SpecError, nearest
+from schemas.sources import Source
+
+if TYPE_CHECKING:
+    from tasks.workspace import Workspace
+
+console = Console(highlight=False)
+
+
+def convert(arguments: argparse.Namespace) -> int:
+    from tasks.workspace import Workspace
+
+    config = load_config(arguments.config)
+    sources = {source.name: source for source in config.sources}
+    if arguments.source not in sources:
+        raise SpecError(
+            str(arguments.config),
+            f"no source '{arguments.source}'{nearest(arguments.source, sources)}; there are {', '.join(sources)}",
+        )
+    workspace = Workspace(Path(config.workspace))
+    return write_folder(sources[arguments.source], Path(arguments.folder), workspace, config.num_keypoints)
+
+
+def write_folder(source: Source, folder: Path, workspace: Workspace, num_keypoints: int) -> int:
+    """Write the folder, and tell what is in it and what is not."""
+    from tasks.folder_export import export_source
+
+    with counting(console) as progress:
+        done = export_source(source, folder, workspace, num_keypoints=num_keypoints, progress=progress)
+    for violation in done.left_out:
+        console.print(f"left out {violation}", markup=False)
+    console.print(
+        f"{done.folder}: {sum(done.sets.values()):,} faces in {', '.join(done.sets) or 'no set'}, {done.images:,} "
+        f"pictures; {done.skipped:,} not annotated",
+        soft_wrap=True,
+    )
+    return 0

@@ -1,0 +1,181 @@
+"""From any source to a folder of Sloth/TAO ground truth, which `fpenet label-studio import` and TAO's tools read.
+
+    gt/<set>.json     an entry for each face, sorted; with `subject` and `occlusion`, see below
+    images/...        the pictures, byte for byte
+    manifest.csv      file, dataset, subject_id: whose face each picture shows, where that is known
+
+What is written are face records: annotations that break a rule are left out and named, and of several annotators' the
+one is taken that a training would use. An entry says by itself what the format has no word for, so that nothing hangs
+on the settings of the source that reads it: `subject` is `<dataset>/<id>`, and `occlusion` says whether a keypoint
+without a flag is visible (`flagged`) or was never looked at (`unknown`).
+
+Label Studio -> folder -> Label Studio -> face records gives the records that Label Studio gave in the first place.
+Points are float32 there, whose shortest decimal comes back exactly, from a folder and, by percent of the frame, from
+a server: of 27 million coordinates in frames of 16 to 8192 pixels none differed. A face box is kept in double
+precision, and percent and back moved it by at most 2e-12 pixels. (A percent of Label Studio's itself is rounded to
+float32 once, when it becomes a record: by at most 6e-5 pixels in frames up to 2048 pixels.)
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import orjson
+
+from schemas.annotation import SKIPPED
+from schemas.config import ValidationRules
+from schemas.errors import AnnotationFileError, SpecError
+from schemas.raw import RawRecord, read_raw
+from schemas.records import Face, Violation
+from schemas.sloth import face_to_sloth, image_entry
+from schemas.sources import Source
+from schemas.storage import sha256_file, write_bytes
+from tasks.images import ImageIndex
+from tasks.progress import StepProgress, silent
+from tasks.pull import pull
+from tasks.pull_files import task_data
+from tasks.validate import validate
+from tasks.workspace import Workspace
+
+GT, IMAGES, MANIFEST = "gt", "images", "manifest.csv"
+_NO_FILE_NAME = re.compile(r"[/\\\0]|^\.")
+
+
+@dataclass(frozen=True)
+class FolderExport:
+    """What an export wrote.
+
+    Attributes:
+        folder: where.
+        sets: set -> number of faces.
+        images: number of pictures.
+        left_out: the rules that other annotations break.
+        skipped: annotations that are none: skipped by their annotators, or not begun.
+    """
+
+    folder: Path
+    sets: dict[str, int]
+    images: int
+    left_out: list[Violation]
+    skipped: int
+
+
+def export_source(
+    source: Source, folder: Path, workspace: Workspace, *, num_keypoints: int, progress: StepProgress = silent
+) -> FolderExport:
+    """Pull `source` into the workspace, and write its face records to `folder`; again, to bring it up to date.
+
+    Raises:
+        SpecError: the folder holds ground truth that is not of this source.
+        SourceError, AnnotationFileError: see `tasks.pull.pull`.
+        StorageError: the folder or the workspace can't be written.
+    """
+    raw = pull(source, workspace, num_keypoints=num_keypoints, progress=progress).raw
+    outcome = validate(
+        _with_own_sets(read_raw(raw)),
+        num_keypoints=num_keypoints,
+        rules=ValidationRules(max_rejected_share=1.0, require_subject=False),
+        index=ImageIndex(workspace.image_index),
+        progress=lambda done, of: progress("images", done, of),
+    )
+    sets, images = write_folder(outcome.faces, folder, progress=progress)
+    left_out = [violation for violation in outcome.violations if violation.code not in SKIPPED]
+    return FolderExport(folder, sets, images, left_out, outcome.counts.skipped)
+
+
+def write_folder(
+    faces: Sequence[Face], folder: Path, *, progress: StepProgress = silent
+) -> tuple[dict[str, int], int]:
+    """Write the folder of some faces; numbers of faces by set, and of pictures.
+
+    Raises:
+        SpecError: the folder holds ground-truth files of other sets, which would be read as well.
+        AnnotationFileError: a picture has changed since the faces were validated.
+        StorageError: the folder can't be written.
+    """
+    entries: dict[str, list[bytes]] = defaultdict(list)
+    pictures: dict[str, Face] = {}
+    for face in faces:
+        name = _picture_name(face, pictures)
+        pictures.setdefault(name, face)
+        entries[_NO_FILE_NAME.sub("-", face.set_id)].append(orjson.dumps(sloth_entry(face, name)))
+    _refuse_others(folder / GT, entries)
+    for done, (name, face) in enumerate(sorted(pictures.items()), start=1):
+        _copy_picture(face, folder / name)
+        progress("pictures", done, len(pictures))
+    write_bytes(folder / MANIFEST, _manifest(pictures))
+    for set_id, texts in sorted(entries.items()):
+        write_bytes(folder / GT / f"{set_id}.json", b"[\n" + b",\n".join(texts) + b"\n]\n")
+    return {set_id: len(texts) for set_id, texts in sorted(entries.items())}, len(pictures)
+
+
+def sloth_entry(face: Face, filename: str) -> dict[str, Any]:
+    """The entry of one face."""
+    chunks = face_to_sloth(face.points_N2, face.flags_N, tight_box=face.tight_box, outer_box=face.outer_box)
+    return image_entry(
+        filename,
+        [chunks],
+        subject=face.subject,
+        occlusion="flagged" if face.occlusion_known else "unknown",
+        session=face.session,
+        camera=face.camera,
+        illumination=face.illumination,
+        annotator=face.annotator,
+        annotated_at=face.annotated_at,
+    )
+
+
+def _with_own_sets(records: Iterable[RawRecord]) -> Iterator[RawRecord]:
+    """A task that came out of a folder says which of its sets it was in; the server's projects are no sets of it."""
+    for record in records:
+        own = task_data(record.payload).get("set") if record.format == "label_studio" else None
+        yield replace(record, set_id=own) if isinstance(own, str) and own else record
+
+
+def _picture_name(face: Face, taken: dict[str, Face]) -> str:
+    """`images/...` by the name in the annotation; another picture of the same name has its hash added."""
+    parts = [part for part in PurePosixPath(face.image_name).parts if part not in ("/", "..")]
+    parts = parts or [Path(face.image).name]
+    path = PurePosixPath(IMAGES, *(parts[1:] if parts[0] == IMAGES else parts))
+    if not path.suffix:
+        path = path.with_suffix(Path(face.image).suffix)
+    there = taken.get(str(path))
+    if there is not None and there.image_sha256 != face.image_sha256:
+        path = path.with_stem(f"{path.stem}-{face.image_sha256[:12]}")
+    return str(path)
+
+
+def _copy_picture(face: Face, path: Path) -> None:
+    if path.is_file() and sha256_file(path) == face.image_sha256:
+        return
+    data = Path(face.image).read_bytes()
+    if hashlib.sha256(data).hexdigest() != face.image_sha256:
+        raise AnnotationFileError(face.image, "has changed since it was looked at; run the same command again")
+    write_bytes(path, data)
+
+
+def _manifest(pictures: dict[str, Face]) -> bytes:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("file", "dataset", "subject_id"))
+    for name, face in sorted(pictures.items()):
+        if face.subject is not None:
+            rows.writerow((name, *face.subject.split("/", 1)))
+    return text.getvalue().encode()
+
+
+def _refuse_others(gt: Path, entries: Iterable[str]) -> None:
+    ours = {f"{set_id}.json" for set_id in entries}
+    others = sorted(path.relative_to(gt).as_posix() for path in gt.rglob("*.json"))
+    strange = [name for name in others if name not in ours]
+    if strange:
+        problem = f"holds {strange[0]}, none of the sets to be written; choose another folder, or delete the file"
+        raise SpecError(str(gt), problem)

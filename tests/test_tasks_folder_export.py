@@ -1,0 +1,278 @@
+"""Face records to a folder and back, and the whole circle with Label Studio's tasks."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from schemas.config import ValidationRules
+from schemas.errors import AnnotationFileError, SpecError
+from schemas.geometry import Box
+from schemas.label_studio_task import build_task
+from schemas.raw import RawRecord, read_raw
+from schemas.records import Flag
+from schemas.sloth import read
+from schemas.sources import CocoSource, PtsSource, SlothSource, SubjectRule
+from tasks.folder_export import export_source, sloth_entry, write_folder
+from tasks.images import ImageIndex
+from tasks.pull import pull
+from tasks.pull_files import image_finder, sloth_record, task_record
+from tasks.subjects import subject_finder
+from tasks.validate import validate
+from tasks.workspace import Workspace
+from tests.landmark_files import made_faces, write_coco, write_images, write_pts
+from tests.raw_records import sloth_records, write_image
+
+N = 5
+FRAMES = [(64, 48), (101, 37), (1280, 721)]
+BY_FIELD = SubjectRule(field="subject")
+
+
+def faces_of(records, num_keypoints=N):
+    return validate(
+        records,
+        num_keypoints=num_keypoints,
+        rules=ValidationRules(max_rejected_share=1.0, require_subject=False),
+        index=ImageIndex(),
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "workspace")
+
+
+def from_folder(folder, workspace, **changes):
+    source = SlothSource(kind="sloth", name="again", root=str(folder), subject=BY_FIELD, **changes)
+    return faces_of(read_raw(pull(source, workspace, num_keypoints=N).raw)).faces
+
+
+percent = st.floats(0, 100)
+annotations = st.fixed_dictionaries(
+    {
+        "points": st.lists(st.tuples(percent, percent), min_size=N, max_size=N),
+        "occluded": st.lists(st.booleans(), min_size=N, max_size=N),
+        "box": st.none() | st.tuples(st.floats(0, 50), st.floats(0, 50), st.floats(1, 50), st.floats(1, 50)),
+        "ground_truth": st.booleans(),
+        "day": st.integers(1, 28),
+    }
+)
+tasks = st.fixed_dictionaries(
+    {
+        "frame": st.sampled_from(FRAMES),
+        "annotations": st.lists(annotations, min_size=1, max_size=3),
+        "unknown": st.booleans(),
+        "subject": st.none() | st.sampled_from(["team/001", "team/1", "other/größe"]),
+        "camera": st.none() | st.sampled_from(["05_1", "11_0"]),
+    }
+)
+
+
+def task_of(drawn):
+    """A task as the server gives it, its percents as drawn: not those of any float32 pixel."""
+    frame, found = drawn["frame"], []
+    for identity, annotation in enumerate(drawn["annotations"], start=40):
+        flags_N = np.array(annotation["occluded"], np.int8)
+        box = Box(*annotation["box"]) if annotation["box"] else None
+        (built,) = build_task({}, np.zeros((N, 2)), flags_N, frame_size=frame, tight_box=box)["annotations"]
+        points = {f"P{i}": point for i, point in enumerate(annotation["points"], start=1)}
+        for region in built["result"]:
+            if region["id"] in points:
+                region["value"] |= dict(zip("xy", points[region["id"]], strict=True))
+        found.append(
+            built
+            | {"id": identity, "completed_by": identity % 2, "ground_truth": annotation["ground_truth"]}
+            | {"updated_at": f"2026-11-{annotation['day']:02d}T08:00:00Z"}
+        )
+    told = {"occlusion": "unknown" if drawn["unknown"] else None}
+    fields = told | {name: drawn[name] for name in ("subject", "camera")}
+    data = {"image": "/data/upload/3/0a1b2c3d-face.png", "name": "images/face.png", "set": "train"}
+    return {"id": 17, "data": data | {k: v for k, v in fields.items() if v is not None}, "annotations": found}
+
+
+def record_of(task, image):
+    find = subject_finder(BY_FIELD)
+    return task_record(
+        task, source="s", set_id="p", key="task/17", image=str(image), flags_are_known=True, subject_of=find
+    )
+
+
+def imported(entry, image, frame):
+    """The task that `fpenet label-studio import` makes of an entry."""
+    found = sloth_record(
+        entry,
+        source="s",
+        set_id="train",
+        key="gt/train.json#0",
+        find_image=image_finder(image.parent),
+        flags_are_known=entry["filename"] == "",
+        subject_of=subject_finder(BY_FIELD),
+    )
+    (face,), problems = read(found.payload, num_keypoints=N, flags_known=found.flags_known)
+    assert problems == []
+    data = {"image": "/data/upload/4/ffffffff-hash.png", "name": entry["filename"], "set": found.set_id}
+    fields = {"subject": found.subject, "camera": face.camera}
+    task = build_task(
+        data | {name: value for name, value in fields.items() if value is not None},
+        face.points_N2,
+        face.flags_N,
+        frame_size=frame,
+        tight_box=face.tight_box,
+    )
+    task["annotations"][0] |= {"id": 1, "completed_by": 1, "updated_at": "2026-12-01T08:00:00Z"}
+    return task | {"id": 17}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    return {
+        size: write_image(folder / f"{size[0]}.png", seed=size[0], width=size[0], height=size[1]) for size in FRAMES
+    }
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(tasks)
+def test_label_studio_to_sloth_to_label_studio_gives_the_same_records(pictures, drawn):
+    image = pictures[drawn["frame"]]
+    first = faces_of([record_of(task_of(drawn), image)]).faces
+    assume(len(first) == 1)  # all points in one place are no face
+    (before,) = first
+    entry = json.loads(json.dumps(sloth_entry(before, before.image_name)))
+    outcome = faces_of([record_of(imported(entry, image, drawn["frame"]), image)])
+    assert outcome.violations == []
+    (after,) = outcome.faces
+    assert after.points_N2.tobytes() == before.points_N2.tobytes()  # 0 ulp
+    assert after.flags_N.tolist() == before.flags_N.tolist()
+    assert after.occlusion_known is (before.occlusion_known)
+    assert (after.subject, after.camera, after.image_name) == (before.subject, before.camera, before.image_name)
+    if before.tight_box is None:
+        assert after.tight_box is None
+    else:
+        assert after.tight_box == pytest.approx(before.tight_box, rel=0, abs=2e-12)
+    unboxed = [replace(face, tight_box=None).content_hash() for face in (before, after)]
+    assert unboxed[0] == unboxed[1]
+
+
+def test_the_used_one_of_several_annotators_goes_out(pictures):
+    frame = FRAMES[0]
+    points = [(10.0 + 3 * i, 20.0 + 5 * i) for i in range(N)]
+    one = {"points": points, "occluded": [True] * N, "box": None, "ground_truth": True, "day": 1}
+    later = one | {"occluded": [False] * N, "ground_truth": False, "day": 9}
+    drawn = {"frame": frame, "annotations": [one, later], "unknown": False, "subject": None, "camera": None}
+    outcome = faces_of([record_of(task_of(drawn), pictures[frame])])
+    entry = sloth_entry(outcome.faces[0], "images/face.png")
+    assert len(outcome.superseded) == 1
+    assert (entry["annotator"], entry["annotated_at"]) == ("0", "2026-11-01T08:00:00Z")
+    assert all(entry["annotations"][0][f"P{i}occluded"] is True for i in range(1, N + 1))
+
+
+def test_flags_come_back_whatever_the_source_says(tmp_path, workspace):
+    records = sloth_records(tmp_path, 3)
+    faces = list(faces_of(records).faces)
+    flags = [np.zeros(N), np.full(N, Flag.UNKNOWN), [Flag.UNKNOWN, 0, 1, 0, Flag.UNKNOWN]]
+    faces = [replace(face, flags_N=np.array(told, np.int8)) for face, told in zip(faces, flags, strict=True)]
+    assert write_folder(faces, tmp_path / "out") == ({"all": 3}, 3)
+    for occlusion in ("auto", "none", "flagged"):
+        again = from_folder(tmp_path / "out", workspace, occlusion=occlusion)
+        assert [face.flags_N.tolist() for face in again] == [face.flags_N.tolist() for face in faces]
+
+
+def test_a_folder_of_several_faces_and_sets(tmp_path, workspace):
+    made = made_faces(4, N)
+    made[1] = made[1]._replace(name=made[0].name)
+    images = write_images(tmp_path / "pictures", made)
+    write_coco(tmp_path / "a.json", made)
+    rule = SubjectRule(dataset="team", pattern=r"^(?P<subject>\d+)")
+    source = CocoSource(kind="coco", name="c", files=[str(tmp_path / "a.json")], image_root=str(images), subject=rule)
+    out = tmp_path / "out"
+    done = export_source(source, out, workspace, num_keypoints=N)
+    assert (done.sets, done.images, done.left_out, done.skipped) == ({"a": 4}, 3, [], 0)
+    with (out / "manifest.csv").open() as file:
+        assert list(csv.reader(file)) == [
+            ["file", "dataset", "subject_id"],
+            ["images/000_0.png", "team", "000"],
+            ["images/001_2.png", "team", "001"],
+            ["images/001_3.png", "team", "001"],
+        ]
+    direct = faces_of(read_raw(pull(source, workspace, num_keypoints=N).raw)).faces
+    again = from_folder(out, workspace)
+    assert sorted(face.content_hash() for face in again) == sorted(face.content_hash() for face in direct)
+    assert {face.set_id for face in again} == {"a"}
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    texts = [path.read_bytes() for path in sorted(out.rglob("*.json"))]
+    assert export_source(source, out, workspace, num_keypoints=N) == done
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == before
+    assert [path.read_bytes() for path in sorted(out.rglob("*.json"))] == texts
+
+
+def test_what_is_wrong_is_left_out_and_named(tmp_path, workspace):
+    made = made_faces(3, N)
+    write_pts(write_images(tmp_path / "s", made), made)
+    (tmp_path / "s/000_1.pts").write_text("junk")
+    done = export_source(
+        PtsSource(kind="pts", name="p", root=str(tmp_path / "s")), tmp_path / "out", workspace, num_keypoints=N
+    )
+    assert [(v.code, v.record) for v in done.left_out] == [("malformed", "p:000_1.pts")]
+    assert done.sets == {"p": 2}
+    assert not (tmp_path / "out/images/000_1.png").exists()
+    assert (tmp_path / "out/manifest.csv").read_text() == "file,dataset,subject_id\n"
+
+
+NAMES = {
+    "face.png": "images/face.png",
+    "images/a/face.png": "images/a/face.png",
+    "/abs/face.png": "images/abs/face.png",
+    "../../face.png": "images/face.png",
+    "gt/train.json": "images/gt/train.json",
+    "task 17": "images/task 17.png",
+    "": "images/0000.png",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_stay_in_the_folder(tmp_path, name):
+    (face,) = faces_of(sloth_records(tmp_path, 1)).faces
+    write_folder([replace(face, image_name=name, set_id="../up")], tmp_path / "out")
+    written = [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")]
+    assert NAMES[name] in written
+    assert [name for name in written if name.startswith("gt/")] == ["gt/-.-up.json"]
+
+
+def test_two_pictures_of_one_name(tmp_path, workspace):
+    faces = [replace(face, image_name="a.png") for face in faces_of(sloth_records(tmp_path, 2)).faces]
+    write_folder(faces, tmp_path / "out")
+    again = from_folder(tmp_path / "out", workspace)
+    assert sorted(face.content_hash() for face in again) == sorted(face.content_hash() for face in faces)
+    assert sorted(face.image_name for face in again) == sorted(
+        ["images/a.png", f"images/a-{faces[1].image_sha256[:12]}.png"]
+    )
+
+
+def test_a_folder_with_other_ground_truth_is_left_alone(tmp_path):
+    faces = faces_of(sloth_records(tmp_path, 1)).faces
+    (tmp_path / "out/gt").mkdir(parents=True)
+    (tmp_path / "out/gt/old.json").write_text("[]")
+    with pytest.raises(SpecError, match=r"gt: holds old.json, none of the sets to be written"):
+        write_folder(faces, tmp_path / "out")
+    assert not (tmp_path / "out/images").exists()
+
+
+def test_a_picture_that_changed_meanwhile(tmp_path):
+    faces = faces_of(sloth_records(tmp_path, 1)).faces
+    Path(faces[0].image).write_bytes(b"another")
+    with pytest.raises(AnnotationFileError, match=r"0000.png: has changed since it was looked at"):
+        write_folder(faces, tmp_path / "out")
+
+
+@pytest.mark.parametrize("told", ["maybe", None, 1])
+def test_an_entry_s_occlusion_is_flagged_or_unknown(told, tmp_path):
+    (record,) = sloth_records(tmp_path, 1)
+    broken: RawRecord = replace(record, payload=record.payload | {"occlusion": told})
+    assert [v.code for v in faces_of([broken]).violations] == ["schema"]
