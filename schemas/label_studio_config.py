@@ -5,7 +5,7 @@ One face a task: a face box, keypoints P1 to PN, and for each keypoint the choic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from xml.etree import ElementTree
 
 from schemas.errors import AnnotationFileError
@@ -28,6 +28,7 @@ _REGION_COLOURS = {
     "Pupil": "#e377c2",
     "Ears": "#8c564b",
 }
+_DIGITS = 10
 _ITEMS = ("Label", "Choice")
 _ITEM_NOUNS = {"background": "colour", "hotkey": "hotkey"}
 _NOT_DRIFT = ("name", "showInline", "zoom", "zoomControl")
@@ -37,27 +38,33 @@ _NOT_DRIFT = ("name", "showInline", "zoom", "zoomControl")
 def labelling_config(num_keypoints: int) -> str:
     """XML of a labelling config for one face a task.
 
-    A face box (hotkey `b`), keypoints P1 to PN coloured by region, each of which can be placed once, and for a
-    selected keypoint the choice `occluded` (hotkey `o`). With the editor's setting "Select region after creating"
-    a point can be placed and marked without a click between.
+    A face box (hotkey `b`), keypoints P1 to PN grouped and coloured by region, each of which can be placed once, and
+    for a selected keypoint the choice `occluded` (hotkey `o`). With the editor's setting "Select region after
+    creating" a point can be placed and marked without a click between.
+
+    Hotkeys of labels: 1 to 9 and 0 are P1 to P10, and `f`, the number and Enter are any point. The editor gives
+    letters of its own to those that come next, until it has none left.
     """
     root = ElementTree.Element("View", style="display: flex")
-    frame = ElementTree.SubElement(root, "View", style="flex: 1")
-    ElementTree.SubElement(
-        frame,
-        "Image",
-        name=IMAGE_CONTROL,
-        value=f"${IMAGE_FIELD}",
-        zoom="true",
-        zoomControl="true",
-        rotateControl="false",
-    )
+    frame = ElementTree.SubElement(root, "View", style="flex: 1; min-width: 0")
+    _add_occlusion_control(frame)
+    _add_image(frame)
     panel = ElementTree.SubElement(root, "View", style="flex: 0 0 20rem; max-height: 88vh; overflow: auto")
     _add_box_control(panel)
-    _add_occlusion_control(panel)
     _add_keypoint_control(panel, num_keypoints)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def point_groups(num_keypoints: int) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Title, indices and colour of each group of labels, in the order of the points."""
+    face = layout(num_keypoints)
+    if not face.is_face:
+        yield f"P1 to P{num_keypoints}", tuple(range(num_keypoints)), _OTHER_COLOUR
+        return
+    parts = [(part, name) for name in _REGION_COLOURS for part in _consecutive(face.regions.get(name, ()))]
+    for part, name in sorted(parts):
+        yield f"{name} P{part[0] + 1} to P{part[-1] + 1}", part, _REGION_COLOURS[name]
 
 
 def offers_occluded(label_config: str) -> bool:
@@ -107,6 +114,16 @@ def config_drift(actual_xml: str, num_keypoints: int) -> list[str]:
     return drift + [f"{_named(extra)} is not of this project; what it collects is not read" for extra in actual]
 
 
+def _consecutive(indices: Iterable[int]) -> list[tuple[int, ...]]:
+    parts: list[list[int]] = []
+    for i in indices:
+        if parts and parts[-1][-1] == i - 1:
+            parts[-1].append(i)
+        else:
+            parts.append([i])
+    return [tuple(part) for part in parts]
+
+
 def _parse(label_config: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(label_config)
@@ -138,15 +155,19 @@ def _control_drift(ours: ElementTree.Element, theirs: ElementTree.Element) -> li
 def _item_drift(ours: ElementTree.Element, theirs: ElementTree.Element) -> list[str]:
     """How the labels or choices of a control differ."""
     wanted, found = _items(ours), _items(theirs)
-    renamed = _renamed(list(wanted), list(found))
+    renamed = {} if len(wanted) != len(found) else _renamed(list(wanted), list(found))
     missing = [value for value in wanted if value not in found and value not in renamed]
     extra = [value for value in found if value not in wanted and value not in renamed.values()]
     noun = "label" if ours.tag.endswith("Labels") else "choice"
     drift = [f"{noun} {old} is called '{new}'" for old, new in renamed.items()]
+    beyond = [value for value in extra if _number(value) > len(wanted)] if ours.tag == "KeyPointLabels" else []
+    extra = [value for value in extra if value not in beyond]
     if missing:
         drift.append(f"{noun} {_listed(missing)} of {_named(ours)} is missing")
+    if beyond:
+        drift.append(f"label {_listed(beyond)} is beyond P{len(wanted)}: such points are counted, and not used")
     if extra:
-        drift.append(f"{noun} {_listed(extra)} of {_named(ours)} is one too many")
+        drift.append(f"{noun} {_listed(extra)} of {_named(ours)} is one too many, and not used")
     common = [value for value in found if value in wanted]
     if common != [value for value in wanted if value in found]:
         drift.append(f"the {noun}s of {_named(ours)} stand in another order")
@@ -182,39 +203,70 @@ def _listed(values: Iterable[str]) -> str:
 
 
 def _follows(one: str, other: str) -> bool:
-    return one[:1] == other[:1] == "P" and one[1:].isdecimal() and other[1:] == str(int(one[1:]) + 1)
+    return _number(one) > 0 and _number(other) == _number(one) + 1
 
 
-def _add_box_control(panel: ElementTree.Element) -> None:
-    ElementTree.SubElement(panel, "Header", value="Face box")
-    control = ElementTree.SubElement(
-        panel, "RectangleLabels", name=BOX_CONTROL, toName=IMAGE_CONTROL, canRotate="false"
+def _number(label: str) -> int:
+    """7 for `P7`, 0 for a label that is no keypoint's."""
+    return int(label[1:]) if label[:1] == "P" and label[1:].isascii() and label[1:].isdecimal() else 0
+
+
+def _add_image(frame: ElementTree.Element) -> None:
+    ElementTree.SubElement(
+        frame,
+        "Image",
+        name=IMAGE_CONTROL,
+        value=f"${IMAGE_FIELD}",
+        zoom="true",
+        zoomControl="true",
+        rotateControl="false",  # keypoints are placed on the image as it is stored
+        brightnessControl="true",
+        contrastControl="true",
+        defaultZoom="fit",
     )
-    ElementTree.SubElement(control, "Label", value=FACE_BOX_LABEL, background=_BOX_COLOUR, hotkey="b")
 
 
-def _add_occlusion_control(panel: ElementTree.Element) -> None:
-    shown = ElementTree.SubElement(panel, "View", visibleWhen="region-selected", whenTagName=KEYPOINT_CONTROL)
-    ElementTree.SubElement(shown, "Header", value="Selected keypoint")
+def _add_occlusion_control(frame: ElementTree.Element) -> None:
+    """Above the image, in a place that is kept for it: nothing moves when a point is selected."""
+    place = ElementTree.SubElement(frame, "View", style="min-height: 4.5rem")
     control = ElementTree.SubElement(
-        shown,
+        place,
         "Choices",
         name=OCCLUSION_CONTROL,
         toName=IMAGE_CONTROL,
         perRegion="true",
         choice="multiple",
         showInline="true",
+        visibleWhen="region-selected",
+        whenTagName=KEYPOINT_CONTROL,
     )
     ElementTree.SubElement(control, "Choice", value=OCCLUDED_CHOICE, hotkey="o")
 
 
+def _add_box_control(panel: ElementTree.Element) -> None:
+    control = ElementTree.SubElement(
+        panel, "RectangleLabels", name=BOX_CONTROL, toName=IMAGE_CONTROL, canRotate="false", opacity="0.05"
+    )
+    ElementTree.SubElement(control, "Label", value=FACE_BOX_LABEL, background=_BOX_COLOUR, hotkey="b")
+
+
 def _add_keypoint_control(panel: ElementTree.Element, num_keypoints: int) -> None:
-    face = layout(num_keypoints)
-    colours = {i: _REGION_COLOURS[name] for name in _REGION_COLOURS for i in face.regions.get(name, ())}
-    ElementTree.SubElement(panel, "Header", value=f"Keypoints {face.labels[0]} to {face.labels[-1]}")
-    ElementTree.SubElement(panel, "Filter", name="find", toName=KEYPOINT_CONTROL, minlength="0", placeholder="P17")
+    labels = layout(num_keypoints).labels
+    ElementTree.SubElement(
+        panel,
+        "Filter",
+        name="find",
+        toName=KEYPOINT_CONTROL,
+        minlength="0",
+        hotkey="f",
+        placeholder="f, number of the point, Enter",
+    )
     control = ElementTree.SubElement(
         panel, "KeyPointLabels", name=KEYPOINT_CONTROL, toName=IMAGE_CONTROL, maxUsages="1", showInline="true"
     )
-    for i, label in enumerate(face.labels):
-        ElementTree.SubElement(control, "Label", value=label, background=colours.get(i, _OTHER_COLOUR))
+    for title, indices, colour in point_groups(num_keypoints):
+        group = ElementTree.SubElement(control, "View")
+        ElementTree.SubElement(group, "Header", size="5", value=title)
+        for i in indices:
+            hotkey = {"hotkey": str((i + 1) % 10)} if i < _DIGITS else {}
+            ElementTree.SubElement(group, "Label", value=labels[i], background=colour, **hotkey)

@@ -140,16 +140,27 @@ class Connection:
             ProjectNotFoundError: there is none, or several have the title; the message lists the projects.
         """
         wanted = wanted.strip() if isinstance(wanted, str) else wanted  # as the server does with titles
+        if isinstance(wanted, int) and (project := self._project(wanted)):
+            return project
         known = self._titles()
-        found = [identity for identity, title in known if wanted in (identity, title)]
-        if len(found) == 1:
-            reply = self.get(f"/api/projects/{found[0]}/", {"include": "id,title,label_config"}).json()
-            return Project(reply["id"], reply["title"], reply["label_config"])
+        found = [identity for identity, title in known if title == wanted]
+        if len(found) == 1 and (project := self._project(found[0])):
+            return project
         shown = ", ".join(f"{identity} '{title}'" for identity, title in known[:20]) or "none"
         problem = "several projects are called" if found else "there is no project"
         raise ProjectNotFoundError(
             f"Label Studio at {self.url}: {problem} {wanted!r}; there are: {shown}{' ...' if len(known) > 20 else ''}"
         )
+
+    def _project(self, identity: int) -> Project | None:
+        """The project with this id; None if there is none."""
+        path, params = f"/api/projects/{identity}/", {"include": "id,title,label_config"}
+        with self.errors():
+            reply = get_patiently(self.files, path, params=params)
+            if reply.status_code == httpx.codes.NOT_FOUND:
+                return None
+            reply.raise_for_status()
+        return Project(**{name: reply.json()[name] for name in ("id", "title", "label_config")})
 
     def _titles(self) -> list[tuple[int, str]]:
         """Ids and titles of all projects that the token may see, by id."""
@@ -212,6 +223,17 @@ class _TokenAuth(httpx.Auth):
     def _refresh(self) -> Generator[httpx.Request, httpx.Response, None]:
         response = yield httpx.Request("POST", f"{self._url}/api/token/refresh/", json={"refresh": self._token})
         self._access = response.json()["access"] if response.status_code == 200 else None
+
+
+def refusal(reply: httpx.Response) -> str:
+    """The server's own words of why it did not accept a request."""
+    try:
+        body = reply.json()
+        found = body.get("validation_errors") or body["detail"]
+    except (ValueError, KeyError, AttributeError):
+        return reply.text[:400]
+    lists = found.values() if isinstance(found, dict) else [found]
+    return "; ".join(str(text) for texts in lists for text in (texts if isinstance(texts, list) else [texts]))[:400]
 
 
 def get_patiently(

@@ -22,6 +22,9 @@ USER = "labeller@example.test"
 HOST = "127.0.0.1"
 HEALTH_PATH = "/health/"
 
+_BANNED_SUBNETS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10", "fc00::/7")
+"""Private networks, where its webhooks must not go."""
+
 
 @dataclass(frozen=True)
 class LabelStudioServer:
@@ -43,6 +46,11 @@ class LabelStudioServer:
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
+
+    @property
+    def files(self) -> Path:
+        """Folders below this one can be a project's image storage."""
+        return self.data / "files"
 
     def command(self) -> list[str]:
         """Raises `SourceUnreachableError` if Label Studio is not installed."""
@@ -72,7 +80,10 @@ class LabelStudioServer:
             "LATEST_VERSION_CHECK": "false",
             "SENTRY_DSN": "",
             "FRONTEND_SENTRY_DSN": "",
-            "SSRF_PROTECTION_ENABLED": "false",  # its webhooks go to this machine too
+            "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
+            "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(self.files.absolute()),
+            "USE_DEFAULT_BANNED_SUBNETS": "false",  # its webhooks go to this machine too, and to no other near it
+            "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(_BANNED_SUBNETS),
         }
 
     def check(self) -> None:
@@ -96,7 +107,7 @@ def serve(server: LabelStudioServer) -> int:
     """Run the server in the foreground until it is interrupted; its exit code."""
     server.check()
     command = server.command()
-    server.data.mkdir(parents=True, exist_ok=True)
+    server.files.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(command, env=server.variables())
     try:
         return process.wait()

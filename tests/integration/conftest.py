@@ -19,11 +19,16 @@ TOKEN_ENV = "FPENET_TEST_LABEL_STUDIO_TOKEN"
 
 @dataclass(frozen=True)
 class RunningLabelStudio:
-    """A Label Studio that is up. `user` has the password `token`."""
+    """A Label Studio that is up. `user` has the password `token`.
+
+    Attributes:
+        files: folder whose subfolders it serves; None if the server is not one of the tests' own.
+    """
 
     url: str
     token: str
     user: str
+    files: Path | None = None
 
 
 @pytest.fixture(scope="session")
@@ -42,14 +47,14 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLa
     folder = tmp_path_factory.mktemp("label-studio")
     server = LabelStudioServer(folder / "data", free_port(), TOKEN, environment)
     server.check()
-    server.data.mkdir()
+    server.files.mkdir(parents=True)
     with running(
         server.command(),
         health_url=f"{server.url}{HEALTH_PATH}",
         log=folder / "server.log",
         environment=server.variables(),
     ):
-        yield RunningLabelStudio(server.url, TOKEN, USER)
+        yield RunningLabelStudio(server.url, TOKEN, USER, server.files)
 
 
 @pytest.fixture

@@ -1,0 +1,48 @@
+"""`fpenet label-studio init`."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from flows.entry.label_studio import TOKEN_ENV
+from schemas.errors import SpecError
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def init(arguments: argparse.Namespace) -> int:
+    """Raises `SpecError` in the end if the project has drifted and is not to be repaired."""
+    from tasks.label_studio.client import connected, token_from_environment
+    from tasks.label_studio.image_storage import image_storage
+    from tasks.label_studio.project import set_up
+    from tasks.label_studio.webhook import secret_from_environment
+
+    if arguments.keypoints < 1:
+        raise SpecError("--keypoints", f"must be at least 1, not {arguments.keypoints}")
+    storage = image_storage(arguments.storage) if arguments.storage else None
+    secret = secret_from_environment() if arguments.webhook_url else ""
+    with connected(arguments.url, token_from_environment(TOKEN_ENV)) as connection:
+        connection.version()
+        done = set_up(
+            connection,
+            title=arguments.title,
+            num_keypoints=arguments.keypoints,
+            storage=storage,
+            webhook_url=arguments.webhook_url,
+            secret=secret,
+            repair=arguments.repair,
+        )
+    for part in done.outcomes:
+        console.print(f"{part.state:<8} {part.part}: {part.detail}", markup=False)
+        for text in part.drift:
+            console.print(f"         - {text}", markup=False)
+    console.print(done.url, markup=False)
+    if done.drift:
+        raise SpecError(
+            f"project {done.project} '{done.title}'",
+            f"{len(done.drift)} things are not as they were made, see above; put them right with --repair, or leave "
+            "them if that is meant",
+        )
+    return 0
