@@ -42,7 +42,7 @@ REGIONS = layout(NUM_KEYPOINTS).regions
 def annotate(face: AnnotatedFace, person: str, slip: str | None, rng: np.random.Generator) -> dict[str, Any]:
     """One person's annotation of a face whose true points are known, as Label Studio exports it."""
     points_N2 = face.points_N2 + rng.normal(0, SHAKE_PX[person], (NUM_KEYPOINTS, 2))
-    flags_N = face.flags_N.copy()
+    flags_N = np.where(rng.random(NUM_KEYPOINTS) < 0.01, 1 - face.flags_N, face.flags_N)
     if person == "ben":
         points_N2[list(REGIONS["Eyebrows"]), 1] -= 1.5
         flags_N[rng.random(NUM_KEYPOINTS) < 0.06] = 1

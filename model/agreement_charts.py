@@ -1,21 +1,21 @@
-"""Charts of an agreement on a mean face, as SVG text.
-
-Both are drawn in crop pixels, `SCALE` of the picture's units to one.
-"""
+"""Charts of an agreement on a mean face, as SVG text: drawn in crop pixels, `SCALE` of the picture's units to one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model.svg import ACCENT, MUTED, RULE, dot, line, picture, text_at
+from model.svg import ACCENT, MUTED, dot, line, picture
 from schemas.geometry import CROP_SIZE
 
-SCALE, MARGIN = 5.0, 9.0
+SCALE, MARGIN = 5.0, 7.0
 LARGEST_ARROW = 9.0
 """Crop pixels that the longest arrow is drawn with, unless that is more than `MOST_ENLARGED` times its length."""
 
 MOST_ENLARGED = 10.0
-LONG_SPREAD = 4.0
+SPREAD_ENLARGED = 3
+"""Discs are drawn this many times as wide as the spread that they stand for."""
+
+LONG_SPREAD = 3.0
 """Crop pixels of spread from which on a point is drawn in the warning colour alone."""
 
 _BAD = "var(--bad, #b91c1c)"
@@ -25,17 +25,17 @@ Points = Sequence[tuple[float, float]]
 
 
 def spread_chart(mean_face: Points, spread_crop_px: Sequence[float], labels: Sequence[str]) -> str:
-    """A disc for each keypoint of the mean face, as wide as two annotators are apart there on average."""
+    """A disc for each keypoint of the mean face, `SPREAD_ENLARGED` times as wide as annotators are apart there."""
     parts = []
     for (x, y), spread, label in zip(mean_face, spread_crop_px, labels, strict=True):
         bad = min(spread / LONG_SPREAD, 1.0)
         colour = f"color-mix(in srgb, {_BAD} {bad:.0%}, {ACCENT})"
         disc = (
-            f'<circle cx="{_at(x):.1f}" cy="{_at(y):.1f}" r="{max(spread * SCALE / 2, 1.5):.1f}" '
-            f'style="fill:{colour};fill-opacity:0.55"><title>{label}: {spread:.2f} crop pixels</title></circle>'
+            f'<circle cx="{_at(x):.1f}" cy="{_at(y):.1f}" r="{max(spread * SPREAD_ENLARGED * SCALE / 2, 1.5):.1f}" '
+            f'style="fill:{colour};fill-opacity:0.4"><title>{label}: {spread:.2f} crop pixels</title></circle>'
         )
-        parts += [disc, dot(_at(x), _at(y), radius=1.2)]
-    return picture(_SIZE, _SIZE, "spread of each keypoint on the mean face", [*parts, *_ruler()])
+        parts += [disc, dot(_at(x), _at(y), radius=1.6)]
+    return picture(_SIZE, _SIZE, "spread of each keypoint on the mean face", parts)
 
 
 def enlargement(offsets: Sequence[Points]) -> float:
@@ -57,14 +57,3 @@ def bias_chart(mean_face: Points, offset_crop_px: Points, *, enlarged: float, na
 
 def _at(value: float) -> float:
     return (value + MARGIN) * SCALE
-
-
-def _ruler() -> list[str]:
-    """Five crop pixels, in the bottom left corner."""
-    x, y = 2 * SCALE, _SIZE - 2 * SCALE
-    return [
-        line(x, y, x + 5 * SCALE, y, MUTED, width=2),
-        line(x, y - 4, x, y + 4, RULE),
-        line(x + 5 * SCALE, y - 4, x + 5 * SCALE, y + 4, RULE),
-        text_at(x + 5 * SCALE + 6, y + 4, "5 crop px"),
-    ]

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.agreement import Agreement
-from model.agreement_charts import bias_chart, enlargement, spread_chart
+from model.agreement_charts import SPREAD_ENLARGED, bias_chart, enlargement, spread_chart
 from model.region_error import Unit
 from schemas.records import Face
 from schemas.storage import write_bytes, write_json
@@ -97,12 +97,13 @@ def _leading_unit(agreement: Agreement | None) -> Unit:
 
 
 def _charts(agreement: Agreement) -> Mapping[str, Any]:
-    """`spread`, and `bias`: annotator -> chart, of the first `SHOWN_BIASES`, whose arrows are `enlarged`."""
+    """`spread`, and `bias`: annotator -> chart, of the first `SHOWN_BIASES`; both drawn larger than life."""
     biases = agreement.biases[:SHOWN_BIASES]
     enlarged = enlargement([bias.points_crop_px for bias in biases])
     spread = [point.spread[Unit.CROP] for point in agreement.points]
     return {
         "spread": spread_chart(agreement.mean_face, spread, [point.label for point in agreement.points]),
+        "spread_enlarged": SPREAD_ENLARGED,
         "enlarged": enlarged,
         "bias": {
             bias.annotator: bias_chart(

@@ -17,7 +17,7 @@ from model.images import read_image
 from schemas.geometry import SquareCrop, tight_square
 from schemas.records import Face
 
-SIDE = 240
+SIDE = 300
 CONTEXT = 1.25
 """Side of the picture over that of the tight square of all points in it."""
 
@@ -34,9 +34,9 @@ def draw_suspect(face: Face, keypoint: str | None) -> bytes:
     """
     canvas, crop = _cut_out(face.image, face.points_N2)
     points_N2 = crop.to_crop(face.points_N2)
-    draw_keypoints(canvas, points_N2, radius_px=1.6)
+    draw_keypoints(canvas, points_N2, radius_px=2.0)
     if keypoint is not None:
-        draw_ring(canvas, points_N2[int(keypoint[1:]) - 1].tolist(), 9, MARK)
+        draw_ring(canvas, points_N2[int(keypoint[1:]) - 1].tolist(), 12, MARK)
     return encode_image(canvas)
 
 
@@ -53,7 +53,7 @@ def draw_dispute(faces: Sequence[Face]) -> bytes:
             draw_line(canvas, start, end, (255, 255, 255))
     for number, points_N2 in enumerate([first_N2, *others]):
         for point in points_N2.tolist():
-            draw_dot(canvas, point, 1.6, ANNOTATORS[number % len(ANNOTATORS)])
+            draw_dot(canvas, point, 2.0, ANNOTATORS[number % len(ANNOTATORS)])
     return encode_image(canvas)
 
 
