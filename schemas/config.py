@@ -116,6 +116,26 @@ class SyncSettings(SpecModel):
     quiet_s: Annotated[float, Field(ge=0)] = 600
 
 
+class LabellingSettings(SpecModel):
+    """What the flow `suggest` proposes to labellers.
+
+    Attributes:
+        suggest: how many tasks to have labelled next, of all projects together.
+        predict: which tasks get the current model's prediction: the suggested ones, or all that nobody has touched.
+            With more than one member in a project, Label Studio gives these out at random: see
+            `tasks.label_studio.predictions`.
+        search_face: look for the face of a task that has no face box; else the task gets no prediction.
+        order_stream: set the projects' sampling and model version, so that labellers get the tasks in this order.
+        keep_view: keep the tab "Next to label" in the projects' data managers.
+    """
+
+    suggest: Count = 100
+    predict: Literal["suggested", "untouched"] = "suggested"
+    search_face: bool = True
+    order_stream: bool = True
+    keep_view: bool = True
+
+
 class WorkflowConfig(SpecModel):
     """What the flows need beside the experiment spec."""
 
@@ -129,6 +149,7 @@ class WorkflowConfig(SpecModel):
     tracking: Tracking = Tracking()
     gates: Gates = Gates()
     quality: QualitySettings = QualitySettings()
+    labelling: LabellingSettings = LabellingSettings()
     sync: SyncSettings = SyncSettings()
     targets: Annotated[list[str], Field(min_length=1)] = ["cpu"]
 

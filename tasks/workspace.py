@@ -25,6 +25,7 @@ class Workspace:
     lease/             who works on the project, and what is asked of it meanwhile
     seen.json          what the last look at the sources found, and since when
     quality/<run>/     index.html, quality.json, suspects.parquet
+    labelling/<run>/   suggestions.json: tasks to label next, and what was written for them
     """
 
     root: Path
@@ -87,6 +88,10 @@ class Workspace:
     @property
     def quality(self) -> Path:
         return self.root / "quality"
+
+    @property
+    def labelling(self) -> Path:
+        return self.root / "labelling"
 
     @property
     def lease(self) -> Path:

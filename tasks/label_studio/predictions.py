@@ -111,9 +111,9 @@ def write_predictions(
 ) -> Written:
     """Give each of `wanted` to its task, and take away our other predictions of tasks that nobody has touched.
 
-    A task that was touched keeps its older ones: its annotation may refer to them. What is there already stays. Of
-    each batch the new ones are written before the old ones go, so a run that died anywhere has lost none, and the
-    next one tidies up.
+    A task that was touched gets none and keeps what it has: its annotation may refer to it. What is there already
+    stays. Of each batch the new ones are written before the old ones go, so a run that died anywhere has lost none,
+    and the next one tidies up.
 
     Args:
         tasks: of the project, as `list_tasks` gave them.
@@ -126,10 +126,11 @@ def write_predictions(
     kept, created, removed = 0, 0, 0
     todo: list[tuple[Prediction | None, list[int]]] = []
     for task in tasks:
+        if task.touched:
+            continue
         mine, prediction = [p for p in task.predictions if is_ours(p.model_version, name)], wanted_of.get(task.id)
         same = next((p for p in mine if prediction is not None and p.same_as(prediction)), None)
-        leave = task.touched and prediction is None
-        old = [] if leave else [p.id for p in mine if p is not same and p.id is not None]
+        old = [p.id for p in mine if p is not same and p.id is not None]
         kept += same is not None
         if (prediction is not None and same is None) or old:
             todo.append((prediction if same is None else None, old))
