@@ -5,6 +5,7 @@ One face a task: a face box, keypoints P1 to PN, and for each keypoint the choic
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from xml.etree import ElementTree
 
@@ -168,6 +169,8 @@ def _item_drift(ours: ElementTree.Element, theirs: ElementTree.Element) -> list[
         drift.append(f"label {_listed(beyond)} is beyond P{len(wanted)}: such points are counted, and not used")
     if extra:
         drift.append(f"{noun} {_listed(extra)} of {_named(ours)} is one too many, and not used")
+    if twice := [value for value, number in Counter(_values(theirs)).items() if number > 1]:
+        drift.append(f"{noun} {_listed(twice)} of {_named(ours)} stands there more than once")
     common = [value for value in found if value in wanted]
     if common != [value for value in wanted if value in found]:
         drift.append(f"the {noun}s of {_named(ours)} stand in another order")
@@ -176,6 +179,10 @@ def _item_drift(ours: ElementTree.Element, theirs: ElementTree.Element) -> list[
         if other:
             drift.append(f"{noun} {_listed(other)} has another {what}")
     return drift
+
+
+def _values(control: ElementTree.Element) -> list[str]:
+    return [node.get("value", "") for node in control.iter() if node.tag in _ITEMS]
 
 
 def _items(control: ElementTree.Element) -> dict[str, Mapping[str, str]]:

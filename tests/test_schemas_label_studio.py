@@ -6,10 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from schemas.errors import AnnotationFileError
 from schemas.geometry import Box
 from schemas.label_studio import has_flags, image_name, read
-from schemas.label_studio_config import config_labels, labelling_config, offers_occluded
 from schemas.label_studio_task import build_task
 from schemas.records import Flag
 from tests.label_studio_faces import FRAME, region, some_points, some_task
@@ -259,20 +257,3 @@ def test_has_flags():
 )
 def test_image_name(data, name):
     assert image_name(data) == name
-
-
-@pytest.mark.parametrize("num_keypoints", [1, 68, 80, 104])
-def test_labelling_config_has_what_reading_needs(num_keypoints):
-    config = labelling_config(num_keypoints)
-    assert offers_occluded(config)
-    assert config_labels(config) == {f"P{number + 1}" for number in range(num_keypoints)}
-    assert config.count('value="FaceBbox"') == 1
-
-
-def test_a_config_without_a_choice_per_region_offers_no_flag():
-    assert not offers_occluded('<View><Choices name="c" toName="i"><Choice value="occluded"/></Choices></View>')
-
-
-def test_a_config_that_is_not_xml():
-    with pytest.raises(AnnotationFileError, match=r"labelling config:1:6: not XML"):
-        offers_occluded("<View>")
