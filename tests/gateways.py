@@ -39,8 +39,13 @@ class RunningGateway:
     log: Path
     process: Popen
 
+    client: httpx.Client
+
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", content=body, headers=dict(headers), timeout=60)
+        return self.client.post(path, content=body, headers=dict(headers))
+
+    def get(self, path: str) -> httpx.Response:
+        return self.client.get(path)
 
     def label_studio(self, body: Any, *, secret: str = SECRET, query: str = "") -> httpx.Response:
         """Post `body`, as JSON unless it is bytes."""
@@ -55,7 +60,7 @@ class RunningGateway:
         """Value of a metric; 0 if it was never counted."""
         shown = ",".join(f'{key}="{labels[key]}"' for key in sorted(labels))
         pattern = re.compile(rf"{name}{re.escape('{' + shown + '}') if shown else ''} (\S+)")
-        lines = httpx.get(f"{self.url}/metrics", timeout=60).text.splitlines()
+        lines = self.get("/metrics").text.splitlines()
         return next((float(match[1]) for line in lines if (match := pattern.fullmatch(line))), 0.0)
 
     def kill(self) -> None:
@@ -83,15 +88,19 @@ def running_gateway(
         "PREFECT_HOME": str(folder / "prefect-client"),
     }
     health = f"{url}/healthz"
-    with running(command, health_url=health, log=log, environment=variables | (environment or {})) as process:
-        yield RunningGateway(url, journal, log, process)
+    one_connection_each = httpx.Limits(max_keepalive_connections=0)
+    with (
+        running(command, health_url=health, log=log, environment=variables | (environment or {})) as process,
+        httpx.Client(base_url=url, timeout=60, limits=one_connection_each) as client,
+    ):
+        yield RunningGateway(url, journal, log, process, client)
 
 
-def annotation_event(number: int = 1, *, project: Any = 7, action: str = "ANNOTATION_CREATED", **more: Any) -> dict:
+def annotation_event(number: Any = 1, *, project: Any = 7, action: str = "ANNOTATION_CREATED", **more: Any) -> dict:
     """As Label Studio posts it, with an invite token and a face that nobody should find afterwards."""
-    annotation = {"id": number, "task": number + 1000, "project": project, "result": [{"value": {"x": 12.5}}]}
+    annotation = {"id": number, "project": project, "result": [{"value": {"x": 12.5}}]}
     held = {"id": project, "title": "faces of people", "token": "invite-token-xyz", "label_config": "<View/>"}
-    payload = {"action": action, "annotation": annotation, "task": {"id": number + 1000}, "project": held}
+    payload = {"action": action, "annotation": annotation, "task": {"id": f"100{number}"}, "project": held}
     return payload | more
 
 

@@ -28,6 +28,7 @@ def serve(arguments: argparse.Namespace) -> int:
     mlflow = SharedSecret.from_environment(MLFLOW_SECRET_ENV)
     settings = GatewaySettings(
         label_studio_bytes=arguments.max_body_mib << 20,
+        timeout_s=arguments.timeout_s,
         tolerance_s=arguments.tolerance_s,
         client_rate=arguments.client_rate,
         unknown_rate=arguments.unknown_rate,

@@ -128,7 +128,7 @@ class Gateway:
             await self._rates.count_unknown(LABEL_STUDIO, client)
             raise
         await self._count_known(LABEL_STUDIO, client, previous)
-        body = await _body(request, self._settings.label_studio_bytes, self._settings.body_timeout_s)
+        body = await _body(request, self._settings.label_studio_bytes, self._settings.timeout_s)
         hint = label_studio_hint(body, project=request.query_params.get("project"))
         return hint, await self.journal.append(Arrival(hint, self._clock()))
 
@@ -138,7 +138,7 @@ class Gateway:
             raise DeliveryError("not-served", "this gateway has no secret for MLflow, so it can't believe it")
         await self._rates.count_unknown(MLFLOW, client)
         stamp = Stamp.of(request.headers, now=self._clock(), tolerance_s=self._settings.tolerance_s)
-        body = await _body(request, self._settings.mlflow_bytes, self._settings.body_timeout_s)
+        body = await _body(request, self._settings.mlflow_bytes, self._settings.timeout_s)
         await self._count_known(MLFLOW, client, stamp.check(self._mlflow, body))
         hint = registry_hint(body)
         if hint is None:

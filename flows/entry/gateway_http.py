@@ -83,7 +83,7 @@ def listening(host: str, port: int) -> socket.socket:
 def server(app: FastAPI, settings: GatewaySettings, *, trusted_proxies: Sequence[str] = ()) -> uvicorn.Server:
     """A server for one process. The client's address is taken from `X-Forwarded-For` of `trusted_proxies` only."""
     config: dict[str, Any] = {
-        "http": deadline_protocol(settings.header_timeout_s),
+        "http": deadline_protocol(settings.timeout_s),
         "ws": "none",
         "lifespan": "on",
         "log_config": LOGGING,

@@ -39,6 +39,7 @@ CREATE INDEX IF NOT EXISTS delivered ON deliveries (received);
 """
 _COLUMNS = "id, received, source, subject, action, detail"
 _PRUNED_AT_ONCE = 1000
+_LOCKED_S = 0.5  # wait for another program that has the file: Label Studio waits 1 s
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,7 @@ def read_status(folder: Path) -> JournalStatus:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_LOCKED_S)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     return connection

@@ -25,7 +25,7 @@ class JournalThread:
         self.kept = asyncio.Event()
         """Set whenever something was kept; whoever waits for that clears it."""
         self.last_write_s: float | None = None
-        """When the journal was last written, in the time of the event loop."""
+        """When the journal was last written, in the time of the event loop; None if it could not be."""
         self._on_kept = on_kept
         self._thread = ThreadPoolExecutor(1, "journal")
         self._waiting: list[tuple[Arrival, asyncio.Future[int]]] = []
@@ -63,7 +63,7 @@ class JournalThread:
             try:
                 results = await self.call(self.journal.append, [arrival for arrival, _ in taken])
             except StorageError as error:
-                results = [error] * len(taken)
+                results, self.last_write_s = [error] * len(taken), None
             else:
                 self.last_write_s = loop.time()
                 self._on_kept(self.last_write_s - started)

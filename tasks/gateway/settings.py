@@ -31,8 +31,8 @@ class GatewaySettings:
         label_studio_bytes: largest body from Label Studio. One annotation of 80 keypoints takes about 42 KB, tasks
             created in bulk 0.7 KB each.
         mlflow_bytes: largest body from MLflow. It is read before its sender is known.
-        header_timeout_s: longest time between a connection's opening, or its last answer, and a whole request head.
-        body_timeout_s: longest time for a body.
+        timeout_s: longest time between a connection's opening, or its last answer, and a whole request head; and for
+            the body after it.
         connections: open at once; further ones are answered 503.
         tolerance_s: how far the time in a signed delivery may be from the clock here, either way.
         client_rate, total_rate: deliveries from one address, and from all, that have shown the secret.
@@ -45,8 +45,7 @@ class GatewaySettings:
 
     label_studio_bytes: int = 10 * _MIB
     mlflow_bytes: int = _MIB
-    header_timeout_s: float = 10
-    body_timeout_s: float = 10
+    timeout_s: float = 10
     connections: int = 256
     tolerance_s: int = 300
     client_rate: str = "5000/10second"

@@ -55,6 +55,13 @@ def add(commands: Any) -> None:
         "--max-body-mib", type=count, default=10, metavar="N", help="largest body of Label Studio (%(default)s MiB)"
     )
     serve.add_argument(
+        "--timeout-s",
+        type=count,
+        default=10,
+        metavar="N",
+        help="longest wait for the head of a request, and for its body (%(default)s s)",
+    )
+    serve.add_argument(
         "--tolerance-s",
         type=count,
         default=300,
