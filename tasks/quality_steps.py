@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
@@ -17,7 +17,7 @@ from tasks.quality.compare import annotator_prefixes, compare, reviewed_records
 from tasks.quality.findings import Duplicates, LabelErrors
 from tasks.quality.page import PICTURES, draw_pictures, write_quality_page
 from tasks.quality.send_back import SentBack, link_of, places, send_back
-from tasks.quality.summary import QualitySummary
+from tasks.quality.summary import FacePicture, QualitySummary
 from tasks.run import Run
 from tasks.steps import step_task
 from tasks.validate import Validation
@@ -92,7 +92,7 @@ def _agreement_detail(report: AgreementReport) -> str:
     )
 
 
-def _summary(run: Run, results: QualityResults, pictures: Mapping[str, str]) -> QualitySummary:
+def _summary(run: Run, results: QualityResults, pictures: tuple[FacePicture, ...]) -> QualitySummary:
     servers = places(run.config.sources, results.pulls)
     keys = {
         *(dispute.record for dispute in results.agreement.disputes),

@@ -158,3 +158,8 @@ def test_an_image_that_is_gone(faces, tmp_path):
     gone = replace(faces[0][0], image=str(tmp_path / "gone.png"))
     with pytest.raises(ShardError, match="can't be read"):
         draw_suspect(gone, None)
+
+
+def test_who_is_forgotten_is_found_by_the_pictures(summary):
+    subjects = {picture.key: picture.subject for picture in summary.pictures}
+    assert subjects == {"team:task/3": "d/3", summary.label_errors.suspects[0].source_key: "d/0"}

@@ -24,7 +24,7 @@ from tasks.pages import render_page
 from tasks.quality.disputes import Dispute
 from tasks.quality.findings import DuplicatePair, Suspect
 from tasks.quality.pictures import ANNOTATORS, draw_dispute, draw_suspect
-from tasks.quality.summary import QualitySummary
+from tasks.quality.summary import FacePicture, QualitySummary
 
 PAGE, DATA, SUSPECTS, DUPLICATES, PICTURES = (
     "index.html",
@@ -66,8 +66,8 @@ def render(summary: QualitySummary) -> str:
 
 def draw_pictures(
     disputes: Sequence[Dispute], suspects: Sequence[Suspect], faces: Iterable[Face], directory: Path
-) -> dict[str, str]:
-    """Draw the first disputes and suspects into `directory`; source key of record or face -> PNG file.
+) -> tuple[FacePicture, ...]:
+    """Draw the first disputes and suspects into `directory`.
 
     Args:
         faces: accepted and superseded, in any order.
@@ -78,16 +78,20 @@ def draw_pictures(
     disputes, suspects = disputes[:DISPUTE_PICTURES], suspects[:SUSPECT_PICTURES]
     wanted = {suspect.source_key for suspect in suspects}.union(*(dispute.source_keys for dispute in disputes))
     found = {face.source_key: face for face in faces if face.source_key in wanted}
-    drawn = {dispute.record: draw_dispute([found[key] for key in dispute.source_keys]) for dispute in disputes}
+    drawn = {
+        dispute.record: (dispute.subject, draw_dispute([found[key] for key in dispute.source_keys]))
+        for dispute in disputes
+    }
     for suspect in suspects:
-        if suspect.source_key not in drawn:  # the first of a face is its worst
-            drawn[suspect.source_key] = draw_suspect(found[suspect.source_key], suspect.keypoint)
-    files = {}
-    for number, (key, png) in enumerate(drawn.items(), start=1):
+        key = suspect.source_key
+        if key not in drawn:  # the first of a face is its worst
+            drawn[key] = suspect.subject, draw_suspect(found[key], suspect.keypoint)
+    pictures = []
+    for number, (key, (subject, png)) in enumerate(drawn.items(), start=1):
         path = directory / f"{number:02d}.png"
         write_bytes(path, png)
-        files[key] = str(path)
-    return files
+        pictures.append(FacePicture(key, subject, str(path)))
+    return tuple(pictures)
 
 
 def _leading_unit(agreement: Agreement | None) -> Unit:

@@ -14,6 +14,16 @@ from tasks.validate import Counts
 
 
 @dataclass(frozen=True)
+class FacePicture:
+    """A drawn face: `picture` is a PNG file, `key` the source key of the face or record that it is shown for. Whoever
+    forgets `subject` finds the file by this."""
+
+    key: str
+    subject: str | None
+    picture: str
+
+
+@dataclass(frozen=True)
 class QualitySummary:
     """Everything a person is shown about the quality of labels. All of it is JSON (`dataclasses.asdict`).
 
@@ -29,7 +39,7 @@ class QualitySummary:
         sent_back: tabs in Label Studio; empty where there is no server, or none was asked for.
         steps: of the flow.
         links: source key of a face or record -> where a browser finds its task.
-        pictures: source key -> PNG file.
+        pictures: of the first disputes and suspects.
     """
 
     run_id: str
@@ -46,11 +56,16 @@ class QualitySummary:
     sent_back: tuple[SentBack, ...] = ()
     steps: tuple[StepSummary, ...] = ()
     links: Mapping[str, str] = field(default_factory=dict)
-    pictures: Mapping[str, str] = field(default_factory=dict)
+    pictures: tuple[FacePicture, ...] = ()
 
     @property
     def sources_text(self) -> str:
         return ", ".join(self.sources)
+
+    @property
+    def picture_of(self) -> Mapping[str, str]:
+        """Source key -> PNG file."""
+        return {picture.key: picture.picture for picture in self.pictures}
 
     @property
     def leaks(self) -> int:
