@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 HEAD_POSE = (8, 17, 21, 22, 26, 31, 35, 36, 39, 42, 45, 48, 54, 57)
 """Points that a head-pose solver uses; the reference's region `HP`."""
@@ -26,6 +27,8 @@ _FLIP_80 = (*_FLIP_68, 74, 73, 72, 75, 70, 69, 68, 71, 78, 79, 76, 77)
 _FLIP_104 = (
     *_FLIP_80, 91, 92, 93, *range(100, 93, -1), 101, 80, 81, 82, *range(89, 82, -1), 90, 103, 102,
 )  # fmt: skip
+_CONTOUR_STARTS = (0, 17, 22, 27, 31, 36, 42, 48, 60, 68, 72, 76, 78, 80, 91, 102)
+"""Chin, eyebrows, bridge, nostrils, eyes, lips, inner lips, pupils, ears, more of the eyes; then single points."""
 _FLIPS = {68: _FLIP_68, 80: _FLIP_80, 104: _FLIP_104}
 FACE_SIZES = tuple(_FLIPS)
 """Numbers of keypoints of the known faces."""
@@ -41,12 +44,15 @@ class KeypointLayout:
         loss_regions: `face`, `eyes`, `mouth` (and `pupil` where there are pupils) -> indices. They are
             disjoint and cover every point. Empty where the layout is not a known face.
         flip: `flipped[i] = points[flip[i]]` mirrors a face, an involution; None for an unknown layout.
+        contours: runs of points that are drawn one after the other, such as an eye. They are disjoint and cover every
+            point but single ones. Empty where the layout is not a known face.
     """
 
     num_keypoints: int
     regions: Mapping[str, tuple[int, ...]]
     loss_regions: Mapping[str, tuple[int, ...]]
     flip: tuple[int, ...] | None
+    contours: tuple[tuple[int, ...], ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -89,4 +95,6 @@ def layout(num_keypoints: int) -> KeypointLayout:
     if pupils:
         regions |= {"Pupil": pupils, "Ears": ears}
         loss_regions["pupil"] = pupils
-    return KeypointLayout(n, regions, loss_regions, _FLIPS[n])
+    starts = [start for start in _CONTOUR_STARTS if start <= n]
+    contours = tuple(tuple(range(*run)) for run in pairwise(starts))
+    return KeypointLayout(n, regions, loss_regions, _FLIPS[n], contours)
