@@ -1,69 +1,122 @@
-"""`prefect.yaml` on a real Prefect server: deployed, picked up by a worker, run to its end."""
+"""`prefect.yaml` on a real Prefect server: deployed, woken by schedule, event and hand, run by a worker."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import json
+import time
+import uuid
+from datetime import UTC, datetime
 
 import httpx
 import pytest
 
+from tasks.gateway.hints import Hint
+from tasks.gateway.outgoing import Entry, prefect_event
+from tests.prefect_servers import POOL, ask, await_found, prefect, prefect_server, prefect_worker
 from tests.retrain_project import render_faces, write_project
-from tests.servers import free_port, running
 
-PROJECT = Path(__file__).parents[2]
+OTHER_PROJECT = 99
+QUIET_S = 3600
 
 
 @pytest.fixture(scope="module")
-def prefect_environment(tmp_path_factory):
-    """The environment of a client of a fresh server; the server runs as long as the tests of this module."""
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    settings = {"min_changed_faces": 1, "quiet_s": QUIET_S}
+    return write_project(folder, faces=render_faces(folder / "faces"), epochs=1, sync=settings)
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory, project):
+    """The environment of a client of a server that has the deployments of `prefect.yaml`, and a worker."""
     folder = tmp_path_factory.mktemp("prefect")
-    port = free_port()
-    environment = {
-        "PREFECT_HOME": str(folder),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_CLI_PROMPT": "false",
-        "DO_NOT_TRACK": "1",
-        "PWD": str(PROJECT),
-    }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    health = f"{environment['PREFECT_API_URL']}/health"
-    with running(command, health_url=health, log=folder / "server.log", environment=environment):
-        yield environment
+    with prefect_server(folder) as environment:
+        prefect(environment, "work-pool", "create", "--type", "process", POOL)
+        for _ in range(2):  # the second time, nothing doubles
+            prefect(environment, "--no-prompt", "deploy", "--all")
+        for deployment in ask(environment, "deployments"):
+            url = f"{environment['PREFECT_API_URL']}/deployments/{deployment['id']}"
+            httpx.patch(url, json={"parameters": {"config": str(project)}}).raise_for_status()
+        with prefect_worker(environment, folder / "worker.log"):
+            yield environment
 
 
-def prefect(environment, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", *arguments],
-        env=os.environ | environment,
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def runs_of(environment, name, *states):
+    """Runs of a deployment in one of these states, without those that wait for their schedule."""
+    criteria = {"deployments": {"name": {"any_": [name]}}, "flow_runs": {"state": {"type": {"any_": list(states)}}}}
+    return [run for run in ask(environment, "flow_runs", **criteria) if not run["auto_scheduled"]]
 
 
-def test_the_nightly_deployment_runs_on_a_worker(prefect_environment, tmp_path):
-    config = write_project(tmp_path, faces=render_faces(tmp_path / "faces"), epochs=1)
-    prefect(prefect_environment, "work-pool", "create", "--type", "process", "trainer")
-    prefect(prefect_environment, "--no-prompt", "deploy", "--all")
-    api = prefect_environment["PREFECT_API_URL"]
-    (deployment,) = httpx.post(f"{api}/deployments/filter", json={}).json()
-    assert deployment["name"] == "nightly"
-    assert [schedule["schedule"]["cron"] for schedule in deployment["schedules"]] == ["0 2 * * *"]
+def told_by(environment, run):
+    (artifact,) = ask(environment, "artifacts", artifacts={"flow_run_id": {"any_": [run["id"]]}})
+    return artifact["data"]
 
-    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "trainer"]
-    health = f"{api}/health"
-    with running(worker, health_url=health, log=tmp_path / "worker.log", environment=prefect_environment):
-        prefect(prefect_environment, "deployment", "run", "retrain/nightly", "--param", f"config={config}", "--watch")
-    (run,) = httpx.post(
-        f"{api}/flow_runs/filter", json={"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
-    ).json()
-    assert run["deployment_id"] == deployment["id"]
-    assert list((tmp_path / "workspace/reports").glob("*/index.html"))
-    names = {task["name"].split("-")[0] for task in httpx.post(f"{api}/task_runs/filter", json={}).json()}
+
+def shorten(environment, automation, *, within_s):
+    kept = ("name", "description", "enabled", "trigger", "actions", "actions_on_trigger", "actions_on_resolve")
+    body = {name: automation[name] for name in kept}
+    body["trigger"]["within"] = within_s
+    url = f"{environment['PREFECT_API_URL']}/automations/{automation['id']}"
+    httpx.put(url, json=body, timeout=60).raise_for_status()
+
+
+def test_what_is_deployed(deployed):
+    deployments = {deployment["name"]: deployment for deployment in ask(deployed, "deployments")}
+    crons = {name: [s["schedule"]["cron"] for s in d["schedules"]] for name, d in deployments.items()}
+    assert crons == {"nightly": ["0 2 * * *"], "annotations": ["*/30 * * * *"]}
+    triggers = [automation["trigger"] for automation in ask(deployed, "automations")]
+    assert sorted(trigger["posture"] for trigger in triggers) == ["Proactive", "Reactive"]
+    for trigger in triggers:
+        assert trigger["expect"] == ["fpenet.annotations.changed"]
+        assert trigger["for_each"] == ["prefect.resource.id"]
+
+
+def test_the_nightly_deployment_runs_on_a_worker(deployed, project):
+    prefect(deployed, "deployment", "run", "retrain/nightly", "--watch")
+    (run,) = runs_of(deployed, "nightly", "COMPLETED")
+    assert list((project.parent / "workspace/reports").glob("*/index.html"))
+    criteria = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    names = {task["name"].split("-")[0] for task in ask(deployed, "task_runs", **criteria)}
     assert {"pull", "validate", "snapshot", "convert", "train", "evaluate", "export", "register", "build"} <= names
+
+
+def test_events_of_the_gateway_wake_a_sync_with_the_project_s_number(deployed):
+    """A burst, seen by the automation that counts; its end, by the one that waits, for as long as Prefect allows."""
+    automations = {automation["trigger"]["posture"]: automation for automation in ask(deployed, "automations")}
+    shorten(deployed, automations["Proactive"], within_s=10)
+    hint = Hint("label-studio", str(OTHER_PROJECT), "ANNOTATION_UPDATED", {"task_ids": [1], "annotation_ids": [2]})
+    events = [
+        prefect_event([Entry(number, time.time(), hint)], event_id=uuid.uuid4(), now=time.time())
+        for number in range(automations["Reactive"]["trigger"]["threshold"])
+    ]
+    httpx.post(f"{deployed['PREFECT_API_URL']}/events", json=events).raise_for_status()
+
+    def both():
+        ended = runs_of(deployed, "annotations", "COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        return ended if len(ended) == 2 else []
+
+    runs = await_found(both)
+    assert [(run["state_type"], run["parameters"]["project_id"]) for run in runs] == [
+        ("COMPLETED", OTHER_PROJECT)
+    ] * 2
+    assert {run["created_by"]["display_value"] for run in runs} == {a["name"] for a in automations.values()}
+    told = [told_by(deployed, run) for run in runs]
+    assert any(f"no source of this configuration is Label Studio project {OTHER_PROJECT}" in text for text in told)
+
+
+def test_what_is_not_quiet_yet_is_looked_at_again_by_a_run_that_waits_for_its_time(deployed, project):
+    """After the nightly run a team hands over another file; the deployment's own run schedules the next look."""
+    prefect(deployed, "deployment", "run", "sync/annotations", "--watch")
+    gt = next((project.parent / "faces/gt").rglob("*.json"))
+    entries = json.loads(gt.read_text())
+    points = next(a for a in entries[0]["annotations"] if a["class"] == "FiducialPoints")
+    points["P3x"] = float(points["P3x"]) + 2
+    gt.write_text(json.dumps(entries))
+    prefect(deployed, "deployment", "run", "sync/annotations", "--watch")
+    told = [told_by(deployed, run) for run in runs_of(deployed, "annotations", "COMPLETED")]
+    assert sorted(text.split("**")[1] for text in told) == ["not quiet yet", "unchanged", "unchanged", "unchanged"]
+    (text,) = [text for text in told if "not quiet yet" in text]
+    assert "| faces | 0 | 0 | 1 |" in text
+    (waiting,) = runs_of(deployed, "annotations", "SCHEDULED")
+    assert waiting["parameters"] == {"config": str(project), "project_id": None}
+    wait_s = (datetime.fromisoformat(waiting["expected_start_time"]) - datetime.now(UTC)).total_seconds()
+    assert QUIET_S - 600 < wait_s <= QUIET_S + 5
+    assert waiting["name"] in text
