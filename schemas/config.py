@@ -92,6 +92,11 @@ class QualitySettings(SpecModel):
         max_point_spread_crop_px: the same in crop pixels.
         max_flag_dispute: largest share of a face's points on whose occlusion the annotators differ.
         view: title of the tab in Label Studio that holds the tasks to look at again; null makes none.
+        min_suspicion: score from which a label counts as suspicious: about -ln of the share of sound labels that
+            reach it by chance.
+        max_suspects: as many are listed at most, the most suspicious ones.
+        duplicate_bits: bits in which the hashes of some part of two faces may differ for them to be compared.
+        min_duplicate_correlation: smallest correlation of the six most alike of 16 parts of two duplicates.
     """
 
     max_region_spread_percent: Annotated[float, Field(gt=0)] | None = 8.0
@@ -100,6 +105,10 @@ class QualitySettings(SpecModel):
     max_point_spread_crop_px: Annotated[float, Field(gt=0)] | None = 12.0
     max_flag_dispute: Share = 0.2
     view: Annotated[str, Field(min_length=1, max_length=60)] | None = "Quality: annotators disagree"
+    min_suspicion: Annotated[float, Field(ge=0)] = 6.0
+    max_suspects: Count = 200
+    duplicate_bits: Annotated[int, Field(ge=0, le=32)] = 10
+    min_duplicate_correlation: Share = 0.9
 
 
 class SyncSettings(SpecModel):
