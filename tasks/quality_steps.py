@@ -20,6 +20,7 @@ from tasks.quality.send_back import SentBack, link_of, places, send_back
 from tasks.quality.summary import FacePicture, QualitySummary
 from tasks.run import Run
 from tasks.steps import step_task
+from tasks.summary import rejections
 from tasks.validate import Validation
 
 
@@ -108,6 +109,7 @@ def _summary(run: Run, results: QualityResults, pictures: tuple[FacePicture, ...
         code_version=version("fpenet-workflow"),
         sources=tuple(source.name for source in run.config.sources),
         counts=results.validation.counts,
+        rejections=rejections(results.validation.violations),
         settings=run.config.quality.model_dump(),
         agreement=results.agreement,
         label_errors=results.label_errors,

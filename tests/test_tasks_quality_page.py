@@ -8,6 +8,7 @@ import pytest
 
 from schemas.config import QualitySettings
 from schemas.errors import ShardError
+from schemas.records import Violation
 from tasks.quality.agreement import report_agreement
 from tasks.quality.compare import compare
 from tasks.quality.findings import DuplicatePair, Duplicates, LabelErrors, Suspect
@@ -15,7 +16,7 @@ from tasks.quality.page import SHOWN_ROWS, draw_pictures, render, write_quality_
 from tasks.quality.pictures import SIDE, draw_dispute, draw_suspect
 from tasks.quality.send_back import SentBack
 from tasks.quality.summary import QualitySummary
-from tasks.summary import StepSummary
+from tasks.summary import StepSummary, rejections
 from tasks.validate import Counts
 from tests.annotator_views import some_face, some_views
 from tests.html_pages import Page, assert_self_contained
@@ -57,6 +58,9 @@ def summary(faces, tmp_path_factory):
         code_version="0.1.0",
         sources=("team",),
         counts=Counts(4, 4, 0, 4, 0),
+        rejections=rejections(
+            [Violation("rotated-image", "team:task/9", NASTY, None, "by 90", "upright", "turn it")]
+        ),
         settings=QualitySettings().model_dump(),
         agreement=agreement,
         label_errors=LabelErrors(suspects, ("flags were not looked at",)),
@@ -72,7 +76,7 @@ def test_the_page_asks_for_nothing_else(summary):
 
 def test_the_page_shows_every_part(summary):
     page = Page(render(summary))
-    assert {"agreement", "bias", "disputes", "suspects", "duplicates", "steps"} <= page.ids
+    assert {"agreement", "bias", "disputes", "suspects", "duplicates", "rejected", "steps"} <= page.ids
     for expected in (
         "1 task to look at again",
         "Eyebrows",
@@ -85,6 +89,7 @@ def test_the_page_shows_every_part(summary):
         "point-off",
         "and 3 more in suspects.parquet",
         "train-kpi",
+        "rotated-image",
         "max_flag_dispute",
     ):
         assert expected in page.text

@@ -9,7 +9,7 @@ from typing import Any
 from tasks.quality.agreement import AgreementReport
 from tasks.quality.findings import Duplicates, LabelErrors
 from tasks.quality.send_back import SentBack
-from tasks.summary import StepSummary
+from tasks.summary import Rejection, StepSummary
 from tasks.validate import Counts
 
 
@@ -34,6 +34,7 @@ class QualitySummary:
         code_version: of the project.
         sources: names.
         counts: of the annotations that were looked at.
+        rejections: why annotations were rejected.
         settings: `schemas.config.QualitySettings`.
         agreement, label_errors, duplicates: what was found.
         sent_back: tabs in Label Studio; empty where there is no server, or none was asked for.
@@ -49,6 +50,7 @@ class QualitySummary:
     code_version: str
     sources: tuple[str, ...]
     counts: Counts
+    rejections: tuple[Rejection, ...]
     settings: Mapping[str, Any]
     agreement: AgreementReport
     label_errors: LabelErrors
