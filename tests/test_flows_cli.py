@@ -27,6 +27,7 @@ COMMANDS = [
     "doctor",
     "label-studio",
     "annotations",
+    "gateway",
 ]
 
 
