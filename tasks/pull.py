@@ -102,7 +102,7 @@ def _from_files(
     source: Source, workspace: Workspace, tombstones: Tombstones, num_keypoints: int, progress: StepProgress
 ) -> PullResult:
     path, tally, left_out = workspace.raw(source.name) / RAW_FILE, RawTally(), Counter[str]()
-    records, details = _records(source, workspace, num_keypoints, progress)
+    records, details = _records(source, workspace, tombstones, num_keypoints, progress)
     records = _without(tombstones, records, left_out)
     first = next(records, None)
     if first is None:
@@ -154,7 +154,7 @@ def _from_server(
 
 
 def _records(
-    source: Source, workspace: Workspace, num_keypoints: int, progress: StepProgress
+    source: Source, workspace: Workspace, tombstones: Tombstones, num_keypoints: int, progress: StepProgress
 ) -> tuple[Iterator[RawRecord], dict[str, Any]]:
     """The records of a source of files, and details."""
     match source:
@@ -165,7 +165,7 @@ def _records(
         case LabelStudioExportSource():
             return pull_export(source), {}
         case PtsSource() | WflwSource() | CofwSource() | CocoSource():
-            return pull_landmarks(source, workspace.raw(source.name) / "images"), {}
+            return pull_landmarks(source, workspace.raw(source.name) / "images", tombstones), {}
     raise TypeError(f"a source of another kind: {source.kind}")
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from schemas.sources import CofwSource
 from schemas.storage import write_bytes
 from tasks.pull_files import files_of
 from tasks.subjects import subject_finder
+from tasks.tombstones import Tombstones
 
 if TYPE_CHECKING:
     import h5py
@@ -23,8 +25,9 @@ _SUFFIXES = ("Tr", "T")  # of the arrays in the files of the training and the te
 _POINTS_FILE = re.compile(r"^(\d+)_points\.mat$")
 
 
-def pull_cofw(source: CofwSource, images: Path) -> Iterator[RawRecord]:
-    """A record for every image. Images are written to `images/<file's stem>/<number from 1>.png`, once.
+def pull_cofw(source: CofwSource, images: Path, tombstones: Tombstones) -> Iterator[RawRecord]:
+    """A record for every image. Images are written to `images/<file's stem>/<number from 1>.png`, once; those of
+    forgotten subjects are not.
 
     Raises:
         AnnotationFileError: a file can't be read, is no file of COFW, or has other numbers of images and rows.
@@ -34,39 +37,57 @@ def pull_cofw(source: CofwSource, images: Path) -> Iterator[RawRecord]:
     if points_68 is not None and len(files) != 1:
         raise AnnotationFileError(source.points_68 or "", "belongs to the images of one file; name one in `files`")
     subject_of = subject_finder(source.subject)
-    for name, path in files:
-        for number, row in enumerate(_rows(path, images / path.stem), start=1):
-            image, phis, bbox = row
-            if points_68 is not None:
-                if number not in points_68:
-                    continue
-                phis = _phis_68(points_68[number])
+    for key, path in files:
+        for number, row in enumerate(_rows(path), start=1):
+            if points_68 is not None and number not in points_68:
+                continue
+            name = f"{path.stem}/{number:04d}.png"
+            image, subject = images / name, subject_of(name, {})
+            if not image.is_file() and not tombstones.cover(subject):
+                write_bytes(image, _png(row.pixels(), path, number))
             yield RawRecord(
                 format="cofw",
                 source=source.name,
                 set_id=path.stem,
-                key=f"{name}#{number}",
-                payload={"image": f"{path.stem}/{image.name}", "phis": phis, "bbox": bbox, "origin": source.origin},
+                key=f"{key}#{number}",
+                payload={
+                    "image": name,
+                    "phis": row.phis if points_68 is None else _phis_68(points_68[number]),
+                    "bbox": row.bbox,
+                    "origin": source.origin,
+                },
                 image=str(image),
                 flags_known=True,
-                subject=subject_of(f"{path.stem}/{image.name}", {}),
+                subject=subject,
             )
 
 
-def _rows(path: Path, folder: Path) -> Iterator[tuple[Path, list[float | None], list[float | None] | None]]:
-    """Image, `phis` and `bboxes` of every face."""
+class _Row(NamedTuple):
+    """One face. `pixels` reads its image, as long as the next row has not been asked for."""
+
+    pixels: Callable[[], np.ndarray]
+    phis: list[float | None]
+    bbox: list[float | None] | None
+
+
+def _rows(path: Path) -> Iterator[_Row]:
     import h5py
 
     try:
         with h5py.File(path) as file:
             images, phis, boxes = _arrays(file, path)
             for index in range(phis.shape[1]):
-                image = folder / f"{index + 1:04d}.png"
-                if not image.is_file():
-                    write_bytes(image, _png(np.asarray(file[images[0, index]]), path, index + 1))
-                yield image, _numbers(phis[:, index]), None if boxes is None else _numbers(boxes[:, index])
+                pixels = partial(_stored, file, images[0, index])
+                yield _Row(pixels, _numbers(phis[:, index]), None if boxes is None else _numbers(boxes[:, index]))
     except OSError as error:
         raise AnnotationFileError(path, f"is no whole MATLAB 7.3 file: {error}") from error
+
+
+def _stored(file: h5py.File, reference: h5py.Reference) -> np.ndarray:
+    try:
+        return np.asarray(file[reference])
+    except (OSError, ValueError) as error:
+        raise AnnotationFileError(file.filename, f"an image in it can't be read: {error}") from error
 
 
 def _arrays(file: h5py.File, path: Path) -> tuple[h5py.Dataset, h5py.Dataset, h5py.Dataset | None]:

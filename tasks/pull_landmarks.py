@@ -17,13 +17,15 @@ from schemas.sources import CocoSource, CofwSource, LandmarkSource, PtsSource, W
 from tasks.pull_cofw import pull_cofw
 from tasks.pull_files import files_of, flags_known, ground_truth_files, image_finder
 from tasks.subjects import subject_finder
+from tasks.tombstones import Tombstones
 
 
-def pull_landmarks(source: LandmarkSource, images: Path) -> Iterator[RawRecord]:
+def pull_landmarks(source: LandmarkSource, images: Path, tombstones: Tombstones) -> Iterator[RawRecord]:
     """A record for every face or image of the source, in a fixed order.
 
     Args:
         images: folder for the images that the annotation files themselves hold.
+        tombstones: whose images are not to be written there.
 
     Raises:
         AnnotationFileError: a file can't be read, a pattern matches none, or an image is there twice.
@@ -36,7 +38,7 @@ def pull_landmarks(source: LandmarkSource, images: Path) -> Iterator[RawRecord]:
         case WflwSource():
             return _pull_wflw(source)
         case CofwSource():
-            return pull_cofw(source, images)
+            return pull_cofw(source, images, tombstones)
         case CocoSource():
             return _pull_coco(source)
 

@@ -19,6 +19,7 @@ from tasks.convert import convert
 from tasks.images import ImageIndex
 from tasks.pull import pull
 from tasks.snapshot import load_snapshot, take_snapshot
+from tasks.tombstones import Tombstones
 from tasks.validate import validate
 from tasks.workspace import Workspace
 from tests.landmark_files import (
@@ -336,6 +337,15 @@ def test_images_of_cofw(tmp_path, faces_of, workspace):
     times = [(workspace.raw("s") / "images/COFW_test_color/0001.png").stat().st_mtime_ns]
     assert [face.image for face in faces_of(cofw(path), 29).faces] == before
     assert times == [(workspace.raw("s") / "images/COFW_test_color/0001.png").stat().st_mtime_ns]
+
+
+def test_forgotten_people_do_not_come_back_out_of_a_file(tmp_path, workspace):
+    path = write_cofw(tmp_path / "COFW_test_color.mat", made_faces(3, 29), suffix="T")
+    Tombstones.of(workspace.root).with_grave("team/0002", by="test", why="asked")
+    result = pull(cofw(path), workspace, num_keypoints=29)
+    assert [record.subject for record in read_raw(result.raw)] == ["team/0001", "team/0003"]
+    kept = sorted(image.name for image in (workspace.raw("s") / "images").rglob("*.png"))
+    assert kept == ["0001.png", "0003.png"]
 
 
 def test_cofw_68(tmp_path, faces_of):

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from flows.entry.cli import main
 from schemas import label_studio as label_studio_format
 from schemas import sloth
 from schemas.config import ValidationRules
@@ -35,6 +36,7 @@ from tasks.label_studio.folder_import import import_folder
 from tasks.pull import pull
 from tasks.validate import validate
 from tasks.workspace import Workspace
+from tests.landmark_files import made_faces, write_images, write_pts
 from tests.servers import free_port
 
 N = 5
@@ -374,3 +376,53 @@ def test_the_labelling_config_is_valid_to_the_server(connection, title):
         assert len(controls["kp"]["labels"]) == num_keypoints
         assert controls["occ"]["type"] == "Choices"
         assert controls["bbox"]["labels"] == ["FaceBbox"]
+
+
+def test_pts_to_label_studio_to_sloth_and_back(
+    label_studio, connection, workspace, tmp_path, title, monkeypatch, capsys
+):
+    """The whole circle by commands: .pts -> folder -> project -> folder -> another project -> the same records."""
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.token)
+    made = made_faces(5, N)
+    write_pts(write_images(tmp_path / "300w", made), made)
+    rule = {"dataset": "w300", "pattern": r"^(?P<subject>\d+)"}
+    source = {"kind": "pts", "name": "w300", "root": str(tmp_path / "300w"), "subject": rule}
+    config = {"workspace": str(workspace.root), "num_keypoints": N, "sources": [source], "experiment_spec": "none"}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    folders, titles = [tmp_path / name for name in ("first", "second")], [f"{title} {i}" for i in (1, 2)]
+
+    def fpenet(*words):
+        assert main([str(word) for word in words]) == 0, capsys.readouterr().err
+
+    def import_as(title, folder):
+        there = ["--url", label_studio.url, "--title", title, "--folder", folder, "--num-keypoints", N]
+        fpenet("label-studio", "import", *there, "--subject-field", "subject")
+        return connection.project(title).id
+
+    def records_of(source):
+        return sorted(checked(pull(source, workspace, num_keypoints=N).raw, workspace).faces, key=image_of)
+
+    def image_of(face):
+        return face.image_name.rsplit("/", 1)[-1]
+
+    fpenet("annotations", "convert", "--config", tmp_path / "config.yaml", "--source", "w300", "--folder", folders[0])
+    first = import_as(titles[0], folders[0])
+    reviewed = next(iter(connection.sdk.tasks.list(project=first)))
+    unflagged = [region for region in reviewed.annotations[0]["result"] if region["type"] != "choices"]
+    connection.sdk.annotations.create(id=reviewed.id, result=unflagged, ground_truth=True)
+    project = ["--url", label_studio.url, "--project", first, "--num-keypoints", N, "--workspace", workspace.root]
+    fpenet("label-studio", "export", *project, "--folder", folders[1])
+    second = import_as(titles[1], folders[1])
+
+    server = {"kind": "label_studio", "url": label_studio.url, "subject": SubjectRule(field="subject")}
+    before = records_of(LabelStudioSource(name="before", project=first, token_env="LABEL_STUDIO_API_KEY", **server))
+    after = records_of(LabelStudioSource(name="after", project=second, token_env="LABEL_STUDIO_API_KEY", **server))
+    assert len(before) == len(made)
+    assert [face.content_hash() for face in after] == [face.content_hash() for face in before]
+    assert [face.image_name for face in after] == [face.image_name for face in before]
+    for face, drawn in zip(before, made, strict=True):
+        np.testing.assert_array_equal(face.points_N2, drawn.points_N2)
+        used = np.zeros(N) if face.image_name == reviewed.data["name"] else drawn.occluded_N  # the reviewed one
+        np.testing.assert_array_equal(face.flags_N, used)
+    for identity in (first, second):
+        connection.sdk.projects.delete(id=identity)
