@@ -3,7 +3,10 @@
 A keypoint is a region of the control KeyPointLabels with a label `P7`; a per-region choice `occluded` that shares
 the region's id says that it can't be seen. The tight face box is a rectangle labelled `FaceBbox`. Coordinates are
 percent of the frame, from its edges. A task shows one face, and each of its annotations is one annotator's view of
-it. Drafts and predictions are not read; regions of other controls, and keypoints above N, are not ours to judge.
+it. Drafts and predictions are not read, and regions of other controls are not ours to judge.
+
+Keypoints above N are left aside and noted, not rejected: the first points of a larger face are those of a smaller
+one, so annotations of 80 points serve a network of 68, and labels left over in a project's config do no harm.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 from schemas.annotation import AnnotatedFace, Problem, collect_points, schema_problems
 from schemas.geometry import Box, percent_to_pixels
 from schemas.json_lists import read_list
+from schemas.layouts import FACE_SIZES
 from schemas.records import Flag
 
 FACE_BOX_LABEL = "FaceBbox"
@@ -55,6 +59,10 @@ _RULES = {
         f"the only rectangle is {FACE_BOX_LABEL}; keypoints are placed with the keypoint control",
         "delete the rectangle, and place the keypoint if one was meant",
     ),
+    "keypoints-beyond-layout": (
+        "keypoints above the network's number are left aside",
+        "nothing, if the project is labelled for a larger face; else delete them, and their labels in the config",
+    ),
     "several-face-boxes": ("a task shows one face", "delete the other boxes; give a second face a task of its own"),
     "rotated-face-box": ("a face box is upright", "draw the box again without turning it"),
     "degenerate-face-box": ("a face box has an area", "draw the box again"),
@@ -77,8 +85,8 @@ def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[A
     An annotation that breaks the schema is reported and left out; the others of its task are read.
 
     Problems beside those of `collect_points`: `schema`, `not-annotated`, `annotation-cancelled`, `rotated-image`,
-    `frame-size-conflict`, `unknown-label`, `several-face-boxes`, `rotated-face-box`, `degenerate-face-box`,
-    `unknown-choice`, `occluded-without-keypoint`.
+    `frame-size-conflict`, `keypoints-beyond-layout`, `unknown-label`, `several-face-boxes`, `rotated-face-box`,
+    `degenerate-face-box`, `unknown-choice`, `occluded-without-keypoint`.
     """
     if problems := schema_problems(_validator("task"), payload):
         return [], problems
@@ -153,7 +161,11 @@ def _face(
     keypoints = [region for region in annotation["result"] if region["type"] == "keypointlabels"]
     rectangles = [region for region in annotation["result"] if region["type"] == "rectanglelabels"]
     frame_size, problems = _frame(keypoints + rectangles, face)
-    ours = [region for region in keypoints if _number(_label(region)) <= num_keypoints]
+    beyond = [label for label in map(_label, keypoints) if num_keypoints < _number(label) <= max(FACE_SIZES)]
+    if beyond:
+        shown = f"{len(beyond)} keypoints, {min(beyond, key=_number)} to {max(beyond, key=_number)}"
+        problems.append(_problem("keypoints-beyond-layout", shown, face))
+    ours = [region for region in keypoints if _label(region) not in beyond]
     points_N2, of_points = collect_points(map(_labelled_point, ours), num_keypoints, face)
     flags_N, of_flags = _flags(annotation["result"], keypoints, num_keypoints, flags_known, face)
     tight_box, of_box = _face_box(rectangles, face)

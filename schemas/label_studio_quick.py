@@ -16,7 +16,6 @@ import numpy as np
 
 from schemas.geometry import Box, percent_to_pixels
 from schemas.label_studio import FACE_BOX_LABEL, OCCLUDED_CHOICE, annotator_of, image_name
-from schemas.layouts import FACE_SIZES
 from schemas.plain_face import NOT_PLAIN, NotPlain, PlainFace, QuickReader
 from schemas.records import Flag
 
@@ -30,7 +29,7 @@ _MAX_PERCENT, _MAX_PIXELS = 10_000, 1_000_000
 
 def quick_reader(num_keypoints: int) -> QuickReader:
     """The quick reader for N keypoints."""
-    indices = {f"P{i + 1}": i for i in range(max(num_keypoints, *FACE_SIZES))}
+    indices = {f"P{i + 1}": i for i in range(num_keypoints)}
 
     def read_plain(payload: Any, flags_known: bool) -> list[PlainFace] | None:
         try:
@@ -56,7 +55,7 @@ def _faces(
         _require_usable(annotation)
         drawn = _sorted_regions(annotation["result"])
         frame_size = _frame_size(drawn.keypoints + drawn.boxes)
-        points, index_of = _points(drawn.keypoints, indices, num_keypoints, frame_size)
+        points, index_of = _points(drawn.keypoints, indices, frame_size)
         flags = _flags(drawn.occluded, index_of, num_keypoints, flags_known)
         identity = str(annotation["id"]) if "id" in annotation else None
         faces.append(
@@ -125,7 +124,7 @@ def _frame_size(regions: list[dict[str, Any]]) -> tuple[int, int]:
 
 
 def _points(
-    keypoints: list[dict[str, Any]], indices: Mapping[str, int], num_keypoints: int, frame_size: tuple[int, int]
+    keypoints: list[dict[str, Any]], indices: Mapping[str, int], frame_size: tuple[int, int]
 ) -> tuple[bytes, dict[str, int]]:
     """Bytes of the points, and the index of the keypoint that has a region's id."""
     values = [region["value"] for region in keypoints]
@@ -133,23 +132,20 @@ def _points(
     if {*map(type, labels)} != {list} or {*map(len, labels)} != {1}:
         raise NotPlain
     places = [indices[label] for (label,) in labels]
-    if len({*places}) != len(places):
+    if len(places) != len(indices) or len({*places}) != len(places):
         raise NotPlain
     xy = [*map(_XY, values)]
     _require_percent(number for point in xy for number in point)
     percent_N2 = np.empty((len(indices), 2))
     percent_N2[places] = xy
-    if sum([place < num_keypoints for place in places]) != num_keypoints:
-        raise NotPlain
-    pixels_N2 = percent_to_pixels(percent_N2[:num_keypoints], np.array(frame_size))
+    pixels_N2 = percent_to_pixels(percent_N2, np.array(frame_size))
     index_of = {region["id"]: place for region, place in zip(keypoints, places, strict=True)}
     return pixels_N2.astype("<f4").tobytes(), index_of
 
 
 def _flags(occluded: list[str], index_of: Mapping[str, int], num_keypoints: int, flags_known: bool) -> bytes:
     flags_N = np.full(num_keypoints, Flag.VISIBLE if flags_known else Flag.UNKNOWN, np.int8)
-    places = [index_of[identity] for identity in occluded]
-    flags_N[[place for place in places if place < num_keypoints]] = Flag.OCCLUDED
+    flags_N[[index_of[identity] for identity in occluded]] = Flag.OCCLUDED
     return flags_N.tobytes()
 
 

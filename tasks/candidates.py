@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas import coco_keypoints, cofw, label_studio, label_studio_quick, multipie, pts, sloth, sloth_quick, wflw
-from schemas.annotation import SKIPPED, AnnotatedFace, Problem, Reader
+from schemas.annotation import NOTED, SKIPPED, AnnotatedFace, Problem, Reader
 from schemas.config import ValidationRules
 from schemas.plain_face import PlainFace, QuickReader
 from schemas.raw import RawFormat, RawRecord
@@ -84,7 +84,7 @@ class Findings:
     Attributes:
         rows: sound annotations, as the fields of a `FaceRow`.
         superseded: for each row, whether another annotation of its face is used.
-        violations: of the others.
+        violations: of the others, and what is noted of these.
         rejected, skipped: how many annotations those are.
     """
 
@@ -143,11 +143,11 @@ class Batch:
             _check(candidate, facts, self._rules)
         losers = _losers(candidates)
         for candidate in candidates:
+            findings.violations += candidate.violations()
             if candidate.row is not None:
                 findings.rows.append(tuple(candidate.row))
                 findings.superseded.append(candidate.key in losers)
             else:
-                findings.violations += candidate.violations()
                 findings.skipped += candidate.skipped
                 findings.rejected += not candidate.skipped
         return findings
@@ -236,7 +236,7 @@ def _check(candidate: Candidate, facts: Facts, rules: ValidationRules) -> None:
         problems += check_frame(annotated, known)
     problems += check_shape(annotated)
     problems += check_subject(candidate.origin.subject, rules)
-    if not problems:
+    if all(problem.code in NOTED for problem in problems):
         candidate.row = _row(candidate, annotated, known)
 
 

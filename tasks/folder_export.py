@@ -30,7 +30,7 @@ from typing import Any
 
 import orjson
 
-from schemas.annotation import SKIPPED
+from schemas.annotation import NOT_REJECTED
 from schemas.config import ValidationRules
 from schemas.errors import AnnotationFileError, SpecError
 from schemas.raw import RawRecord, read_raw
@@ -87,7 +87,7 @@ def export_source(
         progress=lambda done, of: progress("images", done, of),
     )
     sets, images = write_folder(outcome.faces, folder, progress=progress)
-    left_out = [violation for violation in outcome.violations if violation.code not in SKIPPED]
+    left_out = [violation for violation in outcome.violations if violation.code not in NOT_REJECTED]
     return FolderExport(folder, sets, images, left_out, outcome.counts.skipped)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from schemas.annotation import SKIPPED
+from schemas.annotation import NOTED, SKIPPED
 from schemas.experiment import ExperimentSpec
 from schemas.records import Face, Split, Violation
 from tasks.engines import CheckedEngine
@@ -130,7 +130,7 @@ def _refused(source: str, violations: Sequence[Violation]) -> Counter[bool]:
     for violation in violations:
         if violation.record.startswith(f"{source}:"):
             codes.setdefault(violation.record, set()).add(violation.code)
-    return Counter(found <= SKIPPED for found in codes.values())
+    return Counter(refused <= SKIPPED for found in codes.values() if (refused := found - NOTED))
 
 
 def _split(split: Split, snapshot: Snapshot) -> SplitSummary:

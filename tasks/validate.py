@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from schemas.annotation import SKIPPED
+from schemas.annotation import NOT_REJECTED
 from schemas.config import ValidationRules
 from schemas.errors import SourceEmptyError, ViolationsError
 from schemas.raw import RawRecord
@@ -55,7 +55,8 @@ class Validation:
     Attributes:
         faces: accepted, sorted by source key. They lie on disk: each is made when it is asked for.
         superseded: sound annotations of faces for which another one is used; kept to measure agreement.
-        violations: every broken rule, and the reason of every skipped annotation, sorted.
+        violations: every broken rule, the reason of every skipped annotation, and what is noted of used ones
+            (`schemas.annotation.NOTED`), sorted.
         counts: adds up to everything that was read.
     """
 
@@ -144,9 +145,9 @@ def _offset(progress: Progress, before: int, expected: int) -> Progress:
 
 def _complaint(outcome: Validation, rules: ValidationRules, violations_path: Path | None) -> str:
     counts = outcome.counts
-    codes = Counter(v.code for v in outcome.violations if v.code not in SKIPPED)
+    codes = Counter(v.code for v in outcome.violations if v.code not in NOT_REJECTED)
     shown = ", ".join(f"{code} {number}" for code, number in sorted(codes.items(), key=lambda item: -item[1])[:5])
-    first = next(v for v in outcome.violations if v.code not in SKIPPED)
+    first = next(v for v in outcome.violations if v.code not in NOT_REJECTED)
     used = counts.annotations - counts.skipped
     table = f" All are listed in {violations_path}." if violations_path else ""
     return (

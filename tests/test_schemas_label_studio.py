@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+from schemas.annotation import NOTED
 from schemas.geometry import Box
 from schemas.label_studio import has_flags, image_name, read
 from schemas.label_studio_task import build_task
@@ -95,9 +96,40 @@ def test_an_imported_annotation_is_not_reviewed_yet():
 
 
 def test_keypoints_above_n_serve_a_smaller_network():
-    (face,), problems = read(some_task(9, occluded=(2, 8)), num_keypoints=5, flags_known=True)
-    assert problems == []
+    (face,), (problem,) = read(some_task(9, occluded=(2, 8)), num_keypoints=5, flags_known=True)
+    assert (problem.code, problem.value) == ("keypoints-beyond-layout", "4 keypoints, P6 to P9")
+    assert problem.code in NOTED
     assert face.flags_N.tolist() == [0, 1, 0, 0, 0]
+    np.testing.assert_allclose(face.points_N2, some_points(5), rtol=0, atol=1e-5)
+
+
+def test_labels_of_80_points_left_in_a_project_of_68():
+    """The first 68 points of both layouts are the same points."""
+    (face,), (problem,) = read(some_task(80, occluded=(68, 69)), num_keypoints=68, flags_known=True)
+    assert problem.value == "12 keypoints, P69 to P80"
+    assert np.flatnonzero(face.flags_N).tolist() == [67]
+
+
+def test_a_number_that_no_face_has_is_an_unknown_label():
+    assert codes(broken(lambda t: region(t, "P2")["value"].update(keypointlabels=["P500"]))) == [
+        "unknown-label",
+        "wrong-keypoint-count",
+    ]
+
+
+def test_two_faces_in_one_annotation():
+    """Drawn twice: every label is doubled, and so is the box."""
+    task = some_task(occluded=(2,))
+    again = [entry | {"id": f"second {entry['id']}"} for entry in copy.deepcopy(task["annotations"][0]["result"])]
+    task["annotations"][0]["result"] += again
+    assert codes(task) == [*["duplicate-label"] * 5, "several-face-boxes"]
+
+
+@pytest.mark.parametrize(("user", "annotator"), [(None, None), (7, "7"), ({"id": 7, "email": "x"}, "7")])
+def test_an_annotator_who_is_unknown_is_no_problem(user, annotator):
+    (face,), problems = read(some_task(completed_by=user), num_keypoints=5, flags_known=True)
+    assert problems == []
+    assert face.annotator == annotator
 
 
 def test_every_annotator_is_read_and_skips_are_named():

@@ -202,6 +202,28 @@ def test_skipped_annotation_is_listed_and_not_held_against_the_source(tmp_path, 
     assert codes(outcome) == ["annotation-cancelled"]
 
 
+def test_keypoints_of_a_larger_face_are_noted_and_the_annotation_is_used(tmp_path, check):
+    record = label_studio_record(tmp_path, {1: {}})
+    more = [*range(NUM_KEYPOINTS), 0, 1]
+    task = build_task({"image": "ls.png"}, some_points(0)[more], some_flags(0)[more], frame_size=(WIDTH, HEIGHT))
+    larger = replace(record, payload=record.payload | {"annotations": [task["annotations"][0] | {"id": 1}]})
+    outcome, smaller = check([larger], share=0.0), check([record])
+    assert contents(outcome.faces) == contents(smaller.faces)
+    assert codes(outcome) == ["keypoints-beyond-layout"] and smaller.violations == []
+    assert outcome.violations[0].record == outcome.faces[0].source_key
+    assert outcome.counts == smaller.counts
+
+
+def test_what_is_noted_of_a_rejected_annotation_is_listed_too(tmp_path, check):
+    record = label_studio_record(tmp_path, {1: {}})
+    result = record.payload["annotations"][0]["result"]
+    beyond = result[0] | {"id": "x", "value": result[0]["value"] | {"keypointlabels": [f"P{NUM_KEYPOINTS + 1}"]}}
+    record.payload["annotations"][0]["result"] = [*result, beyond, result[0] | {"id": "y"}]
+    outcome = check([record])
+    assert codes(outcome) == ["duplicate-label", "keypoints-beyond-layout"]
+    assert (outcome.counts.accepted, outcome.counts.rejected) == (0, 1)
+
+
 def test_image_of_another_size_than_annotated(tmp_path, check):
     record = label_studio_record(tmp_path, {1: {}})
     write_image(tmp_path / "images" / "ls.png", seed=9, width=HEIGHT, height=WIDTH)
