@@ -6,15 +6,15 @@ from prefect import flow
 from prefect.utilities.annotations import quote
 
 from schemas.config import load_config
-from tasks.quality.findings import Duplicates, LabelErrors
-from tasks.quality_steps import QualityResults, measure_annotators, send_tasks_back, show_quality
+from tasks.quality.findings import Duplicates
+from tasks.quality_steps import QualityResults, measure_annotators, send_tasks_back, show_quality, suspect_labels
 from tasks.run import Run
 from tasks.steps import pull_source, validate_records
 
 
 @flow(name="quality", persist_result=False)
 def quality(config: str) -> str:
-    """Pull, validate, compare annotators, look for label errors and duplicates, send tasks back, show it all.
+    """Pull, validate, compare annotators, send tasks back, look for label errors and duplicates, show it all.
 
     Nothing is trained or staged, and no label is changed: people decide what is wrong. So nothing stops at
     `validation.max_rejected_share` either: the page tells what was rejected.
@@ -35,5 +35,6 @@ def quality(config: str) -> str:
     validation = validate_records(run, pulls)
     agreement = measure_annotators(run, quote(validation), pulls)
     sent_back = send_tasks_back(run, pulls, quote(agreement))
-    results = QualityResults(pulls, validation, agreement, LabelErrors(), Duplicates(), sent_back)
+    label_errors = suspect_labels(run, quote(validation))
+    results = QualityResults(pulls, validation, agreement, label_errors, Duplicates(), sent_back)
     return str(show_quality(run, quote(results)))

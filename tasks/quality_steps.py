@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from tasks.pull import PullResult
 from tasks.quality.agreement import AgreementReport, report_agreement
 from tasks.quality.compare import annotator_prefixes, compare, reviewed_records
 from tasks.quality.findings import Duplicates, LabelErrors
+from tasks.quality.label_errors import find_label_errors
 from tasks.quality.page import PICTURES, draw_pictures, write_quality_page
 from tasks.quality.send_back import SentBack, link_of, places, send_back
 from tasks.quality.summary import FacePicture, QualitySummary
@@ -44,6 +46,16 @@ def measure_annotators(run: Run, validation: Validation, pulls: Sequence[PullRes
         report = report_agreement(compared, run.config.quality, reviewed)
         step.detail = _agreement_detail(report)
     return report
+
+
+@step_task(name="label errors")
+def suspect_labels(run: Run, validation: Validation) -> LabelErrors:
+    with run.step("label errors") as step:
+        found = find_label_errors(validation.faces, run.config.quality)
+        kinds = Counter(suspect.kind for suspect in found.suspects)
+        shown = ", ".join(f"{kind} {number:,}" for kind, number in sorted(kinds.items()))
+        step.detail = f"{len(found.suspects):,} suspicious labels" + (f": {shown}" if shown else "")
+    return found
 
 
 @step_task(
