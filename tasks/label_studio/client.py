@@ -124,15 +124,6 @@ class Connection:
                 f"{self.url} answers, but is no Label Studio (/api/version: HTTP {reply.status_code}); check the URL"
             ) from None
 
-    def get(
-        self, path: str, params: Mapping[str, Any] | None = None, *, patience_s: Sequence[float] | None = None
-    ) -> httpx.Response:
-        """GET, see `get_patiently`; an answer that is an error is raised as a `SourceError`."""
-        with self.errors():
-            reply = get_patiently(self.files, path, params=params, patience_s=patience_s)
-            reply.raise_for_status()
-        return reply
-
     def project(self, wanted: int | str) -> Project:
         """The project with this id or title.
 
@@ -167,11 +158,15 @@ class Connection:
         found: dict[int, str] = {}
         page, total = 1, 1
         while len(found) < total:
-            reply = self.get("/api/projects/", {"include": "id,title", "page": page, "page_size": 1000}).json()
-            if not reply["results"]:
+            params = {"include": "id,title", "page": page, "page_size": 1000}
+            with self.errors():
+                reply = get_patiently(self.files, "/api/projects/", params=params)
+                reply.raise_for_status()
+            listed = reply.json()
+            if not listed["results"]:
                 break
-            found |= {project["id"]: project["title"] for project in reply["results"]}
-            page, total = page + 1, reply["count"]
+            found |= {project["id"]: project["title"] for project in listed["results"]}
+            page, total = page + 1, listed["count"]
         return sorted(found.items())
 
     def projects(self) -> list[Any]:

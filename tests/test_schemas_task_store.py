@@ -1,0 +1,145 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.errors import StorageError
+from schemas.raw import read_raw
+from schemas.task_store import Change, Span, StoredTask, Totals, open_store
+
+ABOUT = {"source": "server", "set_id": "faces", "flags_known": True}
+
+
+def stored(identity, *, version=0, subject="team/1", annotations=1, forgotten=False):
+    return StoredTask(
+        id=identity,
+        updated_at=f"2026-11-22T08:00:00.{version:06d}Z",
+        annotations=annotations,
+        submitted=annotations > 0 and not forgotten,
+        flagged=True,
+        subject=None if forgotten else subject,
+        image=None if forgotten else f"/data/{identity}.png",
+        payload=None if forgotten else json.dumps({"id": identity, "version": version}).encode(),
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "raw.sqlite"
+
+
+def put(store, *tasks):
+    with store.transaction():
+        store.notes(**ABOUT)
+        return store.put(tasks)
+
+
+def test_only_rows_that_differ_are_written(path):
+    with open_store(path) as store:
+        assert put(store, stored(1), stored(2)) == Change(new=2, changed=0)
+        assert put(store, stored(1), stored(2, version=1), stored(3)) == Change(new=1, changed=1)
+    with open_store(path) as store:
+        assert [task.id for task in store.tasks()] == [1, 2, 3]
+        assert put(store, stored(1), stored(2, version=1)) == Change(0, 0)
+
+
+def test_records_are_read_back_by_id(path):
+    with open_store(path) as store:
+        put(store, stored(7, subject="team/7"), stored(3), stored(5, forgotten=True))
+        with store.transaction():
+            store.set_files({"/data/3.png": path.parent / "images/3.png", "/data/7.png": None})
+    records = list(read_raw(path))
+    assert [(record.key, record.subject, record.image) for record in records] == [
+        ("task/3", "team/1", str(path.parent / "images/3.png")),
+        ("task/7", "team/7", None),
+    ]
+    assert records[1].payload == {"id": 7, "version": 0}
+    assert (records[0].source_key, records[0].set_id, records[0].flags_known) == ("server:task/3", "faces", True)
+
+
+def test_the_images_move_with_the_store(path, tmp_path):
+    with open_store(path) as store:
+        put(store, stored(3))
+        with store.transaction():
+            store.set_files({"/data/3.png": path.parent / "images/3.png"})
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    path.rename(moved / path.name)
+    (record,) = read_raw(moved / path.name)
+    assert record.image == str(moved / "images/3.png")
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 6), st.integers(0, 2), st.booleans()).map(
+            lambda drawn: stored(drawn[0], version=drawn[1], forgotten=drawn[2])
+        ),
+        max_size=12,
+    )
+)
+def test_the_content_hash_is_of_the_content(tmp_path_factory, tasks):
+    """Not of the order in which it came, nor of what was there before."""
+    folder = tmp_path_factory.mktemp("stores")
+    last = {task.id: task for task in tasks}
+    with open_store(folder / "a.sqlite") as one, open_store(folder / "b.sqlite") as other:
+        put(one)
+        for task in tasks:
+            put(one, task)
+        put(other, *(last[identity] for identity in sorted(last, reverse=True)))
+        assert one.content_hash() == other.content_hash()
+        assert one.totals(Span()) == other.totals(Span()) == Totals(len(last), len(last))
+        before = one.content_hash()
+        put(one, stored(9))
+        assert one.content_hash() != before
+
+
+def test_spans_are_counted_halved_and_cleared(path):
+    with open_store(path) as store:
+        put(store, *(stored(identity, annotations=identity % 2) for identity in (2, 3, 5, 8, 9)))
+        assert store.totals(Span(2, 8)) == Totals(3, 2)
+        assert store.middle(Span()) == 5
+        assert store.middle(Span(5)) == 8
+        with store.transaction():
+            assert store.keep_only([3], Span(2, 8)) == 2
+        assert [task.id for task in store.tasks()] == [2, 3, 9]
+
+
+def test_counts_tell_the_forgotten_apart(path):
+    with open_store(path) as store:
+        put(store, stored(1), stored(2, annotations=0), stored(3, forgotten=True))
+        assert store.counts() == {"tasks": 2, "submitted": 1, "forgotten": 1}
+        assert store.images() == ["/data/1.png"]
+
+
+def test_what_is_deleted_is_wiped(path):
+    with open_store(path) as store:
+        put(store, *(stored(identity, subject=f"team/person-{identity}") for identity in range(1, 40)))
+    assert b"team/person-17" in path.read_bytes()
+    with open_store(path) as store, store.transaction():
+        store.keep_only([1], Span())
+    assert b"team/person-17" not in path.read_bytes()
+
+
+def test_a_transaction_that_fails_leaves_nothing(path):
+    with open_store(path) as store:
+        put(store, stored(1))
+        with pytest.raises(ZeroDivisionError), store.transaction():
+            store.put([stored(2)])
+            _ = 1 / 0
+        assert [task.id for task in store.tasks()] == [1]
+
+
+def test_a_reader_sees_one_moment(path):
+    with open_store(path) as store:
+        put(store, stored(1), stored(2), stored(3))
+        reading = read_raw(path)
+        first = next(reading)
+        put(store, stored(2, version=1))
+        assert [first.payload["version"], *(record.payload["version"] for record in reading)] == [0, 0, 0]
+
+
+def test_a_damaged_store_is_named(path):
+    path.write_bytes(b"not a database, but long enough to look at" * 100)
+    with pytest.raises(StorageError, match=r"raw.sqlite: the tasks of this source can't be kept: .*delete it"):
+        list(read_raw(path))
