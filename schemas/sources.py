@@ -173,6 +173,8 @@ class CofwSource(SourceBase):
 class CocoSource(SourceBase):
     """COCO keypoint files: any number of faces in an image, with a flag for each keypoint.
 
+    A subject rule's `field` is a key of the image; all faces of an image have its subject.
+
     Attributes:
         files: JSON files, or patterns; a file's name is its set id. One file at a time is in memory.
         image_root: folder to which `file_name` is relative.

@@ -12,7 +12,8 @@ from schemas.config import ConversionSettings, SplitPolicy, ValidationRules, Wor
 from schemas.errors import AnnotationFileError, SourceEmptyError, SpecError
 from schemas.raw import read_raw
 from schemas.records import Flag
-from schemas.sources import CocoSource, CofwSource, PtsSource, SubjectRule, WflwSource
+from schemas.sloth import face_to_sloth, image_entry
+from schemas.sources import CocoSource, CofwSource, PtsSource, SlothSource, SubjectRule, WflwSource
 from schemas.wflw import AS_68
 from schemas.yamlspec import parse_spec
 from tasks.convert import convert
@@ -439,6 +440,22 @@ def test_multipie_s_folders(tmp_path, faces_of):
     (face,) = outcome.faces
     assert (face.subject, face.session, face.camera, face.illumination) == ("multipie/001", "02", "05_1", "07")
     assert found(outcome) == [("subject-unknown", "s:session01/highres/1.pts", None)]
+
+
+def test_an_annotation_s_own_conditions_stay(tmp_path, faces_of):
+    """Also for entries that the quick reader takes."""
+    entries = []
+    for number, conditions in enumerate([{}, {"camera": "19_1", "session": "04"}], start=1):
+        (made,) = made_faces(1, 5, seed=number)
+        name = f"00{number}_02_01_051_07.png"
+        write_image(tmp_path / name, seed=number)
+        entries.append(image_entry(name, [face_to_sloth(made.points_N2, made.occluded_N)], **conditions))
+    (tmp_path / "gt.json").write_text(json.dumps(entries))
+    source = SlothSource(kind="sloth", name="s", root=str(tmp_path), gt=["gt.json"], name_format="multipie")
+    assert [(f.subject, f.session, f.camera, f.illumination) for f in faces_of(source, 5).faces] == [
+        ("multipie/001", "02", "05_1", "07"),
+        ("multipie/002", "04", "19_1", "07"),
+    ]
 
 
 def test_sources_in_a_configuration():
