@@ -42,16 +42,16 @@ def work_on_project(config: str, kind: Kind, *, project_id: int | None = None) -
         FpenetError: see `tasks.lease.take_turn`.
     """
     settings = load_config(config)
-    run, told = Run(settings), []
+    run = Run(settings)
+    told: list[str] = []
 
     def work(requests: Sequence[Request]) -> None:
-        outcome = None
         if not any(request.kind == "retrain" for request in requests):
             decision = look(run, config, requests)
             told.append(f"{decision.outcome}: {decision.reason}")
-            outcome = decision.outcome
-        if outcome in (None, Outcome.RETRAIN):
-            told.append(make_candidate(settings))
+            if decision.outcome is not Outcome.RETRAIN:
+                return
+        told.append(make_candidate(settings))
 
     left_to = take_turn(Lease(run.workspace.lease), this_request(kind, project_id), work)
     return tell_left(run, left_to) if left_to else told[-1]
