@@ -61,8 +61,8 @@ class Finding:
         part: what of the face is wrong; for a single point its label.
         point: index of a single point, or None.
         gain: nats by which the labels would be more likely without the fault.
-        score: what kinds are compared by. Of a change of the order it is the gain: sound points are hardly ever likelier in
-            another order. Of a point or a flag it is `surprise`: some sound faces are unusual.
+        score: what kinds are compared by. Of a change of the order it is the gain: sound points are seldom
+            likelier in another one. Of a point or a flag it is `surprise`: some sound faces are unusual.
     """
 
     face: int

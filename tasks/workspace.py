@@ -24,6 +24,7 @@ class Workspace:
     gateway/           the journal of the webhook gateway
     lease/             who works on the project, and what is asked of it meanwhile
     seen.json          what the last look at the sources found, and since when
+    face-signatures.sqlite   what duplicates are found by: hashes and thumbnails of faces
     quality/<run>/     index.html, quality.json, suspects.parquet
     labelling/<run>/   suggestions.json: tasks to label next, and what was written for them
     """
@@ -84,6 +85,10 @@ class Workspace:
     @property
     def reports(self) -> Path:
         return self.root / "reports"
+
+    @property
+    def face_signatures(self) -> Path:
+        return self.root / "face-signatures.sqlite"
 
     @property
     def quality(self) -> Path:

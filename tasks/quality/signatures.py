@@ -1,0 +1,161 @@
+"""What a picture of a face is told again by, and a memory of it, so that no picture is decoded twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from model.images import read_image
+from model.near_duplicates import THUMBNAIL_SIZE, face_view, hashes_of, thumbnail
+from schemas.errors import ShardError, StorageError
+from schemas.records import Face
+
+_VERSION = 1  # raise it when `model.near_duplicates` makes other hashes
+_CREATE = f"""
+DROP TABLE IF EXISTS signatures;
+CREATE TABLE signatures (image BLOB, points BLOB, hashes BLOB, thumbnail BLOB, PRIMARY KEY (image, points))
+    WITHOUT ROWID;
+PRAGMA user_version = {_VERSION};
+"""
+_SELECT = "SELECT image, points, hashes, thumbnail FROM signatures WHERE image IN ({})"
+_SAVE_EVERY = 2048  # faces
+_A_QUERY = 500  # images that are looked up at a time
+
+_Key = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Signature:
+    """`hashes_H`: see `model.near_duplicates.hashes_of`; `thumbnail_SS`: uint8."""
+
+    hashes_H: np.ndarray
+    thumbnail_SS: np.ndarray
+
+
+class SignatureStore:
+    """Remembers signatures by the SHA-256 of the image and by where the face is in it.
+
+    It holds thumbnails of faces, which are personal data: see `forget`. A damaged file, or one of another version, is
+    begun anew: it only saves time.
+
+    Args:
+        path: an SQLite file; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None = None, *, workers: int = 2) -> None:
+        self._path, self._workers = path, workers
+
+    def signatures(self, faces: Sequence[Face]) -> list[Signature | None]:
+        """The signature of every face; None where its image can't be decoded. Only new faces' images are read.
+
+        Raises:
+            StorageError: the file can't be written.
+        """
+        keys = [_key(face) for face in faces]
+        with self._usable() as database, ThreadPoolExecutor(self._workers) as pool:
+            found: dict[_Key, Signature | None] = dict(_recall(database, keys))
+            unknown = {key: face for key, face in zip(keys, faces, strict=True) if key not in found}
+            for batch in _batches(sorted(unknown), _SAVE_EVERY):
+                made = dict(zip(batch, pool.map(_sign, [unknown[key] for key in batch]), strict=True))
+                _save(database, made)
+                found |= made
+        return [found[key] for key in keys]
+
+    def forget(self, images: Iterable[str]) -> int:
+        """Remove what is kept of images, given by their hex SHA-256; the file is rewritten without it.
+
+        Returns:
+            Of how many faces something was kept.
+
+        Raises:
+            StorageError: the file can't be written.
+        """
+        with self._usable() as database:
+            before = database.total_changes
+            with database:
+                rows = [(bytes.fromhex(image),) for image in images]
+                database.executemany("DELETE FROM signatures WHERE image = ?", rows)
+            removed = database.total_changes - before
+            database.execute("VACUUM")
+        return removed
+
+    @contextmanager
+    def _usable(self) -> Iterator[sqlite3.Connection]:
+        """The database, open. What keeps it from being used is an error that names the file."""
+        try:
+            with closing(_opened(self._path)) as database:
+                yield database
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"{self._path}: what is known of the faces' pictures can't be used: {error}. Free space, end the "
+                "other run that uses it, or delete it: it only saves time"
+            ) from error
+
+
+def _opened(path: Path | None) -> sqlite3.Connection:
+    if path is None:
+        return _prepared(":memory:")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return _prepared(str(path))
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        for leftover in (path, path.with_name(f"{path.name}-journal")):
+            leftover.unlink(missing_ok=True)
+        return _prepared(str(path))
+
+
+def _prepared(path: str) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=60)
+    try:
+        if database.execute("PRAGMA user_version").fetchone() != (_VERSION,):
+            database.executescript(_CREATE)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _key(face: Face) -> _Key:
+    return bytes.fromhex(face.image_sha256), sha256(np.asarray(face.points_N2, "<f4").tobytes()).digest()
+
+
+def _sign(face: Face) -> Signature | None:
+    try:
+        gray = read_image(Path(face.image), channels=1)
+    except ShardError:
+        return None
+    view_SS = face_view(gray, face.points_N2)
+    return Signature(hashes_of(view_SS), thumbnail(view_SS))
+
+
+def _recall(database: sqlite3.Connection, keys: Sequence[_Key]) -> Iterator[tuple[_Key, Signature]]:
+    wanted = set(keys)
+    for images in _batches(sorted({image for image, _ in wanted}), _A_QUERY):
+        for image, points, hashes, pixels in database.execute(_SELECT.format(",".join("?" * len(images))), images):
+            if (image, points) in wanted:
+                thumbnail_SS = np.frombuffer(pixels, np.uint8).reshape(THUMBNAIL_SIZE, THUMBNAIL_SIZE)
+                yield (image, points), Signature(np.frombuffer(hashes, "<u8").astype(np.uint64), thumbnail_SS)
+
+
+def _save(database: sqlite3.Connection, made: dict[_Key, Signature | None]) -> None:
+    rows = [
+        (*key, signature.hashes_H.astype("<u8").tobytes(), signature.thumbnail_SS.tobytes())
+        for key, signature in made.items()
+        if signature is not None
+    ]
+    with database:
+        database.executemany("INSERT OR REPLACE INTO signatures VALUES (?, ?, ?, ?)", rows)
+
+
+def _batches(items: list, size: int) -> Iterator[list]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
