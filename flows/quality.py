@@ -6,8 +6,14 @@ from prefect import flow
 from prefect.utilities.annotations import quote
 
 from schemas.config import load_config
-from tasks.quality.findings import Duplicates
-from tasks.quality_steps import QualityResults, measure_annotators, send_tasks_back, show_quality, suspect_labels
+from tasks.quality_steps import (
+    QualityResults,
+    find_copies,
+    measure_annotators,
+    send_tasks_back,
+    show_quality,
+    suspect_labels,
+)
 from tasks.run import Run
 from tasks.steps import pull_source, validate_records
 
@@ -36,5 +42,6 @@ def quality(config: str) -> str:
     agreement = measure_annotators(run, quote(validation), pulls)
     sent_back = send_tasks_back(run, pulls, quote(agreement))
     label_errors = suspect_labels(run, quote(validation))
-    results = QualityResults(pulls, validation, agreement, label_errors, Duplicates(), sent_back)
+    duplicates = find_copies(run, quote(validation))
+    results = QualityResults(pulls, validation, agreement, label_errors, duplicates, sent_back)
     return str(show_quality(run, quote(results)))

@@ -5,22 +5,25 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
 from model.region_error import Unit
-from schemas.errors import SourceUnreachableError
+from schemas.errors import SourceUnreachableError, SplitError, SubjectLeakError
+from schemas.records import Split
 from tasks.pull import PullResult
 from tasks.quality.agreement import AgreementReport, report_agreement
 from tasks.quality.compare import annotator_prefixes, compare, reviewed_records
+from tasks.quality.duplicates import find_duplicates
 from tasks.quality.findings import Duplicates, LabelErrors
 from tasks.quality.label_errors import find_label_errors
 from tasks.quality.page import PICTURES, draw_pictures, write_quality_page
 from tasks.quality.send_back import SentBack, link_of, places, send_back
 from tasks.quality.summary import FacePicture, QualitySummary
 from tasks.run import Run
+from tasks.splits import assign_splits
 from tasks.steps import step_task
 from tasks.summary import rejections
 from tasks.validate import Validation
@@ -58,6 +61,20 @@ def suspect_labels(run: Run, validation: Validation) -> LabelErrors:
     return found
 
 
+@step_task(name="duplicates")
+def find_copies(run: Run, validation: Validation) -> Duplicates:
+    with run.step("duplicates") as step:
+        splits, notes = _splits(run, validation)
+        found = find_duplicates(
+            validation.faces, run.config.quality, splits=splits, memory=run.workspace.face_signatures
+        )
+        crossing = sum(pair.crosses is not None for pair in found.pairs)
+        step.detail = f"{len(found.pairs):,} pairs of different subjects look the same" + (
+            f", {crossing:,} of them in different splits" if splits is not None else ""
+        )
+    return replace(found, notes=(*notes, *found.notes))
+
+
 @step_task(
     name="send back",
     retries=2,
@@ -88,6 +105,14 @@ def show_quality(run: Run, results: QualityResults) -> Path:
     page = write_quality_page(_summary(run, results, pictures), directory)
     run.console.print(f"page: {page}")
     return page
+
+
+def _splits(run: Run, validation: Validation) -> tuple[list[Split] | None, tuple[str, ...]]:
+    """The split of every face, and what to say where they can't be split: labels can be looked at all the same."""
+    try:
+        return assign_splits(validation.faces, run.config.split), ()
+    except (SplitError, SubjectLeakError) as error:
+        return None, (f"Pairs are not held against splits: {error}",)
 
 
 def _agreement_detail(report: AgreementReport) -> str:
