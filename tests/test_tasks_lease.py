@@ -16,14 +16,24 @@ LOOK, RETRAIN = Request("look", "sync", project_id=7), Request("retrain", "retra
 
 WORKER = """
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from tasks.lease import Lease, Request, take_turn
+
+class SlowToLetGo(Lease):
+    @contextmanager
+    def attempt(self, by):
+        with super().attempt(by) as held:
+            yield held
+            if held:
+                print("about to let go", flush=True)
+                sys.stdin.readline()
 
 def work(requests):
     print("working on", *(request.by for request in requests), flush=True)
     sys.stdin.readline()
 
-left_to = take_turn(Lease(Path(sys.argv[1])), Request("look", sys.argv[2]), work)
+left_to = take_turn(SlowToLetGo(Path(sys.argv[1])), Request("look", sys.argv[2]), work)
 print("left to", left_to, flush=True)
 """
 
@@ -46,7 +56,7 @@ def folder(tmp_path):
 
 
 class Worker:
-    """A process that takes its turn, and works until it is told to go on."""
+    """A process that takes its turn; it works, and later stops just before it lets go, until it is told to go on."""
 
     def __init__(self, folder: Path, name: str) -> None:
         command = [sys.executable, "-c", WORKER, str(folder), name]
@@ -55,9 +65,11 @@ class Worker:
     def said(self) -> str:
         return self.process.stdout.readline().strip()
 
-    def go_on(self) -> None:
+    def goes_on(self) -> str:
+        """Tell it to go on; what it says next."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
+        return self.said()
 
 
 @pytest.fixture
@@ -80,10 +92,10 @@ def test_who_comes_while_another_works_is_told_and_what_it_asked_for_is_done_whe
     second = start("sync")
     assert second.said().startswith("left to nightly on ")
     assert f"process {first.process.pid}, since " in str(Lease(folder).holder())
-    first.go_on()
-    assert first.said() == "working on sync"
-    first.go_on()
-    assert first.said() == "left to None"
+    assert first.goes_on() == "about to let go"
+    assert first.goes_on() == "working on sync"
+    assert first.goes_on() == "about to let go"
+    assert first.goes_on() == "left to None"
     assert Lease(folder).requests() == {}
     assert Lease(folder).holder() is None
 
@@ -112,18 +124,16 @@ def test_no_request_is_lost_and_none_is_done_twice_among_processes_that_come_and
     assert Lease(folder).requests() == {}
 
 
-def test_a_request_that_comes_between_the_last_look_and_letting_go_is_done(folder):
-    """The very gap, made wide: another run asks after the work, while the lock is still held, and is turned away."""
-    lease, worked = Lease(folder), []
-
-    class Gap(Lease):
-        def settle(self, names):
-            super().settle(names)
-            if len(worked) == 1:
-                assert take_turn(lease, RETRAIN, worked.append).startswith("sync on ")
-
-    assert take_turn(Gap(folder), LOOK, worked.append) is None
-    assert worked == [[LOOK], [RETRAIN]]
+def test_a_request_that_comes_between_the_last_look_and_letting_go_is_done(start, folder):
+    """The very gap: the first has done its work and looked for more, but has the lock still, when the second asks."""
+    first = start("nightly")
+    assert first.said() == "working on nightly"
+    assert first.goes_on() == "about to let go"
+    assert start("sync").said().startswith("left to nightly on ")
+    assert first.goes_on() == "working on sync"
+    assert first.goes_on() == "about to let go"
+    assert first.goes_on() == "left to None"
+    assert Lease(folder).requests() == {}
 
 
 def test_after_a_failure_the_requests_of_others_stay_and_the_own_does_not(folder):
