@@ -2,7 +2,7 @@
 
     gt/<set>.json     an entry for each face, sorted; with `subject` and `occlusion`, see below
     images/...        the pictures, byte for byte
-    manifest.csv      file, dataset, subject_id: whose face each picture shows, where that is known
+    manifest.csv      file, dataset, subject_id: the pictures, and whose face each shows where that is known
 
 What is written are face records: annotations that break a rule are left out and named, and of several annotators' the
 one is taken that a training would use. An entry says by itself what the format has no word for, so that nothing hangs
@@ -23,7 +23,7 @@ import hashlib
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -46,6 +46,7 @@ from tasks.validate import validate
 from tasks.workspace import Workspace
 
 GT, IMAGES, MANIFEST = "gt", "images", "manifest.csv"
+_COLUMNS = ("file", "dataset", "subject_id")
 _NO_FILE_NAME = re.compile(r"[/\\\0]|^\.")
 
 
@@ -74,18 +75,20 @@ def export_source(
     """Pull `source` into the workspace, and write its face records to `folder`; again, to bring it up to date.
 
     Raises:
-        SpecError: the folder holds ground truth that is not of this source.
+        SpecError: the folder holds something else.
         SourceError, AnnotationFileError: see `tasks.pull.pull`.
         StorageError: the folder or the workspace can't be written.
     """
     raw = pull(source, workspace, num_keypoints=num_keypoints, progress=progress).raw
+    index = ImageIndex(workspace.image_index)
     outcome = validate(
         _with_own_sets(read_raw(raw)),
         num_keypoints=num_keypoints,
         rules=ValidationRules(max_rejected_share=1.0, require_subject=False),
-        index=ImageIndex(workspace.image_index),
+        index=index,
         progress=lambda done, of: progress("images", done, of),
     )
+    index.close()
     sets, images = write_folder(outcome.faces, folder, progress=progress)
     left_out = [violation for violation in outcome.violations if violation.code not in NOT_REJECTED]
     return FolderExport(folder, sets, images, left_out, outcome.counts.skipped)
@@ -96,24 +99,30 @@ def write_folder(
 ) -> tuple[dict[str, int], int]:
     """Write the folder of some faces; numbers of faces by set, and of pictures.
 
+    A folder that was written before is brought up to date: pictures and sets that are not among these faces are
+    removed, so that nobody who was forgotten stays in it.
+
     Raises:
-        SpecError: the folder holds ground-truth files of other sets, which would be read as well.
+        SpecError: the folder holds something that was not written here.
         AnnotationFileError: a picture has changed since the faces were validated.
         StorageError: the folder can't be written.
     """
+    before = _pictures_before(folder)
     entries: dict[str, list[bytes]] = defaultdict(list)
     pictures: dict[str, Face] = {}
     for face in faces:
         name = _picture_name(face, pictures)
         pictures.setdefault(name, face)
         entries[_NO_FILE_NAME.sub("-", face.set_id)].append(orjson.dumps(sloth_entry(face, name)))
-    _refuse_others(folder / GT, entries)
+    subjects = {name: face.subject for name, face in pictures.items()}
+    write_bytes(folder / MANIFEST, _manifest(dict.fromkeys(before) | subjects))  # what may be here from now on
     for done, (name, face) in enumerate(sorted(pictures.items()), start=1):
         _copy_picture(face, folder / name)
         progress("pictures", done, len(pictures))
-    write_bytes(folder / MANIFEST, _manifest(pictures))
     for set_id, texts in sorted(entries.items()):
         write_bytes(folder / GT / f"{set_id}.json", b"[\n" + b",\n".join(texts) + b"\n]\n")
+    _remove_others(folder, entries, before - pictures.keys())
+    write_bytes(folder / MANIFEST, _manifest(subjects))
     return {set_id: len(texts) for set_id, texts in sorted(entries.items())}, len(pictures)
 
 
@@ -162,20 +171,31 @@ def _copy_picture(face: Face, path: Path) -> None:
     write_bytes(path, data)
 
 
-def _manifest(pictures: dict[str, Face]) -> bytes:
+def _manifest(subjects: Mapping[str, str | None]) -> bytes:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("file", "dataset", "subject_id"))
-    for name, face in sorted(pictures.items()):
-        if face.subject is not None:
-            rows.writerow((name, *face.subject.split("/", 1)))
+    rows.writerow(_COLUMNS)
+    for name, subject in sorted(subjects.items()):
+        rows.writerow((name, *(subject.split("/", 1) if subject else ("", ""))))
     return text.getvalue().encode()
 
 
-def _refuse_others(gt: Path, entries: Iterable[str]) -> None:
-    ours = {f"{set_id}.json" for set_id in entries}
-    others = sorted(path.relative_to(gt).as_posix() for path in gt.rglob("*.json"))
-    strange = [name for name in others if name not in ours]
-    if strange:
-        problem = f"holds {strange[0]}, none of the sets to be written; choose another folder, or delete the file"
-        raise SpecError(str(gt), problem)
+def _pictures_before(folder: Path) -> set[str]:
+    """The pictures of a folder that was written before; none of a new one."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return set()
+    path = folder / MANIFEST
+    text = path.read_text("utf-8", "replace") if path.is_file() else ""
+    if not text.startswith(",".join(_COLUMNS) + "\n"):
+        raise SpecError(str(folder), f"holds something else ({MANIFEST} is none of ours); choose another folder")
+    names = [row[0] for row in csv.reader(text.splitlines()[1:]) if row]
+    return {name for name in names if name.startswith(f"{IMAGES}/") and ".." not in name.split("/")}
+
+
+def _remove_others(folder: Path, sets: Iterable[str], pictures: Iterable[str]) -> None:
+    ours = {f"{set_id}.json" for set_id in sets}
+    for path in (folder / GT).glob("*.json"):
+        if path.name not in ours:
+            path.unlink()
+    for name in pictures:
+        (folder / name).unlink(missing_ok=True)

@@ -222,7 +222,8 @@ def test_what_is_wrong_is_left_out_and_named(tmp_path, workspace):
     assert [(v.code, v.record) for v in done.left_out] == [("malformed", "p:000_1.pts")]
     assert done.sets == {"p": 2}
     assert not (tmp_path / "out/images/000_1.png").exists()
-    assert (tmp_path / "out/manifest.csv").read_text() == "file,dataset,subject_id\n"
+    named = "file,dataset,subject_id\nimages/000_0.png,,\nimages/001_2.png,,\n"
+    assert (tmp_path / "out/manifest.csv").read_text() == named
 
 
 NAMES = {
@@ -255,13 +256,41 @@ def test_two_pictures_of_one_name(tmp_path, workspace):
     )
 
 
-def test_a_folder_with_other_ground_truth_is_left_alone(tmp_path):
+@pytest.mark.parametrize("manifest", [None, "file,subject_id\nimages/a.png,7\n", ""])
+def test_a_folder_of_somebody_s_own_is_left_alone(tmp_path, manifest):
     faces = faces_of(sloth_records(tmp_path, 1)).faces
     (tmp_path / "out/gt").mkdir(parents=True)
-    (tmp_path / "out/gt/old.json").write_text("[]")
-    with pytest.raises(SpecError, match=r"gt: holds old.json, none of the sets to be written"):
+    (tmp_path / "out/gt/all.json").write_text("[]")
+    if manifest is not None:
+        (tmp_path / "out/manifest.csv").write_text(manifest)
+    with pytest.raises(SpecError, match=r"out: holds something else \(manifest.csv is none of ours\)"):
         write_folder(faces, tmp_path / "out")
+    assert (tmp_path / "out/gt/all.json").read_text() == "[]"
     assert not (tmp_path / "out/images").exists()
+
+
+def test_who_is_gone_from_the_source_goes_from_the_folder(tmp_path, workspace):
+    faces = list(faces_of(sloth_records(tmp_path, 3)).faces)
+    faces[2] = replace(faces[2], set_id="kpi", subject=None)
+    out = tmp_path / "out"
+    write_folder(faces, out)
+    (out / "images/notes.txt").write_text("a reader's own")
+    write_folder(faces[:1], out)
+    left = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert left == ["gt/all.json", "images/0000.png", "images/notes.txt", "manifest.csv"]
+    assert (out / "manifest.csv").read_text() == "file,dataset,subject_id\nimages/0000.png,d,000\n"
+
+
+def test_an_export_that_was_broken_off_goes_on(tmp_path, workspace):
+    faces = list(faces_of(sloth_records(tmp_path, 3)).faces)
+    image = Path(faces[1].image)
+    content = image.read_bytes()
+    image.write_bytes(b"another")
+    with pytest.raises(AnnotationFileError):
+        write_folder(faces, tmp_path / "out")
+    image.write_bytes(content)
+    assert write_folder(faces, tmp_path / "out") == ({"all": 3}, 3)
+    assert len(from_folder(tmp_path / "out", workspace)) == 3
 
 
 def test_a_picture_that_changed_meanwhile(tmp_path):
