@@ -113,6 +113,13 @@ def test_lines_of_json_go(tmp_path):
     assert raw.read_text() == '{"subject":"blobs/0010"}\n'
 
 
+def test_a_value_a_line_is_json_too(tmp_path):
+    status = tmp_path / "status.json"
+    status.write_text(f'{{"message": "{SUBJECT}"}}\n{{"message": "fine"}}\n')
+    purged(status)
+    assert status.read_text() == '{"message": "fine"}\n'
+
+
 def test_tables_keep_their_row_groups(tmp_path):
     path = tmp_path / "faces.parquet"
     table = pa.table({"subject": [face.subject for face in FACES], "number": list(range(6))})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
@@ -13,6 +14,8 @@ from schemas.raw import RawRecord, read_raw
 from schemas.storage import read_json, sha256_file
 from tasks.forget.files import files_below
 from tasks.forget.traces import Traces
+from tasks.label_studio.pull import STORE_FILE
+from tasks.pull import RAW_FILE
 from tasks.snapshot import FACES, SUPERSEDED
 from tasks.workspace import Workspace
 
@@ -57,19 +60,28 @@ def _snapshot_rows(snapshots: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _raw_records(workspace: Workspace) -> Iterator[RawRecord]:
-    for path in sorted(workspace.root.glob("raw/*/raw.jsonl")):
-        yield from read_raw(path)
+    for name in (RAW_FILE, STORE_FILE):
+        for path in sorted(workspace.root.glob(f"raw/*/{name}")):
+            yield from read_raw(path)
 
 
 def _drawn(folders: Iterable[Path], subject: str) -> Iterator[str]:
     """Hashes of pictures that a JSON file says show the subject."""
     for folder in folders:
         for path in files_below(folder):
-            if path.suffix == ".json":
-                for picture in _pictures(read_json(path), subject):
+            if path.suffix == ".json" and subject.encode() in path.read_bytes():
+                for picture in _pictures(_values(path), subject):
                     for place in (Path(picture), path.parent / picture, path.parent / "figures" / picture):
                         if place.is_file():
                             yield sha256_file(place)
+
+
+def _values(path: Path) -> Any:
+    """What a JSON file holds, or the list of what its lines hold."""
+    try:
+        return read_json(path)
+    except json.JSONDecodeError:
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def _pictures(value: Any, subject: str) -> Iterator[str]:
