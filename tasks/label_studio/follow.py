@@ -28,6 +28,10 @@ OVERLAP = timedelta(seconds=60)
 """How far before the watermark changes are looked for again: a save that began earlier can be seen later. Versions
 that are known are not fetched again. What takes the server longer, such as a large import, the sums tell."""
 
+_AT_MOST = 1000
+"""Known versions of the overlap that are looked behind. So many changes in a minute are no people's: an import, whose
+late tasks the sums tell."""
+
 _FEW = 50
 """Tasks that are rather fetched than counted: fetching them takes as long as two or three more questions."""
 
@@ -143,6 +147,8 @@ class Follower:
         """What to ask for: the overlap in pieces with few known versions, the last one open to the present."""
         after = server_time(datetime.fromisoformat(watermark) - OVERLAP)
         known = self._store.versions(after)
+        if len(known) > _AT_MOST:
+            after, known = known[-_AT_MOST - 1], known[-_AT_MOST:]
         while len(known) > MAX_KNOWN:
             piece, known = known[:MAX_KNOWN], known[MAX_KNOWN:]
             yield Change(after, piece[-1], piece)

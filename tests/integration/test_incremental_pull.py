@@ -71,7 +71,11 @@ def annotations_of(project, task):
     return sorted(annotation["id"] for annotation in project.content()[task]["annotations"])
 
 
-def test_only_what_changed_is_fetched(project, fetch):
+@pytest.mark.parametrize(("at_most", "in_one_request"), [(1000, 120), (1000, 5), (6, 5)])
+def test_only_what_changed_is_fetched(project, fetch, monkeypatch, at_most, in_one_request):
+    """However the versions that are known already are named to the server."""
+    monkeypatch.setattr(follow, "_AT_MOST", at_most)
+    monkeypatch.setattr(follow, "MAX_KNOWN", in_one_request)
     tasks = project.add(12)
     first = fetch()
     assert took(first) == {"full": "first pull", "fetched": 12, "new": 12, "changed": 0, "deleted": 0}
@@ -297,6 +301,7 @@ class Labellers:
         (kept,) = project.add(1, annotated=False)
         project.annotate(kept)  # a project without any annotation is an error
         self.tasks: dict[int, list[int]] = {}
+        self._add(4, 0, annotated=True)
 
     def do(self, kind: str, number: int) -> None:
         tasks = sorted(self.tasks)
@@ -371,8 +376,10 @@ COUNTED: Counter[str] = Counter()
     suppress_health_check=list(HealthCheck),
     deadline=None,
 )
-@given(work=st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 999)), min_size=50, max_size=60))
-def test_the_store_is_what_the_server_holds(work, connection, label_studio, label_studio_token, tmp_path_factory):
+@given(kinds=st.permutations(OPERATIONS * 2), random=st.randoms(use_true_random=False))
+def test_the_store_is_what_the_server_holds(
+    kinds, random, connection, label_studio, label_studio_token, tmp_path_factory
+):
     """No webhook tells the pull of anything here: every one of them is lost."""
     folder = tmp_path_factory.mktemp("work")
     labellers = Labellers(LabelledProject(connection, f"random work {next(NUMBERS)}", folder / "images"))
@@ -382,10 +389,11 @@ def test_the_store_is_what_the_server_holds(work, connection, label_studio, labe
     def pull_now(progress=lambda *told: None, **settings):
         return pull(source.model_copy(update=settings), workspace, num_keypoints=N, progress=progress)
 
-    for kind, number in [*work, ("pull", 0)]:
+    for kind in [*kinds, "pull"]:
+        number = random.randrange(1000)
         if kind == "interrupted pull":
             try:
-                pull_now(stop_after(number % 3))
+                pull_now(stop_after(number % 2), reconcile_hours=0.0 if number % 3 else 24.0)
             except InterruptedPullError:
                 labellers.done[kind] += 1
         elif kind in ("pull", "full pull"):

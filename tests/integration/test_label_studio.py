@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import cv2
-import httpx
 import numpy as np
 import pytest
 
@@ -36,6 +35,7 @@ from tasks.label_studio.folder_import import import_folder
 from tasks.pull import pull
 from tasks.validate import validate
 from tasks.workspace import Workspace
+from tests.integration.personal_tokens import personal_token
 from tests.landmark_files import made_faces, write_images, write_pts
 from tests.servers import free_port
 
@@ -276,23 +276,8 @@ def test_an_image_that_the_server_lost(label_studio, connection, source, workspa
     assert [record.image is None for record in read_raw(result.raw)].count(True) == 1
 
 
-def personal_token(label_studio):
-    """As a user makes one in the browser: log in, then ask for it."""
-    with httpx.Client(base_url=label_studio.url, follow_redirects=True) as browser:
-        browser.get("/user/login/")
-        form = {"email": label_studio.user, "password": label_studio.token}
-        form["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
-        browser.post("/user/login/", data=form, headers={"Referer": label_studio.url})
-        headers = {"X-CSRFToken": browser.cookies["csrftoken"], "Referer": label_studio.url}
-        both = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": True}
-        browser.post("/api/jwt/settings", json=both, headers=headers).raise_for_status()
-        reply = browser.post("/api/token/", headers=headers)
-        reply.raise_for_status()
-        return reply.json()["token"]
-
-
 def test_a_personal_access_token(label_studio, source, workspace, tmp_path, title, monkeypatch, label_studio_token):
-    token = personal_token(label_studio)
+    token = personal_token(label_studio.url, label_studio.user, label_studio.token)
     root = write_folder(tmp_path / "team", images=2)
     done = import_folder(
         label_studio.url, token, title=title, folder=root, num_keypoints=N, subject=subject_rule(root)
@@ -300,7 +285,7 @@ def test_a_personal_access_token(label_studio, source, workspace, tmp_path, titl
     monkeypatch.setenv(label_studio_token, token)
     result = pull(source(done.project), workspace, num_keypoints=N)
     assert result.details["images"]["downloaded"] == 2
-    kept = b"".join(path.read_bytes() for path in workspace.root.rglob("*.json*"))
+    kept = b"".join(path.read_bytes() for path in workspace.root.rglob("*") if path.is_file())
     assert token.encode() not in kept
 
 
