@@ -6,7 +6,7 @@ import sqlite3
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.entry.cli import main
 from tasks.gateway.journal import FILE, Journal, read_status
-from tasks.gateway.settings import LABEL_STUDIO_SECRET_ENV, MLFLOW_SECRET_ENV, SECRET_HEADER
+from tasks.gateway.settings import LABEL_STUDIO_SECRET_ENV, MLFLOW_SECRET_ENV, SECRET_HEADER, GatewaySettings
 from tests.gateways import (
     LABEL_STUDIO_PATH,
     MLFLOW_PATH,
@@ -176,6 +176,17 @@ def raw(gateway, data: bytes) -> bytes:
 def test_a_head_without_an_end_and_one_that_is_no_http(gateway):
     assert raw(gateway, b"POST / HTTP/1.1\r\nX: " + b"x" * 100_000).startswith(b"HTTP/1.1 400")
     assert raw(gateway, b"\x16\x03\x01\x00\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+def test_who_only_opens_connections_does_not_keep_out_the_others(gateway):
+    """More than there are, from another loopback address."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    with ExitStack() as connections:
+        for _ in range(GatewaySettings().connections + 10):
+            idle = socket.create_connection((host, int(port)), timeout=60, source_address=("127.0.0.2", 0))
+            connections.enter_context(idle)
+        assert idle.recv(1) == b"", "the last of them was closed at once"
+        assert gateway.label_studio(annotation_event()).status_code == 202
 
 
 def test_other_paths_and_methods(gateway):

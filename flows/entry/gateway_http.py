@@ -1,9 +1,10 @@
-"""uvicorn for the gateway: deadlines that it lacks, and a log without access lines."""
+"""uvicorn for the gateway: limits that it lacks, and a log without access lines."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,22 +30,33 @@ LOGGING = {
 }
 
 
-def deadline_protocol(timeout_s: float) -> type[H11Protocol]:
+def guarded_protocol(timeout_s: float, most_of_one: int) -> type[H11Protocol]:
     """uvicorn's protocol, which waits forever for a request's head and for the rest of a body already answered.
 
-    Here the connection is closed when `timeout_s` have passed since it opened, or since its last answer, without a
-    request that is being answered.
+    Here a connection is closed when `timeout_s` have passed since it opened, or since its last answer, without a
+    request that is being answered; and at once if its address has `most_of_one` others open, so that one that only
+    opens connections leaves some to the rest.
     """
+    opened: Counter[str] = Counter()
 
-    class DeadlineProtocol(H11Protocol):
+    class GuardedProtocol(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
+        _address = ""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._arm()
+            self._address = self.client[0] if self.client else ""
+            opened[self._address] += 1
+            if opened[self._address] > most_of_one:
+                transport.close()
+            else:
+                self._arm()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
+            opened[self._address] -= 1
+            if not opened[self._address]:
+                del opened[self._address]
             super().connection_lost(exc)
 
         def handle_events(self) -> None:
@@ -65,7 +77,7 @@ def deadline_protocol(timeout_s: float) -> type[H11Protocol]:
                 self._deadline.cancel()
                 self._deadline = None
 
-    return DeadlineProtocol
+    return GuardedProtocol
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -82,8 +94,9 @@ def listening(host: str, port: int) -> socket.socket:
 
 def server(app: FastAPI, settings: GatewaySettings, *, trusted_proxies: Sequence[str] = ()) -> uvicorn.Server:
     """A server for one process. The client's address is taken from `X-Forwarded-For` of `trusted_proxies` only."""
+    most_of_one = settings.connections if trusted_proxies else settings.connections // 2
     config: dict[str, Any] = {
-        "http": deadline_protocol(settings.timeout_s),
+        "http": guarded_protocol(settings.timeout_s, most_of_one),
         "ws": "none",
         "lifespan": "on",
         "log_config": LOGGING,

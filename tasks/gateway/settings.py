@@ -33,7 +33,7 @@ class GatewaySettings:
         mlflow_bytes: largest body from MLflow. It is read before its sender is known.
         timeout_s: longest time between a connection's opening, or its last answer, and a whole request head; and for
             the body after it.
-        connections: open at once; further ones are answered 503.
+        connections: open at once; further ones are answered 503. One address gets half of them.
         tolerance_s: how far the time in a signed delivery may be from the clock here, either way.
         client_rate, total_rate: deliveries from one address, and from all, that have shown the secret.
         unknown_rate: deliveries from one address that have not: refused ones, and unsigned ones on trial.
@@ -46,7 +46,7 @@ class GatewaySettings:
     label_studio_bytes: int = 10 * _MIB
     mlflow_bytes: int = _MIB
     timeout_s: float = 10
-    connections: int = 256
+    connections: int = 512
     tolerance_s: int = 300
     client_rate: str = "5000/10second"
     total_rate: str = "10000/10second"
