@@ -4,11 +4,13 @@
     fpenet run quality --config FOLDER/config.yaml
 
 Rendered faces, each annotated by two of three made-up people: `anna` is steady, `ben` puts the eyebrows too high and
-calls more points occluded, `carla` shakes a little. On some faces one of them moved the mouth, left a point behind or
-was of another mind about what is hidden; on a few both made the same kind of slip, which only a look at all faces
-finds. `docs/quality.png` is the page of the default size, whose faces take about half a minute to render:
+calls more points occluded, `carla` shakes a little. On some faces one of them moved the mouth, left a point behind,
+swapped left and right or was of another mind about what is hidden; on others both slipped in the same way, which only
+a look at all faces finds. Three photographs are there twice, under another subject's name.
 
-    chromium --headless --window-size=1120,2600 --screenshot=docs/quality.png FOLDER/workspace/quality/*/index.html
+`docs/quality.png` is the page of the default size, whose faces take about half a minute to render:
+
+    chromium --headless --window-size=1120,3900 --screenshot=docs/quality.png FOLDER/workspace/quality/*/index.html
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import yaml
 
@@ -34,7 +37,11 @@ FRAME = (192, 192)
 PEOPLE = ("anna", "ben", "carla")
 SHAKE_PX = {"anna": 0.5, "ben": 0.6, "carla": 0.9}
 SLIP_EVERY = 14
-"""One in this many annotations gets a slip of one kind or another."""
+"""One in this many faces gets a slip of one kind or another."""
+
+SLIPS = ("mouth", "point", "swapped", "flags")
+COPIES = ("901", "902", "903")
+"""Subjects under whose names a photograph of another subject is there a second time."""
 
 REGIONS = layout(NUM_KEYPOINTS).regions
 
@@ -58,29 +65,44 @@ def annotate(face: AnnotatedFace, person: str, slip: str | None, rng: np.random.
     return task["annotations"][0]
 
 
+def copy_under_other_name(faces: Path, entry: dict[str, Any], subject: str) -> dict[str, Any]:
+    """A brighter copy of a photograph that went through JPEG, under another subject's name; its ground truth."""
+    name = f"images/{subject}{Path(entry['filename']).name[3:]}"
+    _, jpeg = cv2.imencode(".jpg", cv2.convertScaleAbs(cv2.imread(str(faces / entry["filename"])), alpha=1.1, beta=5))
+    cv2.imwrite(str(faces / name), cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
+    return entry | {"filename": name}
+
+
 def write_export(faces: Path, path: Path, *, seed: int = 0) -> int:
     """Write the team's export of a rendered dataset; return the number of tasks."""
     rng = np.random.default_rng(seed)
-    tasks = []
-    for gt in sorted(faces.glob("gt/*/*.json")):
-        for entry in read_json(gt):
-            (face,), _ = sloth.read(entry, num_keypoints=NUM_KEYPOINTS, flags_known=True)
-            first = len(tasks) % 3
-            slips = [
-                rng.choice(["mouth", "point", "swapped", "flags"]) if rng.random() < 1 / SLIP_EVERY else None
-            ] * 2
-            if rng.random() < 0.6:
-                slips[0] = None
-            annotations = [
-                annotate(face, PEOPLE[(first + who) % 3], slip, rng)
-                | {"id": 2 * len(tasks) + who, "completed_by": {"id": PEOPLE[(first + who) % 3]}}
-                | {"updated_at": f"2026-11-21T{9 + who:02d}:00:00Z"}
-                for who, slip in enumerate(slips)
-            ]
-            data = {"image": entry["filename"], "name": entry["filename"]}
-            tasks.append({"id": len(tasks) + 1, "data": data, "annotations": annotations})
+    entries = [entry for gt in sorted(faces.glob("gt/*/*.json")) for entry in read_json(gt)]
+    entries += [
+        copy_under_other_name(faces, entry, other) for entry, other in zip(entries[::70], COPIES, strict=False)
+    ]
+    tasks = [export_task(number, entry, rng) for number, entry in enumerate(entries)]
     write_bytes(path, json.dumps(tasks).encode())
     return len(tasks)
+
+
+def export_task(number: int, entry: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """A task that two of the three annotated."""
+    (face,), _ = sloth.read(entry, num_keypoints=NUM_KEYPOINTS, flags_known=True)
+    slips: list[str | None] = [None, None]
+    if rng.random() < 1 / SLIP_EVERY:
+        slips[1] = str(rng.choice(SLIPS))
+        slips[0] = slips[1] if rng.random() < 0.4 else None
+    annotations = []
+    for who, slip in enumerate(slips):
+        person = PEOPLE[(number + who) % len(PEOPLE)]
+        said = {
+            "id": 2 * number + who,
+            "completed_by": {"id": person},
+            "updated_at": f"2026-11-21T{9 + who:02d}:00:00Z",
+        }
+        annotations.append(annotate(face, person, slip, rng) | said)
+    name = entry["filename"]
+    return {"id": number + 1, "data": {"image": name, "name": name}, "annotations": annotations}
 
 
 def main() -> None:

@@ -98,9 +98,14 @@ def send_tasks_back(run: Run, pulls: Sequence[PullResult], agreement: AgreementR
 def show_quality(run: Run, results: QualityResults) -> Path:
     directory = run.workspace.quality / run.id
     faces = chain(results.validation.faces, results.validation.superseded)
-    disputes, suspects = results.agreement.disputes, results.label_errors.suspects
     with run.step("page") as step:
-        pictures = draw_pictures(disputes, suspects, faces, directory / PICTURES)
+        pictures = draw_pictures(
+            results.agreement.disputes,
+            results.label_errors.suspects,
+            results.duplicates.pairs,
+            faces,
+            directory / PICTURES,
+        )
         step.detail = f"{len(pictures)} faces drawn"
     page = write_quality_page(_summary(run, results, pictures), directory)
     run.console.print(f"page: {page}")

@@ -66,12 +66,14 @@ def summary(faces, tmp_path_factory):
         label_errors=LabelErrors(suspects, ("flags were not looked at",)),
         duplicates=Duplicates(pairs),
         steps=(StepSummary("agreement", 0.4, "ran", "4 faces"),),
-        pictures=draw_pictures(agreement.disputes, suspects, [*used, *others], tmp_path_factory.mktemp("pictures")),
+        pictures=draw_pictures(
+            agreement.disputes, suspects, pairs, [*used, *others], tmp_path_factory.mktemp("pictures")
+        ),
     )
 
 
 def test_the_page_asks_for_nothing_else(summary):
-    assert_self_contained(render(summary), pictures=2)
+    assert_self_contained(render(summary), pictures=4)
 
 
 def test_the_page_shows_every_part(summary):
@@ -167,4 +169,5 @@ def test_an_image_that_is_gone(faces, tmp_path):
 
 def test_who_is_forgotten_is_found_by_the_pictures(summary):
     subjects = {picture.key: picture.subject for picture in summary.pictures}
-    assert subjects == {"team:task/3": "d/3", summary.label_errors.suspects[0].source_key: "d/0"}
+    (pair,) = summary.duplicates.pairs
+    assert subjects == {"team:task/3": "d/3", pair.first: "d/0", pair.second: "d/1"}

@@ -33,7 +33,7 @@ PAGE, DATA, SUSPECTS, DUPLICATES, PICTURES = (
     "duplicates.parquet",
     "pictures",
 )
-SUSPECT_PICTURES, DISPUTE_PICTURES = 12, 8
+SUSPECT_PICTURES, DISPUTE_PICTURES, PAIR_PICTURES = 12, 8, 4
 SHOWN_ROWS = 100
 """Rows of a list on the page; the files have all of them."""
 
@@ -65,9 +65,13 @@ def render(summary: QualitySummary) -> str:
 
 
 def draw_pictures(
-    disputes: Sequence[Dispute], suspects: Sequence[Suspect], faces: Iterable[Face], directory: Path
+    disputes: Sequence[Dispute],
+    suspects: Sequence[Suspect],
+    pairs: Sequence[DuplicatePair],
+    faces: Iterable[Face],
+    directory: Path,
 ) -> tuple[FacePicture, ...]:
-    """Draw the first disputes and suspects into `directory`.
+    """Draw the first disputes, suspects and pairs into `directory`, each record or face once.
 
     Args:
         faces: accepted and superseded, in any order.
@@ -75,17 +79,19 @@ def draw_pictures(
     Raises:
         ShardError: an image can't be read any more.
     """
-    disputes, suspects = disputes[:DISPUTE_PICTURES], suspects[:SUSPECT_PICTURES]
-    wanted = {suspect.source_key for suspect in suspects}.union(*(dispute.source_keys for dispute in disputes))
+    disputes = disputes[:DISPUTE_PICTURES]
+    points: dict[str, str | None] = {}
+    for suspect in suspects[:SUSPECT_PICTURES]:
+        points.setdefault(suspect.source_key, suspect.keypoint)  # the first of a face is its worst
+    for pair in pairs[:PAIR_PICTURES]:
+        points |= {key: points.get(key) for key in (pair.first, pair.second)}
+    wanted = points.keys() | {key for dispute in disputes for key in dispute.source_keys}
     found = {face.source_key: face for face in faces if face.source_key in wanted}
     drawn = {
         dispute.record: (dispute.subject, draw_dispute([found[key] for key in dispute.source_keys]))
         for dispute in disputes
     }
-    for suspect in suspects:
-        key = suspect.source_key
-        if key not in drawn:  # the first of a face is its worst
-            drawn[key] = suspect.subject, draw_suspect(found[key], suspect.keypoint)
+    drawn |= {key: (found[key].subject, draw_suspect(found[key], keypoint)) for key, keypoint in points.items()}
     pictures = []
     for number, (key, (subject, png)) in enumerate(drawn.items(), start=1):
         path = directory / f"{number:02d}.png"

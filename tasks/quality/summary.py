@@ -40,7 +40,7 @@ class QualitySummary:
         sent_back: tabs in Label Studio; empty where there is no server, or none was asked for.
         steps: of the flow.
         links: source key of a face or record -> where a browser finds its task.
-        pictures: of the first disputes and suspects.
+        pictures: of the first disputes, suspects and pairs.
     """
 
     run_id: str
