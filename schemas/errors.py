@@ -54,7 +54,7 @@ class SpecError(InputError):
 
 
 class AnnotationFileError(InputError):
-    """An annotation file that is not JSON, or not a list of images."""
+    """An annotation file that can't be gone through: of another format, cut off, or not there."""
 
     def __init__(self, path: Path | str, problem: str, *, line: int | None = None, column: int | None = None) -> None:
         place = f"{path}" if line is None else f"{path}:{line}:{column}"

@@ -44,11 +44,6 @@ class MultiPieName:
     illumination: str
 
     @property
-    def yaw(self) -> int | None:
-        """`CAMERA_YAW` of the camera; None for those above the head, and those that Multi-PIE does not have."""
-        return CAMERA_YAW.get(self.camera)
-
-    @property
     def conditions(self) -> dict[str, str]:
         """Those that a face record has a place for; the recording stays in the image's name."""
         return {"session": self.session, "camera": self.camera, "illumination": self.illumination}

@@ -27,7 +27,7 @@ def test_the_renderer_s_names_are_read(capture):
     found = parse_name(capture.file_name)
     assert (found.subject, found.session, found.recording) == (capture.subject, capture.session, capture.recording)
     assert found.illumination == capture.illumination
-    assert found.yaw == capture.yaw
+    assert CAMERA_YAW[found.camera] == capture.yaw
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_other_names(name):
 
 def test_cameras_are_every_15_degrees_and_two_above_have_no_yaw():
     assert sorted(CAMERA_YAW.values()) == list(range(-90, 91, 15))
-    assert parse_name("001_01_01_081_07.png").yaw is None
-    assert parse_name("001_01_01_191_07.png").yaw is None
+    above = [parse_name(f"001_01_01_{camera}_07.png").camera for camera in ("081", "191")]
+    assert above == ["08_1", "19_1"] and CAMERA_YAW.keys().isdisjoint(above)
 
 
 def test_a_source_takes_the_subject_from_the_name():
