@@ -14,6 +14,7 @@ from schemas.sources import LabelStudioExportSource, RenderedSource, SlothSource
 from schemas.storage import read_json
 from tasks.pull import pull
 from tasks.pull_files import image_finder
+from tasks.tombstones import Tombstones
 from tasks.workspace import Workspace
 from tests.label_studio_faces import some_points, some_task
 
@@ -66,6 +67,15 @@ def test_a_folder_of_ground_truth(folder, workspace):
     assert (records[1].payload, records[1].image) == ("junk", None)
     assert records[0].payload == entry("images/4_a.png")
     assert (result.records, result.sets) == (5, {"kpi": 3, "train": 2})
+
+
+def test_forgotten_subjects_are_left_out(folder, workspace):
+    Tombstones.of(workspace.root).with_grave("team/2", by="test", why="asked")
+    rule = SubjectRule(dataset="team", pattern=r"(?P<subject>\d+)_")
+    result = pull(sloth_source(folder, subject=rule), workspace, num_keypoints=3)
+    assert [record.subject for record in records_of(result)] == ["team/4", None, "team/3", "team/1"]
+    assert (result.records, result.details["forgotten"]) == (4, 1)
+    assert b"2_a.png" not in result.raw.read_bytes()
 
 
 def test_the_same_annotations_give_the_same_bytes(folder, workspace, tmp_path):
