@@ -36,7 +36,8 @@ class ShapeModel:
     Attributes:
         mean_N: complex, centred, norm 1.
         shift_D: mean of the aligned shapes minus `mean_N`.
-        precision_DD: inverse of the scatter matrix.
+        precision_DD: inverse of the scatter matrix, scaled so that the median distance is D: shrinking the scatter
+            makes it too wide, the less is known the more so.
     """
 
     mean_N: np.ndarray
@@ -45,8 +46,7 @@ class ShapeModel:
 
     def distance(self, shapes_FN: np.ndarray) -> np.ndarray:
         """Squared Mahalanobis distance (F,) of complex shapes."""
-        centred_FD = self._centred(shapes_FN)
-        return np.einsum("fd,fd->f", centred_FD @ self.precision_DD, centred_FD)
+        return _squared(self._centred(shapes_FN), self.precision_DD)
 
     def point_shares(self, shapes_FN: np.ndarray) -> np.ndarray:
         """By how much the distance falls (F, N) if a point were where the others of its face expect it."""
@@ -100,10 +100,11 @@ def fit_shape_model(shapes_FN: np.ndarray) -> ShapeModel:
         mean_N = _unit((aligned(shapes_FN, mean_N) * weights_F[:, None]).sum(axis=0))
         offset_FD = _numbers(aligned(shapes_FN, mean_N) - mean_N)
         shift_D = weights_F @ offset_FD / weights_F.sum()
-        model = ShapeModel(mean_N, shift_D, _precision(offset_FD - shift_D, weights_F))
-        nu = DEGREES_OF_FREEDOM
-        weights_F = (nu + len(shift_D)) / (nu + model.distance(shapes_FN))
-    return model
+        precision_DD = _precision(offset_FD - shift_D, weights_F)
+        distance_F = _squared(offset_FD - shift_D, precision_DD)
+        scale = len(shift_D) / (np.median(distance_F) + _FLOOR)
+        weights_F = (DEGREES_OF_FREEDOM + len(shift_D)) / (DEGREES_OF_FREEDOM + scale * distance_F)
+    return ShapeModel(mean_N, shift_D, scale * precision_DD)
 
 
 def evidence_of(shapes_FN: np.ndarray, fold_F: np.ndarray, orders: Sequence[np.ndarray]) -> Evidence:
@@ -142,6 +143,10 @@ def _precision(centred_FD: np.ndarray, weights_F: np.ndarray) -> np.ndarray:
     share = max(MIN_SHRINKAGE, ledoit_wolf_shrinkage(rows_FD, assume_centered=True))
     sphere = np.trace(scatter_DD) / len(scatter_DD) + _FLOOR
     return np.linalg.inv((1 - share) * scatter_DD + share * sphere * np.eye(len(scatter_DD)))
+
+
+def _squared(centred_FD: np.ndarray, precision_DD: np.ndarray) -> np.ndarray:
+    return np.einsum("fd,fd->f", centred_FD @ precision_DD, centred_FD)
 
 
 def _unit(shapes_FN: np.ndarray) -> np.ndarray:
