@@ -11,6 +11,7 @@ one, so annotations of 80 points serve a network of 68, and labels left over in 
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import re
@@ -141,10 +142,20 @@ def _file_name(value: str) -> str:
         parts = urlsplit(value)
     except ValueError:  # such as http://[
         return value
-    stored = parse_qs(parts.query).get("d")
-    if stored:
-        return stored[0]
+    query = parse_qs(parts.query)
+    if "d" in query:
+        return query["d"][0]
+    if "fileuri" in query:
+        return _key_in_bucket(query["fileuri"][0])
     return _UPLOAD_PREFIX.sub("", unquote(parts.path).rsplit("/", 1)[-1])
+
+
+def _key_in_bucket(encoded: str) -> str:
+    """`set/a.jpg` of `s3://bucket/set/a.jpg`, which Label Studio's links to a bucket hold in base 64."""
+    try:
+        return urlsplit(base64.urlsafe_b64decode(encoded).decode()).path.lstrip("/")
+    except ValueError:
+        return ""
 
 
 def _unreadable(annotation: Mapping[str, Any], face: str) -> list[Problem]:

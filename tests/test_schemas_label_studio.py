@@ -281,6 +281,8 @@ def test_has_flags():
     [
         ({"image": "/data/upload/3/0a1b2c3d-a%20b.png"}, "a b.png"),
         ({"image": "/data/local-files/?d=set/a.jpg"}, "set/a.jpg"),
+        ({"image": "/tasks/7/resolve/?fileuri=czM6Ly9mYWNlcy9zZXQvYS5wbmc="}, "set/a.png"),
+        ({"image": "/tasks/7/resolve/?fileuri=%FF"}, ""),
         ({"image": "https://example.test/x/a.JPG?token=1"}, "a.JPG"),
         ({"image": "/data/upload/1/0a1b2c3d-5e.png", "name": "images/1003_01.jpg"}, "images/1003_01.jpg"),
         ({"title": "a face", "photo": "s3://bucket/a.png"}, "a.png"),

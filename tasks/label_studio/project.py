@@ -108,10 +108,9 @@ def _config(connection: Connection, project: Any, num_keypoints: int, repair: bo
         return Outcome(part, State.FOUND, f"{num_keypoints} keypoints")
     if not repair:
         return Outcome(part, State.DRIFTED, "people changed it", drift)
-    going = config_labels(project.label_config) - config_labels(wanted)
-    left = _used(connection, project.id, going)
     _change(connection, project, label_config=wanted)
-    kept = f"; annotations keep {left:,} points of labels that went" if left else ""
+    went = config_labels(project.label_config) - config_labels(wanted)
+    kept = f"; points of {len(went)} labels that went stay in their annotations" if went else ""
     return Outcome(part, State.CHANGED, f"{num_keypoints} keypoints{kept}", drift)
 
 
@@ -142,12 +141,3 @@ def _change(connection: Connection, project: Any, **settings: Any) -> None:
                 f"Studio says: {refusal(reply)}. Give the controls their names back, or start a new project",
             )
         reply.raise_for_status()
-
-
-def _used(connection: Connection, project_id: int, labels: set[str]) -> int:
-    """How often annotations of a project use any of these labels."""
-    with connection.errors():
-        reply = connection.files.get(f"/api/projects/{project_id}/summary/")
-        reply.raise_for_status()
-    created = reply.json().get("created_labels") or {}
-    return sum(number for used in created.values() for label, number in used.items() if label in labels)
