@@ -170,6 +170,11 @@ class TaskStore:
         query = "SELECT updated_at FROM tasks WHERE updated_at >= ? ORDER BY updated_at"
         return [updated_at for (updated_at,) in self._database.execute(query, (since,))]
 
+    def newer_than(self, time: str) -> list[int]:
+        """Ids of the rows that were changed later, sorted."""
+        query = "SELECT id FROM tasks WHERE updated_at > ? ORDER BY id"
+        return [identity for (identity,) in self._database.execute(query, (time,))]
+
     def tasks(self) -> Iterator[StoredTask]:
         """Every row that holds a task, by id. Rows may be written meanwhile; they are read some at a time."""
         query = (

@@ -105,6 +105,14 @@ def test_spans_are_counted_halved_and_cleared(path):
         assert [task.id for task in store.tasks()] == [2, 3, 9]
 
 
+def test_rows_are_told_by_their_time(path):
+    with open_store(path) as store:
+        put(store, *(stored(identity, version=10 - identity) for identity in (1, 2, 3)))
+        middle = stored(2, version=8).updated_at
+        assert store.versions(middle) == [middle, stored(1, version=9).updated_at]
+        assert store.newer_than(middle) == [1]
+
+
 def test_counts_tell_the_forgotten_apart(path):
     with open_store(path) as store:
         put(store, stored(1), stored(2, annotations=0), stored(3, forgotten=True))

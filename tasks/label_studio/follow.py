@@ -8,7 +8,7 @@ change of any task when the last pull began to ask. This machine's clock is neve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -87,12 +87,14 @@ class Follower:
     def follow(self) -> Followed:
         """Fetch what the store lacks. Interrupted anywhere, it goes on where it was the next time."""
         state = self._queries.state()
+        doubtful = self._store.newer_than(state.newest) if state.newest else []
         resumed = self._resumable()
-        self._done.full = "resumed" if resumed else self._why_full(state)
+        self._done.full = "resumed" if resumed else self._why_full(state, doubtful)
         if self._done.full is not None:
             self._sweep_all(state, resumed)
         if self._done.full is None or resumed:
             self._fetch_changes(self._store.note("watermark"))
+            self._look_again(doubtful)
             self._note(watermark=state.newest)
         self._settle(Span())
         return self._done
@@ -102,7 +104,7 @@ class Follower:
         sweep = self._store.note("sweep")
         return bool(sweep) and self._store.note("origin") == self._origin
 
-    def _why_full(self, state: ServerState) -> str | None:
+    def _why_full(self, state: ServerState, doubtful: Sequence[int]) -> str | None:
         swept_at = self._store.note("swept_at")
         if self._store.note("origin") != self._origin:
             return "first pull" if swept_at is None else "another server or project than before"
@@ -113,7 +115,7 @@ class Follower:
             return "due"
         if age < -OVERLAP or (state.newest and server_time(state.now + OVERLAP) < state.newest):
             return "the server's clock was put back"
-        return None
+        return "the server holds older tasks than before" if len(doubtful) > _FEW else None
 
     def _sweep_all(self, state: ServerState, resumed: bool) -> None:
         """Go through all tasks. How far it got stands in the store, page by page.
@@ -154,6 +156,11 @@ class Follower:
             yield Change(after, piece[-1], piece)
             after = piece[-1]
         yield Change(after, None, known)
+
+    def _look_again(self, doubtful: Sequence[int]) -> None:
+        """Tasks newer than anything on the server were deleted there, or the server was put back to a backup."""
+        for identity in doubtful:
+            self._sweep(Span(identity - 1, identity))
 
     def _settle(self, span: Span) -> None:
         """Find what was missed by counting: where the server's sums differ from the store's, by halves."""

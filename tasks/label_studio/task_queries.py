@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import httpx
 import orjson
 
-from schemas.errors import ProjectNotFoundError
+from schemas.errors import ProjectNotFoundError, SourceError
 from schemas.task_store import Span, Totals
 from tasks.label_studio.client import RESTART_PATIENCE_S, Connection, get_patiently
 
@@ -49,9 +49,11 @@ MAX_KNOWN = 120
 
 @dataclass(frozen=True)
 class ServerState:
-    """Attributes:
-    newest: time of the latest change of any task; None if there are no tasks.
-    now: the server's clock.
+    """What the server says about a project before a pull.
+
+    Attributes:
+        newest: time of the latest change of any task; None if there are no tasks.
+        now: the server's clock.
     """
 
     newest: str | None
@@ -88,6 +90,11 @@ class TaskQueries:
         fields = {"fields": "task_only", "include": "id,updated_at", "page_size": 1}
         reply = self._get({"ordering": ["-tasks:updated_at"]}, fields)
         tasks = orjson.loads(reply.content)["tasks"]
+        if "Date" not in reply.headers:
+            raise SourceError(
+                f"Label Studio at {self._connection.url} does not say what time it is there: its answers lack the "
+                "header Date, which a proxy may have taken away; let it through"
+            )
         now = parsedate_to_datetime(reply.headers["Date"])
         return ServerState(time_of(tasks[0]) if tasks else None, now)
 

@@ -178,6 +178,18 @@ def test_only_the_server_s_clock_counts(server, project, fetch, year):
     assert_equal_to_server(again.raw, project)
 
 
+def test_a_server_that_is_put_back_to_a_backup(server, project, fetch):
+    """Its tasks are then older than they were at the last pull, and as many."""
+    tasks = project.add(6)
+    fetch()
+    project.edit(tasks[2], note="lost with the disk")
+    assert took(fetch())["changed"] == 1
+    server.write("UPDATE task SET updated_at = created_at, data = json_remove(data, '$.note') WHERE id = ?", tasks[2])
+    again = fetch()
+    assert (took(again)["full"], took(again)["changed"]) == (None, 1)
+    assert_equal_to_server(again.raw, project)
+
+
 def test_what_leaves_no_time_is_found_when_all_is_gone_through(server, project, fetch):
     project.add(4)
     fetch()
