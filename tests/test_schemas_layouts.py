@@ -41,3 +41,14 @@ def test_extra_eye_points_of_104_belong_to_the_eyes():
 def test_a_layout_needs_a_point():
     with pytest.raises(ValueError, match="not 0"):
         layout(0)
+
+
+@pytest.mark.parametrize("n", [68, 80, 104])
+def test_contours_are_runs_that_mirroring_keeps(n):
+    face = layout(n)
+    members = [point for contour in face.contours for point in contour]
+    assert members == list(range(len(members)))
+    assert n - len(members) in (0, 2)  # P103 and P104 stand alone
+    mirrored = {frozenset(face.flip[point] for point in contour) for contour in face.contours}
+    assert mirrored == {frozenset(contour) for contour in face.contours}
+    assert layout(5).contours == ()

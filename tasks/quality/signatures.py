@@ -20,8 +20,7 @@ from schemas.records import Face
 _VERSION = 1  # raise it when `model.near_duplicates` makes other hashes
 _CREATE = f"""
 DROP TABLE IF EXISTS signatures;
-CREATE TABLE signatures (image BLOB, points BLOB, hashes BLOB, thumbnail BLOB, PRIMARY KEY (image, points))
-    WITHOUT ROWID;
+CREATE TABLE signatures (image BLOB, points BLOB, hashes BLOB, thumbnail BLOB, PRIMARY KEY (image, points));
 PRAGMA user_version = {_VERSION};
 """
 _SELECT = "SELECT image, points, hashes, thumbnail FROM signatures WHERE image IN ({})"
