@@ -235,7 +235,7 @@ def _add_image(frame: ElementTree.Element) -> None:
 
 def _add_occlusion_control(frame: ElementTree.Element) -> None:
     """Above the image, in a place that is kept for it: nothing moves when a point is selected."""
-    place = ElementTree.SubElement(frame, "View", style="min-height: 4.5rem")
+    place = ElementTree.SubElement(frame, "View", style="height: 4.5rem; overflow: hidden")
     control = ElementTree.SubElement(
         place,
         "Choices",
@@ -252,7 +252,7 @@ def _add_occlusion_control(frame: ElementTree.Element) -> None:
 
 def _add_box_control(panel: ElementTree.Element) -> None:
     control = ElementTree.SubElement(
-        panel, "RectangleLabels", name=BOX_CONTROL, toName=IMAGE_CONTROL, canRotate="false", opacity="0.05"
+        panel, "RectangleLabels", name=BOX_CONTROL, toName=IMAGE_CONTROL, canRotate="false", opacity="0"
     )
     ElementTree.SubElement(control, "Label", value=FACE_BOX_LABEL, background=_BOX_COLOUR, hotkey="b")
 
