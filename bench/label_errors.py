@@ -19,6 +19,7 @@ heads are rendered, keypoints only, with an annotator's noise. The defaults take
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import time
@@ -192,7 +193,8 @@ def main() -> None:
     number = (options.faces, options.keypoints)
     faces = stored_faces(options.data, options.keypoints) if options.data else rendered_faces(*number)
     flagged, what = bool((faces.flags_FN >= 0).any()), options.data.name if options.data else "rendered"
-    print(f"{what}: {len(faces.subjects)} faces of {len(set(faces.subjects))} subjects; {platform.processor()}")
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; ", end="")
+    print(f"{what}: {len(faces.subjects)} faces of {len(set(faces.subjects))} subjects")
     lists, sizes = {"ours": our_list, "plain": plain_list}, tuple(options.moved)
     show("order and place", measure(faces, list(SPOIL), options, sizes, lists))
     if flagged:

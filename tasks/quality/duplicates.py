@@ -38,8 +38,9 @@ def find_duplicates(
     Raises:
         StorageError: `memory` can't be written.
     """
-    rows = sorted(range(len(faces)), key=lambda row: faces[row].source_key)
-    ordered = [faces[row] for row in rows]
+    read = list(faces)  # a validation's faces lie in a file
+    rows = sorted(range(len(read)), key=lambda row: read[row].source_key)
+    ordered = [read[row] for row in rows]
     ordered_splits = None if splits is None else [splits[row] for row in rows]
     signatures = SignatureStore(memory).signatures(ordered)
     same = set(_same_files(ordered))
