@@ -2,7 +2,6 @@
 
 import copy
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,10 +21,9 @@ from tasks.lease import Lease
 from tasks.pull import pull
 from tasks.quiet import look_at, quiet_for_s, server_time
 from tasks.snapshot import load_snapshot, take_snapshot
-from tasks.tracking import register_candidate
+from tasks.tracking import mlflow_client
 from tasks.validate import validate
 from tasks.workspace import Workspace
-from tests.candidates import make_candidate
 from tests.retrain_project import run
 
 N, IMAGES = 5, 6
@@ -169,9 +167,9 @@ def test_it_is_the_server_s_clock_that_tells_how_long_ago_it_was(connection, pro
 def test_sync_by_hand(connection, project, configure, tmp_path):
     config = configure(min_changed_faces=1, quiet_s=3600)
     settings = load_config(config)
-    (tmp_path / "candidate").mkdir()
-    candidate = replace(make_candidate(tmp_path / "candidate"), snapshot_id=snapshot_now(settings).id)
-    register_candidate(candidate, settings.tracking, workspace_of(settings))
+    with mlflow_client(settings.tracking, workspace_of(settings)) as client:  # a network is not needed here
+        client.create_registered_model("fpenet")
+        client.create_model_version("fpenet", str(tmp_path), tags={"snapshot_id": snapshot_now(settings).id})
     code, told = run(config, "sync")
     assert (code, f"unchanged: the {IMAGES} faces are those of fpenet version 1" in told) == (0, True), told
 
