@@ -1,14 +1,14 @@
 """In which order faces are best labelled: by expected gain.
 
-A label helps the faces that look like the labelled one, and it helps them the more the less the network knows about
-them. So a face is worth the sum, over all unlabelled faces, of how uncertain the network is about that face, times
-how much nearer to a labelled face this label brings it. Faces are taken one by one, each worth what those before it
-left.
-This is the facility-location function with weights (Wei, Iyer and Bilmes 2015; for the greedy choice Nemhauser et al.
-1978): uncertainty as weight, diversity because a second label nearby gains nothing, density because one odd face
-brings only itself. Faces of conditions (yaw, occlusion) that few labels have weigh more.
+The labelled faces should be spread as all faces are, but for two tilts: more of those that the network is unsure of,
+and more of those conditions (yaw, occlusion) that few labels have. The tilt is bounded, because a network that is
+trained on odd faces alone gets worse on all others. So every face has a weight, and the next one to label is the one
+that brings the labelled faces nearest to the weighted ones, in the maximum mean discrepancy of a Gaussian kernel:
+kernel herding (Chen, Welling and Smola 2010), begun with the faces that have labels already. A face gains by standing
+for many heavy ones, and loses by likeness to labelled ones: the weight is uncertainty, the loss is diversity, and one
+odd face stands for itself alone.
 
-Legend: F unlabelled faces, L labelled faces, D features, N keypoints, R condition of a face.
+Legend: F unlabelled faces, L labelled faces, A all of them, unlabelled first; D features, N keypoints.
 """
 
 from __future__ import annotations
@@ -24,9 +24,15 @@ YAW_EDGES = (-45.0, -25.0, -10.0, 10.0, 25.0, 45.0)
 OCCLUDED_EDGES = (0.05, 0.25)
 """Bounds of the conditions: yaw in degrees, share of keypoints that are occluded."""
 
-RARITY_LIMITS = (0.5, 2.0)
+TILT = 2.0
+"""A face weighs at most so many times as much as a usual one, and at least 1 / `TILT`."""
+
+GENTLE = 0.25
+"""Power of the ratios that tilt. With 1, and with the root, more odd faces were taken than a model could learn from:
+it got worse than with a random order from some hundred labels on (`docs/adr/012-order-of-labelling.md`)."""
+
 MOST_FACES = 4096
-"""Of larger sets of unlabelled faces so many, drawn at random, are looked at: time grows with the square."""
+"""Of larger sets of faces so many, drawn at random, are looked at: time grows with the square."""
 
 _AT_A_TIME = 512
 _SMALLEST = 1e-12
@@ -38,7 +44,8 @@ class Ranking:
 
     Attributes:
         faces: indices into the unlabelled faces.
-        gain: of each when it was taken: expected fall of the summed uncertainty, in input pixels times faces.
+        gain: of each when it was taken: what it stands for less what is labelled of that; its place among the others
+            taken at that time, no unit.
         rarity_F: of all unlabelled faces, what their condition multiplies their weight with.
     """
 
@@ -58,18 +65,15 @@ def labelling_order(
 ) -> Ranking:
     """The `count` faces whose labels are expected to help most, in the order to label them.
 
-    The kernel that says how much a label helps another face is as wide as `count` labels need to reach every face
-    once: its width is the median distance of a face to its F / `count`-th neighbour.
-
     Args:
         labelled: what the same network tells of faces that have labels; None if there are none.
         conditions_F, conditions_L: condition of every face (`conditions_of`); without them all weigh the same.
         seed: of the draw from more than `MOST_FACES` faces.
     """
-    faces = len(unlabelled)
-    rarity_F = np.ones(faces)
-    if conditions_F is not None:
-        rarity_F = rarity(conditions_F, np.empty(0, int) if conditions_L is None else conditions_L)
+    faces, labels = len(unlabelled), 0 if labelled is None else len(labelled)
+    if conditions_F is None or conditions_L is None:
+        conditions_F, conditions_L = np.zeros(faces, int), np.zeros(labels, int)
+    rarity_F, rarity_L = rarity(conditions_F, conditions_L)
     looked_at = np.arange(faces)
     if faces > MOST_FACES:
         looked_at = np.sort(np.random.default_rng(seed).choice(faces, MOST_FACES, replace=False))
@@ -77,11 +81,10 @@ def labelling_order(
     if not count:
         return Ranking(np.empty(0, int), np.empty(0), rarity_F)
     place_FD, place_LD = _places(unlabelled.of_faces(looked_at), labelled)
-    squared_FF = _squared_distances(place_FD, place_FD)
-    squared_width = _squared_width(squared_FF, count)
-    helped_F = _helped(place_FD, place_LD, squared_width)
-    weight_F = (unlabelled.disagreement_F * rarity_F)[looked_at]
-    taken, gain = _greedy(np.exp(-squared_FF / (2 * squared_width)), helped_F, weight_F, count)
+    doubt_F = unlabelled.disagreement_F[looked_at]
+    doubt_L = np.empty(0) if labelled is None else labelled.disagreement_F
+    weight_A = _weights(np.concatenate([doubt_F, doubt_L]), np.concatenate([rarity_F[looked_at], rarity_L]))
+    taken, gain = _herded(place_FD, place_LD, weight_A / weight_A.sum(), count)
     return Ranking(looked_at[taken], gain, rarity_F)
 
 
@@ -100,41 +103,61 @@ def conditions_of(points_FN2: np.ndarray, occluded_share_F: np.ndarray | None = 
     return of_yaw_F + (len(YAW_EDGES) + 1) * np.digitize(occluded_share_F, OCCLUDED_EDGES)
 
 
-def rarity(conditions_F: np.ndarray, conditions_L: np.ndarray) -> np.ndarray:
-    """What the condition of every unlabelled face multiplies its weight with, (F,): the root of the share of labels
-    that each condition would have if all had as many, over the share that it has, within `RARITY_LIMITS`.
+def rarity(conditions_F: np.ndarray, conditions_L: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the condition of every face multiplies its weight with, (F,) and (L,): the share of labels that each
+    condition would have if all had as many, over the share that it has, gently, within the bounds of `TILT`.
 
-    Conditions that no unlabelled face has don't count; every condition is given one label more than it has.
+    Conditions that no face has don't count; every condition is given one label more than it has.
     """
-    known, of_face_F = np.unique(conditions_F, return_inverse=True)
-    labels_R = np.array([(conditions_L == condition).sum() for condition in known]) + 1.0
-    even = labels_R.sum() / len(known) if len(known) else 1.0
-    return np.clip(np.sqrt(even / labels_R), *RARITY_LIMITS)[of_face_F]
+    known, of_face_A = np.unique(np.concatenate([conditions_F, conditions_L]), return_inverse=True)
+    labels = np.array([(conditions_L == condition).sum() for condition in known]) + 1.0
+    factor_A = np.clip((labels.mean() / labels) ** GENTLE, 1 / TILT, TILT)[of_face_A] if len(known) else np.empty(0)
+    return factor_A[: len(conditions_F)], factor_A[len(conditions_F) :]
+
+
+def _weights(doubt_A: np.ndarray, rarity_A: np.ndarray) -> np.ndarray:
+    """Doubt over the usual doubt, gently, times the rarity, within the bounds."""
+    usual = max(float(np.median(doubt_A)), _SMALLEST)
+    return np.clip((doubt_A / usual) ** GENTLE * rarity_A, 1 / TILT, TILT)
 
 
 def _places(unlabelled: FaceSignals, labelled: FaceSignals | None) -> tuple[np.ndarray, np.ndarray]:
     """Where faces are in the space in which likeness is measured: what the network's innermost maps show, and the
     shape it finds. Both parts have the same spread over the unlabelled faces."""
-    parts_FD = (_scaled(unlabelled.features_FD), unlabelled.points_FN2.reshape(len(unlabelled), -1))
+    parts_FD = (unlabelled.features_FD, unlabelled.points_FN2.reshape(len(unlabelled), -1))
     centres_D = [part_FD.mean(axis=0) for part_FD in parts_FD]
-    spreads = [np.sqrt(max(part_FD.var(axis=0).sum(), _SMALLEST)) for part_FD in parts_FD]
+    spreads = [np.sqrt(max(float(part_FD.var(axis=0).sum()), _SMALLEST)) for part_FD in parts_FD]
 
-    def places(parts: tuple[np.ndarray, ...]) -> np.ndarray:
-        return np.hstack([(p - c) / s for p, c, s in zip(parts, centres_D, spreads, strict=True)])
+    def places(*parts: np.ndarray) -> np.ndarray:
+        return np.hstack([(p - c) / s for p, c, s in zip(parts, centres_D, spreads, strict=True)]).astype(np.float64)
 
-    if labelled is None or not len(labelled):
-        return places(parts_FD), np.empty((0, sum(part.shape[1] for part in parts_FD)))
-    of_labelled = (
-        _scaled(labelled.features_FD, like=unlabelled.features_FD),
-        labelled.points_FN2.reshape(len(labelled), -1),
-    )
-    return places(parts_FD), places(of_labelled)
+    if labelled is None:
+        return places(*parts_FD), np.empty((0, sum(part.shape[1] for part in parts_FD)))
+    return places(*parts_FD), places(labelled.features_FD, labelled.points_FN2.reshape(len(labelled), -1))
 
 
-def _scaled(features_FD: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
-    """Every feature over its deviation (in `like`), and those that never change left alone."""
-    deviation_D = (features_FD if like is None else like).std(axis=0)
-    return features_FD / np.where(deviation_D > _SMALLEST, deviation_D, 1.0)
+def _herded(
+    place_FD: np.ndarray, place_LD: np.ndarray, weight_A: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of unlabelled faces taken one by one, the first of equals, and what each gained."""
+    labels = len(place_LD)
+    squared_FF = _squared_distances(place_FD, place_FD)
+    squared_width = _squared_width(squared_FF, labels + count)
+    likeness_FF = np.exp(-squared_FF / (2 * squared_width))
+    stands_for_F, labelled_F = likeness_FF @ weight_A[: len(place_FD)], np.zeros(len(place_FD))
+    for start in range(0, labels, _AT_A_TIME):
+        part = slice(start, start + _AT_A_TIME)
+        likeness_FL = np.exp(-_squared_distances(place_FD, place_LD[part]) / (2 * squared_width))
+        stands_for_F += likeness_FL @ weight_A[len(place_FD) :][part]
+        labelled_F += likeness_FL.sum(axis=1)
+    taken, gains = np.empty(count, int), np.empty(count)
+    for number in range(count):
+        gain_F = stands_for_F - labelled_F / (labels + number + 1)
+        gain_F[taken[:number]] = -np.inf
+        best = int(np.argmax(gain_F))
+        taken[number], gains[number] = best, gain_F[best]
+        labelled_F += likeness_FF[best]
+    return taken, gains
 
 
 def _squared_distances(a_FD: np.ndarray, b_LD: np.ndarray) -> np.ndarray:
@@ -142,37 +165,8 @@ def _squared_distances(a_FD: np.ndarray, b_LD: np.ndarray) -> np.ndarray:
     return np.maximum(squared_FL, 0.0)
 
 
-def _squared_width(squared_FF: np.ndarray, count: int) -> float:
-    neighbour = min(max(1, len(squared_FF) // count), len(squared_FF) - 1)
+def _squared_width(squared_FF: np.ndarray, labels: int) -> float:
+    """Of the kernel: so wide that as many labels reach every face about once: the median squared distance of a face
+    to its F / `labels`-th neighbour."""
+    neighbour = min(max(1, len(squared_FF) // labels), len(squared_FF) - 1)
     return max(float(np.median(np.partition(squared_FF, neighbour, axis=1)[:, neighbour])), _SMALLEST)
-
-
-def _helped(place_FD: np.ndarray, place_LD: np.ndarray, squared_width: float) -> np.ndarray:
-    """How near every face is to its nearest label (F,), 0 far from all to 1."""
-    helped_F = np.zeros(len(place_FD))
-    for start in range(0, len(place_LD), _AT_A_TIME):
-        squared_FL = _squared_distances(place_FD, place_LD[start : start + _AT_A_TIME])
-        helped_F = np.maximum(helped_F, np.exp(-squared_FL.min(axis=1) / (2 * squared_width)))
-    return helped_F
-
-
-def _greedy(
-    likeness_FF: np.ndarray, helped_F: np.ndarray, weight_F: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices taken one by one, each the one that gains most, the first of equals; and what each gained.
-
-    What a face gains only falls as others are taken, so a face whose gain, looked at again, is still above all that
-    the others gained before is the best one (Minoux 1978).
-    """
-    helped_F = helped_F.copy()
-    taken, gains = np.empty(count, int), np.empty(count)
-    most_F = np.array([weight_F @ np.maximum(row_F - helped_F, 0.0) for row_F in likeness_FF])
-    for number in range(count):
-        fresh = -1
-        while (best := int(np.argmax(most_F))) != fresh:
-            most_F[best] = weight_F @ np.maximum(likeness_FF[best] - helped_F, 0.0)
-            fresh = best
-        taken[number], gains[number] = best, most_F[best]
-        np.maximum(helped_F, likeness_FF[best], out=helped_F)
-        most_F[best] = -np.inf
-    return taken, gains
