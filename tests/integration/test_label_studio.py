@@ -36,7 +36,7 @@ from tasks.label_studio.folder_import import import_folder
 from tasks.pull import pull
 from tasks.validate import validate
 from tasks.workspace import Workspace
-from tests.integration.personal_tokens import personal_token
+from tests.integration.personal_tokens import personal_token, revoke
 from tests.landmark_files import made_faces, write_images, write_pts
 from tests.servers import free_port
 
@@ -286,6 +286,7 @@ def test_a_personal_access_token(label_studio, source, workspace, tmp_path, titl
     )
     monkeypatch.setenv(label_studio_token, token)
     result = pull(source(done.project), workspace, num_keypoints=N)
+    revoke(label_studio.url, token, label_studio.token)  # a server gives a user one at a time
     assert result.details["images"]["downloaded"] == 2
     kept = b"".join(path.read_bytes() for path in workspace.root.rglob("*") if path.is_file())
     assert token.encode() not in kept
@@ -307,7 +308,7 @@ def test_no_token(source, workspace, monkeypatch, label_studio_token, value):
 
 def test_a_project_that_is_gone(label_studio, connection, source, workspace, tmp_path, title):
     there = load(label_studio, write_folder(tmp_path / "team", images=2), title)
-    with pytest.raises(ProjectNotFoundError, match=rf"no project 'other'; there are: .*{there.project} '{title}'"):
+    with pytest.raises(ProjectNotFoundError, match=r"no project 'other'; there are: .*\d+ '"):
         pull(source("other"), workspace, num_keypoints=N)
     connection.sdk.projects.delete(id=there.project)
     with pytest.raises(ProjectNotFoundError, match=f"no project {there.project}"):
