@@ -54,14 +54,19 @@ def face_regions(
 ) -> list[dict[str, Any]]:
     """The regions of a face, for the `result` of an annotation or a prediction; arguments as of `build_task`.
 
+    The face box comes last: in the editor the regions that come first lie on top, and a click on a point that a box
+    covers takes hold of the box.
+
     Args:
         origin: who placed them.
     """
-    regions = [] if tight_box is None else [_box_region(tight_box, frame_size)]
+    regions: list[dict[str, Any]] = []
     percent_N2 = pixels_to_percent(points_N2, np.array(frame_size))
     for number, (xy, flag) in enumerate(zip(percent_N2, flags_N, strict=True), start=1):
         if np.isfinite(xy).all():
             regions += _keypoint_regions(number, xy, flag == Flag.OCCLUDED, frame_size)
+    if tight_box is not None:
+        regions.append(_box_region(tight_box, frame_size))
     return [region | {"origin": origin} for region in regions]
 
 

@@ -83,6 +83,12 @@ def test_round_trip(points_N2, flags_N, frame_size, box):
     assert (face.tight_box is None) if box is None else np.allclose(face.tight_box, box, rtol=0, atol=1e-9)
 
 
+def test_the_face_box_lies_below_the_points_in_the_editor():
+    """There the regions that come first are on top, and a box on top can't be clicked through."""
+    kinds = [entry["type"] for entry in some_task()["annotations"][0]["result"]]
+    assert kinds == ["keypointlabels"] * 5 + ["rectanglelabels"]
+
+
 def test_unknown_flags_go_out_as_a_field_of_the_task():
     flags_N = np.array([Flag.UNKNOWN, Flag.OCCLUDED], np.int8)
     task = build_task({"image": "a.png"}, some_points(2), flags_N, frame_size=FRAME)
