@@ -1,0 +1,87 @@
+"""Pieces of the way back that need no server: boxes of tasks, scores, whose prediction is whose."""
+
+import numpy as np
+import pytest
+
+from schemas import label_studio
+from schemas.geometry import Box
+from schemas.label_studio_task import face_regions
+from schemas.records import Flag
+from schemas.sources import LabelStudioSource, SubjectRule
+from tasks.label_studio.predictions import ListedTask, Prediction, is_ours, version_name
+from tasks.labelling.faces import task_box, usable_tasks
+from tasks.labelling.suggest import scores_of
+from tasks.tombstones import Tombstones
+
+FRAME = (120, 90)
+BOX = Box(18.0, 28.0, 40.0, 20.0)
+FIELDS = {"face_tight_bboxx": 1, "face_tight_bboxy": 2, "face_tight_bboxwidth": 30, "face_tight_bboxheight": 31.5}
+SOURCE = LabelStudioSource(
+    kind="label_studio", name="team", url="http://x", project=1, subject=SubjectRule(field="subject")
+)
+
+
+def some_regions(box=BOX, origin="manual"):
+    points = np.array([[20.25, 30.5], [50.0, 41.75]])
+    return face_regions(points, np.array([1, 0]), frame_size=FRAME, tight_box=box, origin=origin)
+
+
+def some_task(identity=1, *, touched=False, drafts=(), predictions=(), **data):
+    return ListedTask(identity, {"image": "a.png"} | data, touched, tuple(drafts), tuple(predictions))
+
+
+def test_a_predicted_face_reads_back_as_it_was_predicted():
+    result = some_regions(origin="prediction")
+    assert {region["origin"] for region in result} == {"prediction"}
+    payload = {"data": {"image": "a.png"}, "annotations": [{"id": 1, "result": result}]}
+    (face,), problems = label_studio.read(payload, num_keypoints=2, flags_known=True)
+    assert not problems
+    np.testing.assert_allclose(face.points_N2, [[20.25, 30.5], [50.0, 41.75]], atol=1e-5)
+    assert face.flags_N.tolist() == [Flag.OCCLUDED, Flag.VISIBLE]
+    np.testing.assert_allclose(face.tight_box, BOX)
+
+
+def test_boxes_come_from_drafts_then_others_predictions_then_the_data():
+    detector = Prediction(1, "detector", 0.9, some_regions(Box(5, 6, 50, 50)))
+    mine = Prediction(1, "fpenet v3", 0.1, some_regions(Box(0, 0, 10, 10)))
+    task = some_task(drafts=[some_regions()], predictions=[mine, detector], **FIELDS)
+    np.testing.assert_allclose(task_box(task, "fpenet"), BOX)
+    task = some_task(predictions=[mine, detector], **FIELDS)
+    np.testing.assert_allclose(task_box(task, "fpenet"), (5, 6, 50, 50))
+    assert task_box(some_task(predictions=[mine], **FIELDS), "fpenet") == Box(1, 2, 30, 31.5)
+    assert task_box(some_task(predictions=[mine]), "fpenet") is None
+
+
+@pytest.mark.parametrize("value", ["30", None, float("nan")])
+def test_a_box_in_the_data_is_numbers_or_none(value):
+    assert task_box(some_task(**(FIELDS | {"face_tight_bboxx": value})), "fpenet") is None
+
+
+def test_what_may_not_or_need_not_be_looked_at_is_left_out(tmp_path):
+    tombstones = Tombstones.of(tmp_path).with_grave("team/2", by="test", why="asked")
+    tasks = [
+        some_task(1, subject="team/1"),
+        some_task(2, subject="team/2"),
+        some_task(3, subject="team/3"),
+        some_task(4, touched=True),
+        some_task(5, subject="team/1", image=7),
+    ]
+    usable, left_out = usable_tasks(tasks, SOURCE, held_out=frozenset({"team/3"}), tombstones=tombstones)
+    assert [task.id for task in usable] == [1]
+    assert {item.task: item.reason for item in left_out} == {
+        2: "its subject was forgotten",
+        3: "its subject is held out for the KPI",
+        5: "its data has no field 'image'",
+    }
+
+
+def test_the_best_has_the_lowest_score_and_the_rest_the_highest():
+    assert scores_of(5, [3, 0]) == [0.666667, 1.0, 1.0, 0.333333, 1.0]
+    assert scores_of(2, []) == [1.0, 1.0]
+
+
+def test_ours_are_those_of_any_version_of_the_model_and_no_others():
+    assert is_ours(version_name("fpenet", "12"), "fpenet")
+    for other in ("fpenet", "fpenet v", "fpenet v1 beta", "fpenet-demo v1", "detector", "", None):
+        assert not is_ours(other, "fpenet")
+    assert not is_ours("fpenet v1", "fpenet.")
