@@ -61,7 +61,7 @@ def shorten(environment, automation, *, within_s):
 def test_what_is_deployed(deployed):
     deployments = {deployment["name"]: deployment for deployment in ask(deployed, "deployments")}
     crons = {name: [s["schedule"]["cron"] for s in d["schedules"]] for name, d in deployments.items()}
-    assert crons == {"nightly": ["0 2 * * *"], "annotations": ["*/30 * * * *"]}
+    assert crons == {"nightly": ["0 2 * * *"], "labels": ["0 5 * * *"], "annotations": ["*/30 * * * *"]}
     triggers = [automation["trigger"] for automation in ask(deployed, "automations")]
     assert sorted(trigger["posture"] for trigger in triggers) == ["Proactive", "Reactive"]
     for trigger in triggers:
