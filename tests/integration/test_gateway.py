@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sqlite3
 import sys
 from contextlib import closing, contextmanager
@@ -18,7 +19,7 @@ from tasks.gateway.journal import FILE
 from tasks.gateway.settings import SECRET_HEADER
 from tests.gateways import LABEL_STUDIO_PATH, MLFLOW_PATH, MLFLOW_SECRET, SECRET, running_gateway
 from tests.mlflow_servers import mlflow_server
-from tests.servers import HOST, free_port, running
+from tests.servers import HOST, running
 
 CONFIG = """<View>
   <Image name="image" value="$image"/>
@@ -29,8 +30,10 @@ PATIENCE_S = 400
 
 
 @contextmanager
-def prefect_server(folder, port):
-    """A Prefect that wants a password and CSRF tokens."""
+def prefect_server(folder, held):
+    """A Prefect on the port of `held` that wants a password and CSRF tokens."""
+    port = held.getsockname()[1]
+    held.close()
     environment = os.environ | {
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_API_AUTH_STRING": PREFECT_PASSWORD,
@@ -42,6 +45,13 @@ def prefect_server(folder, port):
     health = f"http://{HOST}:{port}/api/health"
     with running(command, health_url=health, log=folder / "prefect.log", environment=environment):
         yield
+
+
+def held_port():
+    """A socket that keeps a port of its own without listening, for a server that comes later."""
+    held = socket.socket()
+    held.bind((HOST, 0))
+    return held
 
 
 @contextmanager
@@ -116,8 +126,8 @@ def webhook_variables():
 def test_what_happens_in_label_studio_and_mlflow_wakes_prefect_even_if_it_was_away(
     label_studio, tmp_path, webhook_variables
 ):
-    port = free_port()
-    api = f"http://{HOST}:{port}/api"
+    held = held_port()
+    api = f"http://{HOST}:{held.getsockname()[1]}/api"
     password = {"PREFECT_API_AUTH_STRING": PREFECT_PASSWORD}
     with running_gateway(tmp_path, prefect=api, environment=password) as gateway:
         with project_with_a_webhook(label_studio, gateway) as (project, server):
@@ -135,8 +145,8 @@ def test_what_happens_in_label_studio_and_mlflow_wakes_prefect_even_if_it_was_aw
         assert gateway.metric("fpenet_gateway_backlog") == len(actions)
 
         with (
-            prefect_server(tmp_path, port),
             mlflow_server(tmp_path / "mlflow", webhook_variables) as mlflow_url,
+            prefect_server(tmp_path, held),  # last: a subscriber is told of the last minute only
             temporary_settings({PREFECT_API_AUTH_STRING: PREFECT_PASSWORD}),
         ):
             events = asyncio.run(
