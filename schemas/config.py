@@ -108,7 +108,7 @@ class QualitySettings(SpecModel):
     min_suspicion: Annotated[float, Field(ge=0)] = 6.0
     max_suspects: Count = 200
     duplicate_bits: Annotated[int, Field(ge=0, le=32)] = 10
-    min_duplicate_correlation: Share = 0.9
+    min_duplicate_correlation: Share = 0.93
 
 
 class SyncSettings(SpecModel):

@@ -14,7 +14,7 @@ from model.near_duplicates import (
 )
 from tests.raw_records import some_points
 
-BITS, CORRELATION = 10, 0.9
+BITS, CORRELATION = 10, 0.93
 
 
 @pytest.fixture(scope="module")
