@@ -14,7 +14,6 @@ from schemas.geometry import tight_square
 from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry
 from schemas.sources import SubjectRule
-from tasks.label_studio.client import connected
 from tasks.label_studio.folder_import import import_folder
 from tasks.label_studio.views import task_url
 from tasks.quality_steps import measure_annotators, send_tasks_back
@@ -30,12 +29,13 @@ SECOND = "second.annotator@example.test"
 VIEW = "Quality: annotators disagree"
 
 
-@pytest.fixture(scope="module")
-def second_annotator(label_studio):
-    """The id of another user of the organisation."""
-    with connected(label_studio.url, label_studio.token) as connection:
-        known = {user.email: user.id for user in connection.sdk.users.list()}
-        return known.get(SECOND) or connection.sdk.users.create(email=SECOND, username="second").id
+@pytest.fixture
+def second_annotator(connection):
+    """The id of another user of the organisation; gone with the test, since a server gives out tasks by its users."""
+    known = {user.email: user.id for user in connection.sdk.users.list()}
+    identity = known.get(SECOND) or connection.sdk.users.create(email=SECOND, username="second").id
+    yield identity
+    connection.sdk.users.delete(id=identity)
 
 
 @pytest.fixture
