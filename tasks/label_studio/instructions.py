@@ -41,10 +41,11 @@ def labelling_instructions(num_keypoints: int) -> str:
     """HTML for the project's labelling instructions, of tags that Label Studio lets through as they are."""
     order = _ORDER if layout(num_keypoints).is_face else {}
     groups = [
-        f"<li><b>{title}</b>: {order.get(indices[0], 'in the order that your team has agreed on')}</li>"
+        f"<li>• <b>{title}</b>: {order.get(indices[0], 'in the order that your team has agreed on')}</li>"
         for title, indices, _ in point_groups(num_keypoints)
     ]
-    keys = [f"<li><b>{key}</b>: {meaning}</li>" for key, meaning in _KEYS]
+    keys = [f"<li>• <b>{key}</b>: {meaning}</li>" for key, meaning in _KEYS]
+    # The bullets are part of the text: the screen that shows it draws none.
     page = Path(__file__).with_name("instructions.html").read_text(encoding="utf-8")
     text = Template(page).substitute(count=num_keypoints, groups="\n".join(groups), keys="\n".join(keys))
     return text.strip()
