@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from schemas.layouts import OUTER_EYE_CORNERS, layout
+from schemas.layouts import layout
 
 VIEW_SIZE = 64
 REACH = 2.2
@@ -38,7 +38,7 @@ _APART = 64  # bits: more than any two hashes that are compared
 
 
 def face_view(gray: np.ndarray, points_N2: np.ndarray) -> np.ndarray:
-    """The face (S, S), uint8, upright by the outer corners of the eyes where the layout has any.
+    """The face (S, S), uint8, upright by all its points where the layout has sides.
 
     Args:
         gray: (H, W), uint8.
@@ -116,11 +116,12 @@ def _around(gray: np.ndarray, centre_2: np.ndarray, reach: float) -> tuple[np.nd
 
 
 def _upright(points_N2: np.ndarray) -> np.ndarray:
-    """Rotation (2, 2) from a view whose eyes are level to the frame."""
-    if not layout(len(points_N2)).is_face:
+    """Rotation (2, 2) from a view in which the face's two sides are level to the frame."""
+    flip = layout(len(points_N2)).flip
+    if flip is None:
         return np.eye(2)
-    right, left = OUTER_EYE_CORNERS
-    x, y = points_N2[left] - points_N2[right]
+    sides = [(one, other) for one, other in enumerate(flip) if one < other]  # the image's left first
+    x, y = np.sum([points_N2[other] - points_N2[one] for one, other in sides], axis=0)
     angle = np.arctan2(y, x)
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
