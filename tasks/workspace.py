@@ -10,7 +10,7 @@ from pathlib import Path
 class Workspace:
     """A directory that holds everything a project of this workflow keeps.
 
-    raw/<source>/      raw.jsonl as pulled, images downloaded from a server
+    raw/<source>/      raw.jsonl as pulled from files, raw.sqlite from a server, images downloaded
     image-index.sqlite   what is known of image files; violations.parquet: what the last validation found
     snapshots/<id>/    faces.parquet, violations.parquet, manifest.json, provenance.json
     shards/            TFRecords by content hash; conversions/<key>/manifest.json names those of a conversion
