@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import AnnotationFileError
-from schemas.label_studio_config import config_drift, config_labels, labelling_config, offers_occluded, point_groups
+from schemas.label_studio_config import config_labels, labelling_config, offers_occluded, point_groups
+from schemas.label_studio_drift import config_drift
 
 N = 80
 

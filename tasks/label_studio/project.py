@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import httpx
 
 from schemas.errors import SpecError
-from schemas.label_studio_config import config_drift, config_labels, labelling_config
+from schemas.label_studio_config import config_labels, labelling_config
+from schemas.label_studio_drift import config_drift
 from tasks.label_studio.client import Connection, refusal
 from tasks.label_studio.image_storage import ImageStorage, ensure_storage
 from tasks.label_studio.instructions import labelling_instructions

@@ -14,7 +14,8 @@ import orjson
 from filelock import FileLock, Timeout
 
 from schemas.errors import SourceEmptyError, StorageError
-from schemas.label_studio_config import config_drift, offers_occluded
+from schemas.label_studio_config import offers_occluded
+from schemas.label_studio_drift import config_drift
 from schemas.sources import LabelStudioSource
 from schemas.storage import make_folder, sha256_file, sha256_of
 from schemas.task_store import StoredTask, TaskStore, open_store

@@ -16,7 +16,8 @@ from flows.entry.cli import main
 from schemas.config import ValidationRules
 from schemas.errors import ProjectNotFoundError, SourceRefusedError, SpecError
 from schemas.label_studio import image_name
-from schemas.label_studio_config import config_drift, labelling_config
+from schemas.label_studio_config import labelling_config
+from schemas.label_studio_drift import config_drift
 from schemas.label_studio_task import build_task
 from schemas.raw import read_raw
 from schemas.records import Flag
