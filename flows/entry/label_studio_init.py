@@ -14,15 +14,15 @@ console = Console(highlight=False, soft_wrap=True)
 
 def init(arguments: argparse.Namespace) -> int:
     """Raises `SpecError` in the end if the project has drifted and is not to be repaired."""
+    from tasks.gateway.settings import LABEL_STUDIO_SECRET_ENV, required_secret
     from tasks.label_studio.client import connected, token_from_environment
     from tasks.label_studio.image_storage import image_storage
     from tasks.label_studio.project import set_up
-    from tasks.label_studio.webhook import secret_from_environment
 
     if arguments.keypoints < 1:
         raise SpecError("--keypoints", f"must be at least 1, not {arguments.keypoints}")
     storage = image_storage(arguments.storage) if arguments.storage else None
-    secret = secret_from_environment() if arguments.webhook_url else ""
+    secret = required_secret(LABEL_STUDIO_SECRET_ENV).current.decode() if arguments.webhook_url else ""
     with connected(arguments.url, token_from_environment(TOKEN_ENV)) as connection:
         connection.version()
         done = set_up(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import httpx
 
 from schemas.errors import SourceRefusedError, SpecError
+from tasks.gateway.settings import SECRET_HEADER
 from tasks.label_studio.client import Connection
 from tasks.label_studio.outcome import Outcome, State
 
-SECRET_ENV = "FPENET_LABEL_STUDIO_WEBHOOK_SECRET"
-SECRET_HEADER = "X-FPENet-Secret"
 ACTIONS = (
     "ANNOTATIONS_CREATED",
     "ANNOTATIONS_DELETED",
@@ -27,23 +25,6 @@ ACTIONS = (
 _PATH = "/api/webhooks/"
 _PROTECTED = ("reserved network", "must not resolve to")
 _UNRESOLVED = "resolve hostname"
-
-
-def secret_from_environment() -> str:
-    """The secret that the webhook sends along and the gateway compares.
-
-    Raises:
-        SpecError: it is not set, or holds what can't stand in a header.
-    """
-    secret = os.environ.get(SECRET_ENV, "")
-    if not secret or not secret.isascii() or not secret.isprintable() or secret != secret.strip():
-        state = "is not fit for a header: printable ASCII without blanks at its ends" if secret else "is not set"
-        raise SpecError(
-            f"environment variable {SECRET_ENV}",
-            f"it {state}; the gateway takes events that bring this secret only. Make one with `openssl rand -hex 32` "
-            "and set it here and for the gateway",
-        )
-    return secret
 
 
 def ensure_webhook(connection: Connection, project_id: int, url: str, secret: str) -> Outcome:

@@ -22,12 +22,13 @@ from schemas.label_studio_task import build_task
 from schemas.raw import read_raw
 from schemas.records import Flag
 from schemas.sources import LabelStudioSource, SubjectRule
+from tasks.gateway.settings import LABEL_STUDIO_SECRET_ENV
 from tasks.images import ImageIndex
 from tasks.label_studio.image_storage import image_storage
 from tasks.label_studio.instructions import labelling_instructions
 from tasks.label_studio.outcome import State
 from tasks.label_studio.project import set_up
-from tasks.label_studio.webhook import ACTIONS, SECRET_ENV
+from tasks.label_studio.webhook import ACTIONS
 from tasks.pull import pull
 from tasks.validate import validate
 from tasks.workspace import Workspace
@@ -264,7 +265,7 @@ def test_a_server_that_is_protected_against_private_addresses(label_studio, conn
 
 def test_the_command(label_studio, connection, title, monkeypatch, capsys):
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.token)
-    monkeypatch.setenv(SECRET_ENV, SECRET)
+    monkeypatch.setenv(LABEL_STUDIO_SECRET_ENV, SECRET)
     command = ["label-studio", "init", "--url", label_studio.url, "--title", title, "--keypoints"]
     assert main([*command, "68", "--webhook-url", HOOK]) == 0
     first = capsys.readouterr()
@@ -274,10 +275,10 @@ def test_the_command(label_studio, connection, title, monkeypatch, capsys):
     assert "- label P69 to P80 of KeyPointLabels 'kp' is missing" in second.out and "--repair" in second.err
     assert main([*command, "80", "--repair"]) == 0
     assert main([*command, "0"]) == 2
-    monkeypatch.delenv(SECRET_ENV)
+    monkeypatch.delenv(LABEL_STUDIO_SECRET_ENV)
     assert main([*command, "80", "--webhook-url", HOOK]) == 2
     last = capsys.readouterr()
-    assert f"environment variable {SECRET_ENV}: it is not set" in last.err
+    assert f"environment variable {LABEL_STUDIO_SECRET_ENV} is not set" in last.err
     shown = "".join([*first, *second, *last])
     assert SECRET not in shown and label_studio.token not in shown
 
