@@ -11,6 +11,8 @@ from schemas.config import QualitySettings
 from schemas.errors import StorageError
 from schemas.records import Face, Split
 from schemas.storage import sha256_file
+from tasks.forget.files import purge_file
+from tasks.forget.traces import Traces
 from tasks.quality.duplicates import find_duplicates
 from tasks.quality.signatures import SignatureStore
 
@@ -140,11 +142,12 @@ def test_what_is_forgotten_is_nowhere_in_the_file(pictures, tmp_path):
     store = SignatureStore(memory)
     kept = [signature.thumbnail_SS.tobytes() for signature in store.signatures(faces)]
     assert kept[0] in memory.read_bytes() and kept[1] in memory.read_bytes()
-    assert store.forget([faces[0].image_sha256]) == 1
+    traces = Traces("set/0", "redacted/0", images=frozenset({faces[0].image_sha256}))
+    assert purge_file(memory, traces)
     left = memory.read_bytes()
     assert kept[0] not in left and bytes.fromhex(faces[0].image_sha256) not in left
     assert kept[1] in left
-    assert store.forget([faces[0].image_sha256]) == 0
+    assert not purge_file(memory, traces)
 
 
 def test_a_damaged_memory_is_begun_anew(pictures, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Signature:
 class SignatureStore:
     """Remembers signatures by the SHA-256 of the image and by where the face is in it.
 
-    It holds thumbnails of faces, which are personal data: see `forget`. A damaged file, or one of another version, is
+    It holds thumbnails of faces, which are personal data; `tasks.forget` finds them by `image`. A damaged file, or one of another version, is
     begun anew: it only saves time.
 
     Args:
@@ -66,24 +66,6 @@ class SignatureStore:
                 _save(database, made)
                 found |= made
         return [found[key] for key in keys]
-
-    def forget(self, images: Iterable[str]) -> int:
-        """Remove what is kept of images, given by their hex SHA-256; the file is rewritten without it.
-
-        Returns:
-            Of how many faces something was kept.
-
-        Raises:
-            StorageError: the file can't be written.
-        """
-        with self._usable() as database:
-            before = database.total_changes
-            with database:
-                rows = [(bytes.fromhex(image),) for image in images]
-                database.executemany("DELETE FROM signatures WHERE image = ?", rows)
-            removed = database.total_changes - before
-            database.execute("VACUUM")
-        return removed
 
     @contextmanager
     def _usable(self) -> Iterator[sqlite3.Connection]:
