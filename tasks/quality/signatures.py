@@ -41,8 +41,8 @@ class Signature:
 class SignatureStore:
     """Remembers signatures by the SHA-256 of the image and by where the face is in it.
 
-    It holds thumbnails of faces, which are personal data; `tasks.forget` finds them by `image`. A damaged file, or one of another version, is
-    begun anew: it only saves time.
+    It holds thumbnails of faces, which are personal data; `tasks.forget` finds them by `image`. A damaged file, or
+    one of another version, is begun anew: it only saves time.
 
     Args:
         path: an SQLite file; None keeps nothing.
