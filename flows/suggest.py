@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.utilities.annotations import quote
 
 from schemas.config import load_config
+from tasks.lease import present
 from tasks.run import Run
 from tasks.suggest_steps import (
     label_studio_sources,
@@ -34,10 +35,11 @@ def suggest(config: str) -> str:
         FpenetError: see `schemas.errors`.
     """
     run = Run(load_config(config))
-    sources = label_studio_sources(run)
-    network = quote(open_current(run))
-    known = quote(see_labelled(run, network))
-    projects = quote([see_open(run, network, source) for source in sources])
-    ranked = quote(rank_faces(run, network, known, projects))
-    results = [write_back(run, network, known, projects, ranked, number) for number in range(len(sources))]
-    return str(tell(run, network, projects, ranked, results))
+    with present(run.workspace.lease):
+        sources = label_studio_sources(run)
+        network = quote(open_current(run))
+        known = quote(see_labelled(run, network))
+        projects = quote([see_open(run, network, source) for source in sources])
+        ranked = quote(rank_faces(run, network, known, projects))
+        results = [write_back(run, network, known, projects, ranked, number) for number in range(len(sources))]
+        return str(tell(run, network, projects, ranked, results))

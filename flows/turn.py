@@ -14,7 +14,7 @@ from prefect.utilities.annotations import quote
 
 from flows.candidate import make_candidate
 from schemas.config import load_config
-from tasks.lease import Kind, Lease, Request, take_turn
+from tasks.lease import Kind, Lease, Request, present, take_turn
 from tasks.run import Run
 from tasks.steps import validate_records
 from tasks.sync_decision import Decision, Outcome
@@ -53,7 +53,8 @@ def work_on_project(config: str, kind: Kind, *, project_id: int | None = None) -
                 return
         told.append(make_candidate(settings))
 
-    left_to = take_turn(Lease(run.workspace.lease), this_request(kind, project_id), work)
+    with present(run.workspace.lease):
+        left_to = take_turn(Lease(run.workspace.lease), this_request(kind, project_id), work)
     return tell_left(run, left_to) if left_to else told[-1]
 
 

@@ -39,6 +39,7 @@ from schemas.sloth import face_to_sloth, image_entry
 from schemas.sources import Source
 from schemas.storage import sha256_file, write_bytes
 from tasks.images import ImageIndex
+from tasks.lease import present
 from tasks.progress import StepProgress, silent
 from tasks.pull import pull
 from tasks.pull_files import task_data
@@ -79,6 +80,13 @@ def export_source(
         SourceError, AnnotationFileError: see `tasks.pull.pull`.
         StorageError: the folder or the workspace can't be written.
     """
+    with present(workspace.lease):
+        return _export(source, folder, workspace, num_keypoints, progress)
+
+
+def _export(
+    source: Source, folder: Path, workspace: Workspace, num_keypoints: int, progress: StepProgress
+) -> FolderExport:
     raw = pull(source, workspace, num_keypoints=num_keypoints, progress=progress).raw
     index = ImageIndex(workspace.image_index)
     outcome = validate(

@@ -22,6 +22,7 @@ can notice. A file system without `flock` is refused.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import time
@@ -31,7 +32,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from filelock import FileLock, Timeout
 
@@ -191,3 +192,35 @@ def _work_on(
     finally:
         lease.settle(done)
     return None
+
+
+@contextmanager
+def present(folder: Path) -> Iterator[None]:
+    """Work in the workspace whose `Workspace.lease` this is; waits while somebody wants to be `alone` in it.
+
+    Any number of runs may be present: this is not the lease, it only keeps `fpenet forget` from purging what a run
+    has in memory and writes afterwards.
+    """
+    with _presence(folder) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Keep every run out of the workspace; yields False if one is at work."""
+    with _presence(folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+@contextmanager
+def _presence(folder: Path) -> Iterator[BinaryIO]:
+    """The file that is locked; closing it, or dying, lets go."""
+    make_folder(folder)
+    with (folder / "presence").open("ab") as file:
+        yield file
