@@ -63,10 +63,10 @@ class ImageStore:
         Raises:
             SourceUnreachableError: the server went away. What has arrived is kept for the next pull.
         """
-        fetched = (
-            {} if ask_again else {value: Fetched(self._path(value)) for value in values if self._is_whole(value)}
-        )
-        wanted = sorted(set(values).difference(fetched))
+        asked_for = set(values)
+        here = () if ask_again else filter(self._is_whole, asked_for)
+        fetched = {value: Fetched(self._path(value)) for value in here}
+        wanted = sorted(asked_for.difference(fetched))
         pool = ThreadPoolExecutor(WORKERS)
         try:
             with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as elsewhere:
@@ -79,7 +79,7 @@ class ImageStore:
             pool.shutdown(cancel_futures=True)
             if wanted and self._index:
                 write_json(self._index_path, self._index)
-        self._forget_others(fetched)
+        self._forget_others(asked_for)
         return fetched
 
     def _get(self, value: str, elsewhere: httpx.Client) -> Fetched:
@@ -131,10 +131,14 @@ class ImageStore:
         name = sha256(value.encode()).hexdigest()[:32] + (suffix if suffix[1:].isalnum() else "")
         return self._folder / name[:2] / name
 
-    def _forget_others(self, wanted: Iterable[str]) -> None:
-        others = sorted(set(self._index).difference(wanted))
+    def _forget_others(self, wanted: set[str]) -> None:
+        """Remove every other file of the folder: a fetch that was killed leaves some that the index does not name."""
+        kept = {self._index_path, *map(self._path, wanted)}
+        for path in self._folder.rglob("*"):
+            if path not in kept and path.is_file():
+                path.unlink()
+        others = self._index.keys() - wanted
         for value in others:
-            self._path(value).unlink(missing_ok=True)
             del self._index[value]
         if others:
             write_json(self._index_path, self._index)

@@ -73,6 +73,28 @@ def test_images_that_no_task_has_any_more_are_removed(site, store, tmp_path):
     assert [fetched[url].file.exists() for url in (a, b)] == [False, True]
 
 
+def test_what_a_killed_fetch_left_is_removed(site, store, tmp_path):
+    (tmp_path / "site/a.png").write_bytes(b"a")
+    url = f"{site.url}/a.png"
+    file = store().fetch([url])[url].file
+    left = [file.with_name("0123.png"), file.with_name(f".{file.name}.7.tmp.png"), tmp_path / "images/ff/0.png"]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"of somebody who was forgotten meanwhile")
+    store().fetch([url])
+    assert file.is_file() and (tmp_path / "images/index.json").is_file()
+    assert not any(path.exists() for path in left)
+
+
+def test_values_may_come_one_by_one(site, store, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / "site" / name).write_bytes(name.encode())
+    a, b = f"{site.url}/a.png", f"{site.url}/b.png"
+    store().fetch([a])
+    fetched = store().fetch((url for url in (a, b)), ask_again=False)
+    assert {url: one.downloaded for url, one in fetched.items()} == {a: False, b: True}
+
+
 def test_the_token_goes_to_label_studio_only(site, store, tmp_path):
     (tmp_path / "site/a.png").write_bytes(b"a")
     store().fetch([f"{site.url}/a.png"])
