@@ -106,7 +106,10 @@ def _from_files(
     records = _without(tombstones, records, left_out)
     first = next(records, None)
     if first is None:
-        raise SourceEmptyError(f"source {source.name}: {_place(source)} holds no record; see that it was filled")
+        what = "no record; see that it was filled"
+        if left_out["records"]:
+            what = f"no record but {left_out['records']:,} of subjects that were forgotten; take the source out"
+        raise SourceEmptyError(f"source {source.name}: {_place(source)} holds {what}")
     records = itertools.chain([first], records)
     if source.name_format is not None:
         records = (replace(record, name_format=source.name_format) for record in records)

@@ -78,6 +78,15 @@ def test_forgotten_subjects_are_left_out(folder, workspace):
     assert b"2_a.png" not in result.raw.read_bytes()
 
 
+def test_a_source_of_forgotten_subjects_alone_says_so(folder, workspace):
+    Tombstones.of(workspace.root).with_grave("team/2", by="test", why="asked")
+    write(folder / "gt/train.json", [entry("images/2_a.png")])
+    rule = SubjectRule(dataset="team", pattern=r"(?P<subject>\d+)_")
+    source = sloth_source(folder, subject=rule, gt=["gt/train.json"])
+    with pytest.raises(SourceEmptyError, match="holds no record but 1 of subjects that were forgotten"):
+        pull(source, workspace, num_keypoints=3)
+
+
 def test_the_same_annotations_give_the_same_bytes(folder, workspace, tmp_path):
     first = pull(sloth_source(folder), workspace, num_keypoints=3)
     again = pull(sloth_source(folder), Workspace(tmp_path / "other"), num_keypoints=3)

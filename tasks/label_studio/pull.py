@@ -80,6 +80,7 @@ def pull_label_studio(
             raise SourceEmptyError(
                 f"source {source.name}: project {project.id} '{project.title}' at {connection.url} has "
                 f"{counts['tasks']} tasks, and no submitted annotation among them"
+                + (f"; {counts['forgotten']} more are of subjects that were forgotten" if counts["forgotten"] else "")
             )
         images = ImageStore(folder / IMAGES, connection).fetch(
             store.images(),
