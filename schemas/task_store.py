@@ -11,7 +11,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -243,24 +243,29 @@ class TaskStore:
 
 @contextmanager
 def open_store(path: Path) -> Iterator[TaskStore]:
-    """The store in `path`, begun where there is none, or one of another version.
+    """The store in `path`, to fill it: begun where there is none, and anew where it is one of another version.
 
     Raises:
         StorageError: it is damaged, in use, or the disk is full.
     """
     make_folder(path.parent)
+    with _opened(path, mode="rwc") as database:
+        database.execute("PRAGMA secure_delete = ON")
+        if not _is_current(database):
+            database.executescript(_CREATE)
+        yield TaskStore(database, path.parent)
+
+
+@contextmanager
+def _opened(path: Path, *, mode: str) -> Iterator[sqlite3.Connection]:
+    """The database; `mode` is that of SQLite's addresses. What keeps it from being used is an error that names it."""
     try:
-        database = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-        try:
-            database.execute("PRAGMA secure_delete = ON")
-            if database.execute("PRAGMA user_version").fetchone() != (_VERSION,):
-                database.executescript(_CREATE)
-            yield TaskStore(database, path.parent)
-        finally:
-            database.close()
+        address = f"{path.absolute().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(address, timeout=_BUSY_S, isolation_level=None, uri=True)) as database:
+            yield database
     except sqlite3.Error as error:
         raise StorageError(
-            f"{path}: the tasks of this source can't be kept: {error}. Free space, or end the other run that uses "
+            f"{path}: the tasks of this source can't be used: {error}. Free space, or end the other run that uses "
             "it; if it is damaged delete it, and the next pull fetches everything anew"
         ) from error
 
@@ -269,7 +274,16 @@ def read_store(path: Path) -> Iterator[RawRecord]:
     """The records of a store, by task id, one at a time.
 
     Raises:
-        StorageError: see `open_store`.
+        StorageError: see `open_store`; or there is no store, or one of another version, which only a pull replaces.
     """
-    with open_store(path) as store:
-        yield from store.records()
+    with _opened(path, mode="rw") as database:
+        if not _is_current(database):
+            raise StorageError(
+                f"{path}: was begun by a pull that did not get far, or kept by another version of this project; pull "
+                "again: that fetches everything anew"
+            )
+        yield from TaskStore(database, path.parent).records()
+
+
+def _is_current(database: sqlite3.Connection) -> bool:
+    return database.execute("PRAGMA user_version").fetchone() == (_VERSION,)

@@ -1,4 +1,6 @@
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -147,7 +149,26 @@ def test_a_reader_sees_one_moment(path):
         assert [first.payload["version"], *(record.payload["version"] for record in reading)] == [0, 0, 0]
 
 
+def test_only_a_pull_replaces_a_store_of_another_version(path):
+    with open_store(path) as store:
+        put(store, stored(1))
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 9")
+    with pytest.raises(StorageError, match=r"raw.sqlite: .* another version of this project; pull again"):
+        list(read_raw(path))
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM tasks").fetchone() == (1,)
+    with open_store(path) as store:
+        assert list(store.tasks()) == []
+
+
+def test_reading_begins_no_store(path):
+    with pytest.raises(StorageError, match=r"raw.sqlite: the tasks of this source can't be used: unable to open"):
+        list(read_raw(path))
+    assert not path.exists()
+
+
 def test_a_damaged_store_is_named(path):
     path.write_bytes(b"not a database, but long enough to look at" * 100)
-    with pytest.raises(StorageError, match=r"raw.sqlite: the tasks of this source can't be kept: .*delete it"):
+    with pytest.raises(StorageError, match=r"raw.sqlite: the tasks of this source can't be used: .*delete it"):
         list(read_raw(path))
