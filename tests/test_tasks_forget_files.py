@@ -145,6 +145,43 @@ def test_databases_keep_nothing_in_their_free_pages(tmp_path):
     assert bytes.fromhex(digest) not in path.read_bytes()
 
 
+def test_documents_in_databases_go_by_what_they_say(tmp_path):
+    path = tmp_path / "raw.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE tasks (id INTEGER, subject TEXT, payload BLOB)")
+        documents = [f'{{"subject": "{subject}"}}'.encode() for subject in (SUBJECT, "blobs/0010")]
+        database.executemany("INSERT INTO tasks VALUES (?, NULL, ?)", enumerate(documents))
+    purged(path)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT payload FROM tasks").fetchall() == [(documents[1],)]
+
+
+def test_a_database_without_the_subject_is_only_read(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("CREATE TABLE entries (action TEXT)")
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("INSERT INTO entries VALUES ('created')")
+        assert not purge_file(path, traces())
+        writer.execute("COMMIT")
+
+
+def test_a_frame_without_a_suffix_goes_by_its_bytes(tmp_path):
+    path = tmp_path / "0a1b2c"
+    path.write_bytes(b"pixels")
+    assert not purge_file(path, traces())
+    purged(path, traces(images=frozenset({hashlib.sha256(b"pixels").hexdigest()})))
+    assert not path.exists()
+
+
+def test_a_page_that_escapes_the_name_is_found(tmp_path):
+    page = tmp_path / "index.html"
+    page.write_text("<img src=data:image/png;base64,AAAA> blobs/o&#39;neil")
+    assert purge_file(page, Traces("blobs/o'neil", MARK))
+    assert "base64" not in page.read_text()
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.parquet", "a.tfrecords", "a.sqlite", "a.jsonl", "a.csv"])
 def test_a_file_that_cant_be_searched_is_told(tmp_path, name):
     path = tmp_path / name

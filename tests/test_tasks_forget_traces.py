@@ -58,6 +58,19 @@ def test_json_keeps_its_form():
     }
 
 
+def test_annotations_of_its_records_are_told_too():
+    value = {
+        "/data/upload/3/0a1b2c3d-a/7_1.png": 1,
+        "0a1b2c3d-7_1.png": 2,
+        "ls:task/17/annotation/4": 3,
+        "ls:task/170": 4,
+    }
+    assert TRACES.redacted_json([{"record": "ls:task/17/annotation/4"}, {"record": "ls:task/170"}]) == [
+        {"record": "ls:task/170"}
+    ]
+    assert set(TRACES.redacted_json(value)) == {MARK, "0a1b2c3d-7_1.png", "ls:task/170"}
+
+
 def test_a_table_loses_its_rows_and_keeps_its_columns():
     table = pa.table(
         {

@@ -48,7 +48,9 @@ def _show(found: Forgotten) -> None:
         shown = ", ".join(f"{number} {split}" for split, number in splits.items())
         console.print(f"snapshot {snapshot[:12]}: {shown} faces")
     if not found.faces:
-        console.print("no snapshot holds the subject")
+        console.print(
+            "no snapshot holds the subject" + ("" if found.images else ": see that it is written correctly")
+        )
     for model in found.models:
         console.print(f"{'train again without the subject' if model.learnt else 'evaluate anew'}: {model}")
     for engine in found.engines:

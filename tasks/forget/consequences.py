@@ -19,14 +19,12 @@ class AffectedModel:
 
     Attributes:
         learnt: True if it was trained or validated on the subject; False if the subject was only tested on.
-        run_id: of the run that made it.
     """
 
     name: str
     version: str
     aliases: tuple[str, ...]
     learnt: bool
-    run_id: str
 
     def __str__(self) -> str:
         held = f" ({', '.join(self.aliases)})" if self.aliases else ""
@@ -65,7 +63,6 @@ def affected_models(
                 str(version.version),
                 tuple(client.get_model_version(name, version.version).aliases),
                 learnt_from(splits),
-                version.run_id,
             )
             for snapshot, splits in snapshots.items()
             for version in client.search_model_versions(f"name='{name}' and tags.snapshot_id='{snapshot}'")

@@ -6,6 +6,7 @@ A file is replaced as a whole or removed; a run that is killed leaves every file
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
@@ -48,9 +49,9 @@ def purge_file(path: Path, traces: Traces) -> bool:
         StorageError: the file can't be read or written.
         ShardError: a TFRecord file ends within a record.
     """
-    purge = _purger(path)
+    purge = _purger(path) or _purge_picture  # a frame may have come from an address without a suffix
     try:
-        return purge is not None and purge(path, traces)
+        return purge(path, traces)
     except (ValueError, sqlite3.Error) as error:  # of JSON, Parquet, a protocol buffer; a database in use
         raise StorageError(
             f"{path}: can't be searched for {traces.mark} ({error}); end what uses it, or remove the file if it is "
@@ -80,7 +81,7 @@ def _purge_picture(path: Path, traces: Traces) -> bool:
 
 def _purge_page(path: Path, traces: Traces) -> bool:
     """Pages carry faces inside; one that names the subject is taken away as a whole, its numbers stand in JSON."""
-    found = traces.within(path.read_text())
+    found = traces.within(html.unescape(path.read_text()))
     if found:
         write_bytes(path, _PAGE.encode())
     return found
@@ -207,32 +208,52 @@ def _is_picture(value: Any) -> bool:
 
 
 def _purge_database(path: Path, traces: Traces) -> bool:
-    """Rows that hold the hash or the name of a frame are gone; in others the mark stands for the subject."""
+    """Rows that hold the hash or the name of a frame, or a document about the subject, are gone; in other texts the
+    mark stands for it. A database in which nothing is found is only read: somebody may be at work in it."""
     with closing(sqlite3.connect(path, timeout=60)) as database:
-        database.execute("PRAGMA secure_delete = ON")
-        before = database.total_changes
-        with database:
-            for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-                _purge_rows(database, table, traces)
-        changed = database.total_changes > before
-        if changed:
+        _teach(database, traces)
+        found = [place for place in _columns(database) if _holds(database, *place)]
+        if found:
+            database.execute("PRAGMA secure_delete = ON")
+            with database:
+                for table, column in found:
+                    database.execute(f'DELETE FROM "{table}" WHERE about("{column}")')
+                    database.execute(
+                        f'UPDATE "{table}" SET "{column}" = redacted("{column}") WHERE names("{column}")'
+                    )
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             database.execute("VACUUM")
-    return changed
+    return bool(found)
 
 
-def _purge_rows(database: sqlite3.Connection, table: str, traces: Traces) -> None:
+def _teach(database: sqlite3.Connection, traces: Traces) -> None:
+    """The functions of SQL that tell what is about the subject; a document is kept as bytes, other texts as text."""
     digests = {digest for image in traces.images for digest in (image, bytes.fromhex(image))}
-    database.create_function(
-        "about", 1, lambda value: value in digests or (isinstance(value, str) and traces.about(value))
-    )
-    database.create_function("names", 1, lambda value: isinstance(value, str) and bool(traces.pattern.search(value)))
+
+    def about(value: Any) -> bool:
+        if isinstance(value, bytes):
+            return value in digests or traces.within(value.decode(errors="ignore"))
+        return isinstance(value, str) and (value in digests or traces.about(value))
+
+    def names(value: Any) -> bool:
+        return isinstance(value, str) and bool(traces.pattern.search(value))
+
+    for function in (about, names):
+        database.create_function(function.__name__, 1, function)
     database.create_function("redacted", 1, traces.redacted_text)
-    for _, column, kind, *_ in database.execute(f'PRAGMA table_info("{table}")').fetchall():
-        if kind.upper().startswith(("INT", "REAL", "FLOAT", "BOOL", "DATE")):
-            continue
-        database.execute(f'DELETE FROM "{table}" WHERE about("{column}")')
-        database.execute(f'UPDATE "{table}" SET "{column}" = redacted("{column}") WHERE names("{column}")')
+
+
+def _columns(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """Tables and their columns that can hold texts or bytes."""
+    for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        for _, column, kind, *_ in database.execute(f'PRAGMA table_info("{table}")').fetchall():
+            if not kind.upper().startswith(("INT", "REAL", "FLOAT", "BOOL", "DATE")):
+                yield table, column
+
+
+def _holds(database: sqlite3.Connection, table: str, column: str) -> bool:
+    query = f'SELECT EXISTS (SELECT 1 FROM "{table}" WHERE about("{column}") OR names("{column}"))'
+    return bool(database.execute(query).fetchone()[0])
 
 
 _OTHERS = {

@@ -8,6 +8,7 @@ what was written down, hashes and numbers stay, under the tombstone's mark.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,8 +23,9 @@ from tasks.forget.consequences import AffectedEngine, AffectedModel, affected_en
 from tasks.forget.files import files_below, purge_file, still_tells
 from tasks.forget.search import find_traces
 from tasks.forget.traces import Traces
-from tasks.lease import Lease
+from tasks.lease import alone
 from tasks.progress import StepProgress, silent
+from tasks.quality.page import DATA as QUALITY_LIST
 from tasks.snapshot import load_snapshot
 from tasks.tombstones import FILE, KEY_FILE, Tombstones
 from tasks.workspace import Workspace
@@ -75,12 +77,9 @@ def forget_subject(
     """
     folders = [workspace.root, *also]
     _refuse_nonsense(subject, folders)
-    lease = Lease(workspace.lease)
-    with lease.attempt("fpenet forget") as held:
-        if not held:
-            raise InputError(
-                f"{workspace.root} is in use by {lease.holder() or 'another run'}; run this when it is done"
-            )
+    with alone(workspace.lease) as undisturbed:
+        if not undisturbed:
+            raise InputError(f"a run is at work in {workspace.root}; wait until it is done, and run this again")
         return _forget(subject, workspace, tracking, folders, by=by, why=why, progress=progress)
 
 
@@ -100,9 +99,10 @@ def _forget(
     held_out = _holding_out(subject, workspace)
     traces = _remember(record, find_traces(workspace, folders, subject=subject, mark=mark))
     models = affected_models(traces.snapshots, tracking, workspace)
+    _drop_caches(workspace)
     changed = [str(path) for path in _purge(_files(folders, record), traces, progress)]
     if tracking.uri:
-        changed += purge_artifacts((model.run_id for model in models), traces, tracking, workspace)
+        changed += purge_artifacts(traces, tracking, workspace)
     _refuse_remains(_files(folders, record), traces, progress)
     done = _outcome(traces, models, workspace, changed=changed, held_out=held_out)
     _keep_hashes(record, traces, done)
@@ -171,6 +171,15 @@ def _files(folders: Sequence[Path], record: Path) -> list[Path]:
     return [path for folder in folders for path in files_below(folder) if path not in own]
 
 
+def _drop_caches(workspace: Workspace) -> None:
+    """What only saves time, and may show faces whose frames nobody knows any more."""
+    workspace.face_signatures.unlink(missing_ok=True)
+    shutil.rmtree(workspace.labelling / ".images", ignore_errors=True)
+    for run in workspace.quality.glob("*/"):
+        if not (run / QUALITY_LIST).is_file():  # killed before it wrote whom its pictures show
+            shutil.rmtree(run)
+
+
 def _purge(files: Sequence[Path], traces: Traces, progress: StepProgress) -> list[Path]:
     changed = []
     for done, path in enumerate(files, start=1):
@@ -184,7 +193,7 @@ def _purge(files: Sequence[Path], traces: Traces, progress: StepProgress) -> lis
 def _refuse_remains(files: Sequence[Path], traces: Traces, progress: StepProgress) -> None:
     remains = []
     for done, path in enumerate(files, start=1):
-        if still_tells(path, traces):
+        if path.exists() and still_tells(path, traces):
             remains.append(path)
         progress("searched", done, len(files))
     if remains:

@@ -10,13 +10,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from schemas.label_studio import image_name
 from schemas.raw import RawRecord, read_raw
 from schemas.storage import read_json, sha256_file
 from tasks.forget.files import files_below
 from tasks.forget.traces import Traces
 from tasks.label_studio.pull import STORE_FILE
 from tasks.pull import RAW_FILE
-from tasks.snapshot import FACES, SUPERSEDED
+from tasks.pull_files import task_data
+from tasks.snapshot import FACES, SUPERSEDED, VIOLATIONS
 from tasks.workspace import Workspace
 
 _COLUMNS = ["subject", "split", "image_sha256", "image_name", "source_key", "content_hash"]
@@ -35,16 +37,20 @@ def find_traces(workspace: Workspace, folders: Iterable[Path], *, subject: str, 
         else:
             names_of_others.add(row["image_name"])
     for record in _raw_records(workspace):
-        if record.subject == subject:
-            found["source_key"].add(record.source_key)
-            if record.image and Path(record.image).is_file():
-                found["image_sha256"].add(sha256_file(Path(record.image)))
+        if record.subject != subject:
+            continue
+        found["source_key"].add(record.source_key)
+        found["image_name"].add(_name_in(record))
+        if record.image and Path(record.image).is_file():
+            found["image_sha256"].add(sha256_file(Path(record.image)))
+    rejected = Traces(subject, mark, records=frozenset(found["source_key"]))
+    found["image_name"] |= {image for record, image in _violations(workspace) if rejected.about(record)}
     return Traces(
         subject,
         mark,
         images=frozenset(found["image_sha256"]),
         figures=frozenset(_drawn(folders, subject)),
-        names=frozenset(found["image_name"] - names_of_others - {""}),
+        names=frozenset(found["image_name"] - names_of_others - {"", None}),
         records=frozenset(found["source_key"]),
         contents=frozenset(found["content_hash"]),
         snapshots={identity: dict(sorted(splits.items())) for identity, splits in sorted(snapshots.items())},
@@ -65,15 +71,34 @@ def _raw_records(workspace: Workspace) -> Iterator[RawRecord]:
             yield from read_raw(path)
 
 
+def _name_in(record: RawRecord) -> str:
+    """The frame's name in the annotation itself, where the format has one."""
+    named = record.payload.get("filename")
+    return named if isinstance(named, str) else image_name(task_data(record.payload))
+
+
+def _violations(workspace: Workspace) -> Iterator[tuple[str, str | None]]:
+    """Records that broke a rule, and the names of their frames."""
+    for path in [workspace.violations, *sorted(workspace.snapshots.glob(f"*/{VIOLATIONS}"))]:
+        if path.is_file():
+            columns = pq.read_table(path, columns=["record", "image"]).to_pydict()
+            yield from zip(columns["record"], columns["image"], strict=True)
+
+
 def _drawn(folders: Iterable[Path], subject: str) -> Iterator[str]:
     """Hashes of pictures that a JSON file says show the subject."""
     for folder in folders:
         for path in files_below(folder):
             if path.suffix == ".json" and subject.encode() in path.read_bytes():
                 for picture in _pictures(_values(path), subject):
-                    for place in (Path(picture), path.parent / picture, path.parent / "figures" / picture):
+                    for place in _places(Path(picture), path.parent):
                         if place.is_file():
                             yield sha256_file(place)
+
+
+def _places(picture: Path, folder: Path) -> Iterator[Path]:
+    """Where a picture that a file in `folder` names may be: workspaces are moved, and commands run elsewhere."""
+    yield from (picture, folder / picture, folder / "figures" / picture.name, folder / "pictures" / picture.name)
 
 
 def _values(path: Path) -> Any:

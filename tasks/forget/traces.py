@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,14 @@ class Traces:
 
     @cached_property
     def _names_pattern(self) -> re.Pattern[str] | None:
+        """A frame's name may have Label Studio's prefix of an upload before it."""
         names = sorted(self.names | self.records, key=len, reverse=True)
-        return re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, names))})(?![\w.-])") if names else None
+        before = r"(?:(?<![\w.-])|(?<=/[0-9a-f]{8}-))"
+        return re.compile(rf"{before}(?:{'|'.join(map(re.escape, names))})(?![\w.-])") if names else None
 
     def about(self, text: str) -> bool:
-        """True if this very text is the subject, a frame or a record of it."""
-        return text in self._whole
+        """True if this very text is the subject, a frame or a record of it, or an annotation of such a record."""
+        return text in self._whole or text.partition("/annotation/")[0] in self.records
 
     def within(self, text: str) -> bool:
         """True if the text names the subject, a frame or a record of it anywhere."""
@@ -61,7 +62,7 @@ class Traces:
 
     def redacted_text(self, text: str) -> str:
         """The text with the mark for the subject."""
-        return self.mark if text in self._whole else self.pattern.sub(self.mark, text)
+        return self.mark if self.about(text) else self.pattern.sub(self.mark, text)
 
     def redacted_lines(self, text: str) -> str:
         """Lines that name a frame or a record are gone, in the others the mark stands for the subject."""
@@ -88,24 +89,27 @@ class Traces:
 
     def _redacted_items(self, items: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         for key, value in items.items():
-            if self.about(key):
+            if self.about(key) or (self._names_pattern and self._names_pattern.search(key)):
                 yield self.mark, None
             else:
                 yield self.redacted_text(key), self.redacted_json(value)
 
     def redacted_table(self, table: pa.Table) -> pa.Table:
         """Rows in which a text is about the subject, or is the hash of a frame of it, are gone."""
-        whole = pa.array(sorted(self._whole | self.images), pa.string())
-        about = pa.array([False] * len(table), pa.bool_())
+        about = [False] * len(table)
         for name in _text_columns(table):
-            about = pc.or_(about, pc.is_in(table[name], value_set=whole).combine_chunks())
-        kept = table.filter(pc.invert(about))
+            texts = table[name].to_pylist()
+            about = [known or self._is_told_by(text) for known, text in zip(about, texts, strict=True)]
+        kept = table.filter(pa.array([not known for known in about], pa.bool_()))
         for name in _text_columns(kept):
             texts = kept[name].to_pylist()
             redacted = [text and self.redacted_text(text) for text in texts]
             if redacted != texts:
                 kept = kept.set_column(kept.schema.get_field_index(name), kept.schema.field(name), [redacted])
         return kept
+
+    def _is_told_by(self, text: str | None) -> bool:
+        return text is not None and (self.about(text) or text in self.images)
 
 
 def _text_columns(table: pa.Table) -> list[str]:

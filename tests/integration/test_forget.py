@@ -1,11 +1,14 @@
 """A person withdraws: no store of a finished run keeps a trace, and no pull brings one back."""
 
 import base64
+import hashlib
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,9 +17,13 @@ import tensorflow as tf
 import yaml
 
 from schemas.config import Tracking
+from schemas.layouts import layout
+from schemas.sources import SubjectRule
 from tasks.forget.artifacts import purge_artifacts
 from tasks.forget.files import files_below
 from tasks.forget.traces import Traces
+from tasks.label_studio.folder_import import import_folder
+from tasks.lease import present
 from tasks.tracking import register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
@@ -163,6 +170,80 @@ def test_what_can_not_be_meant(config, subject, options, message):
     assert not (workspace_of(config) / "tombstones.json").exists()
 
 
+@pytest.fixture
+def labelled(label_studio, label_studio_token, connection, faces, tmp_path):
+    """A configuration whose source is a Label Studio project of the faces; one of the subject's is mirrored wrongly."""
+    folder = shutil.copytree(faces, tmp_path / "team")
+    mirror_labels(folder, f"{TRAINED_ON.rpartition('/')[2]}_")
+    done = import_folder(
+        label_studio.url,
+        label_studio.token,
+        title=f"forget {tmp_path.name}",
+        folder=folder,
+        num_keypoints=80,
+        subject=SubjectRule(dataset="multipie-like", pattern=r"images/(?P<subject>\d+)_"),
+    )
+    source = {"kind": "label_studio", "name": "team", "url": label_studio.url, "project": done.project}
+    source |= {"token_env": label_studio_token, "subject": {"field": "subject"}}
+    yield write_project(tmp_path, faces=faces, sources=[source])
+    connection.sdk.projects.delete(id=done.project)
+
+
+def mirror_labels(folder, start):
+    """Exchange left and right in one face whose image's name starts so."""
+    for path in sorted((folder / "gt").rglob("*.json")):
+        entries = json.loads(path.read_text())
+        for entry in entries:
+            if Path(entry["filename"]).name.startswith(start):
+                points = next(part for part in entry["annotations"] if "P1x" in part)
+                swapped = {f"P{i + 1}": f"P{j + 1}" for i, j in enumerate(layout(80).flip)}
+                values = {f"{old}{axis}": points[f"{new}{axis}"] for old, new in swapped.items() for axis in "xy"}
+                points.update(values)
+                path.write_text(json.dumps(entries))
+                return
+
+
+def test_what_was_pulled_judged_and_written_out_is_forgotten_too(labelled, faces, tmp_path):
+    workspace, folder = workspace_of(labelled), tmp_path / "written"
+    cli = [sys.executable, "-m", "flows.entry.cli"]
+    judge = [*cli, "run", "quality", "--config", str(labelled)]
+    write = [*cli, "annotations", "convert", "--config", str(labelled), "--source", "team", "--folder", str(folder)]
+    for command in (judge, write):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    frames, _, _ = pixels_of(labelled, faces, TRAINED_ON)
+    (listed,) = workspace.glob("quality/*/quality.json")
+    shown = [picture for picture in json.loads(listed.read_text())["pictures"] if picture["subject"] == TRAINED_ON]
+    drawn = [(listed.parent / "pictures" / Path(picture["picture"]).name).read_bytes() for picture in shown]
+    assert drawn
+    with closing(sqlite3.connect(workspace / "face-signatures.sqlite")) as database:
+        known = dict(database.execute("SELECT image, thumbnail FROM signatures").fetchall())
+    thumbnails = [known[hashlib.sha256(frame).digest()] for frame in frames]
+    pixels = [*frames, *drawn, *thumbnails]
+    before = {path.split("/")[0] for path in holders(workspace, TRAINED_ON, pixels)}
+    assert {"raw", "quality", "face-signatures.sqlite"} <= before
+    assert len(holders(folder, TRAINED_ON, pixels)) >= 5
+
+    done = subprocess.run(forget(labelled, TRAINED_ON, "--also", str(folder)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert holders(workspace, TRAINED_ON, pixels) == holders(folder, TRAINED_ON, pixels) == set()
+    for command in (judge, write):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert holders(workspace, TRAINED_ON, pixels) == holders(folder, TRAINED_ON, pixels) == set()
+    assert json.loads((workspace / "raw/team/pull.json").read_text())["details"]["forgotten"] == 4
+
+
+def test_nothing_is_purged_while_a_run_is_at_work(config):
+    workspace = workspace_of(config)
+    before = {path: path.read_bytes() for path in files_below(workspace) if path.name != "presence"}
+    with present(workspace / "lease"):
+        done = subprocess.run(forget(config, TRAINED_ON), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "a run is at work in" in done.stderr
+    assert {path: path.read_bytes() for path in files_below(workspace) if path.name != "presence"} == before
+
+
 def test_artifacts_on_a_tracking_server_are_purged(tmp_path):
     from mlflow import MlflowClient
 
@@ -173,9 +254,9 @@ def test_artifacts_on_a_tracking_server_are_purged(tmp_path):
         tracking, workspace = Tracking(uri=url), Workspace(tmp_path / "workspace")
         version = register_candidate(candidate, tracking, workspace)
         subject = next(iter(candidate.report["by_subject"]))
-        traces = Traces(subject, "redacted/0")
-        changed = purge_artifacts([version.run_id], traces, tracking, workspace)
+        traces = Traces(subject, "redacted/0", snapshots={candidate.snapshot_id: {"kpi": 1}})
+        changed = purge_artifacts(traces, tracking, workspace)
         assert changed == [f"{version.run_id}/evaluation/report.json"]
         fetched = MlflowClient(url, url).download_artifacts(version.run_id, "evaluation/report.json", str(tmp_path))
         assert json.loads(Path(fetched).read_text())["by_subject"]["redacted/0"] is None
-        assert purge_artifacts([version.run_id], traces, tracking, workspace) == []
+        assert purge_artifacts(traces, tracking, workspace) == []
