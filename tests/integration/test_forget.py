@@ -172,7 +172,7 @@ def test_what_can_not_be_meant(config, subject, options, message):
 
 @pytest.fixture
 def labelled(label_studio, label_studio_token, connection, faces, tmp_path):
-    """A configuration whose source is a Label Studio project of the faces; one of the subject's is mirrored wrongly."""
+    """A configuration whose source is a Label Studio project; a face of the subject has left and right exchanged."""
     folder = shutil.copytree(faces, tmp_path / "team")
     mirror_labels(folder, f"{TRAINED_ON.rpartition('/')[2]}_")
     done = import_folder(
