@@ -21,7 +21,7 @@ def import_folder(arguments: argparse.Namespace) -> int:
     from tasks.label_studio.client import token_from_environment
     from tasks.label_studio.folder_import import import_folder as load
 
-    rule = _subject_rule(arguments)
+    rule = subject_rule(arguments)
     token = token_from_environment(TOKEN_ENV)
     with counting(console) as progress:
         result = load(
@@ -54,20 +54,23 @@ def export_folder(arguments: argparse.Namespace) -> int:
         url=arguments.url,
         project=project,
         token_env=TOKEN_ENV,
-        subject=SubjectRule(field="subject"),
+        subject=subject_rule(arguments),
     )
     workspace = Workspace(Path(arguments.workspace))
     return write_folder(source, Path(arguments.folder), workspace, arguments.num_keypoints)
 
 
-def _subject_rule(arguments: argparse.Namespace) -> SubjectRule:
-    if not arguments.dataset and arguments.subject_field is None:
+def subject_rule(arguments: argparse.Namespace) -> SubjectRule:
+    """By default, which import does not have, the field that import and export write."""
+    places = (arguments.subject_csv, arguments.subject_pattern, arguments.subject_field)
+    field = "subject" if places == (None, None, None) else arguments.subject_field
+    if not arguments.dataset and field is None:
         raise SpecError("--dataset", "is needed: the same id means another person in another dataset")
     return SubjectRule(
         dataset=arguments.dataset or "",
         csv=arguments.subject_csv,
         pattern=arguments.subject_pattern,
-        field=arguments.subject_field,
+        field=field,
     )
 
 

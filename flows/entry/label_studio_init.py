@@ -19,8 +19,6 @@ def init(arguments: argparse.Namespace) -> int:
     from tasks.label_studio.image_storage import image_storage
     from tasks.label_studio.project import set_up
 
-    if arguments.keypoints < 1:
-        raise SpecError("--keypoints", f"must be at least 1, not {arguments.keypoints}")
     storage = image_storage(arguments.storage) if arguments.storage else None
     secret = required_secret(LABEL_STUDIO_SECRET_ENV).current.decode() if arguments.webhook_url else ""
     with connected(arguments.url, token_from_environment(TOKEN_ENV)) as connection:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
-from flows.entry.commands.parsers import add_command, add_workspace
+from flows.entry.commands.parsers import add_command, add_workspace, count
 
 
 def add(commands: Any) -> None:
@@ -23,18 +24,8 @@ def add(commands: Any) -> None:
         "--title", required=True, metavar="TEXT", help="title of the project, created if it is not there"
     )
     load.add_argument("--folder", required=True, metavar="DIR", help="folder with gt/**/*.json and the images")
-    load.add_argument("--num-keypoints", type=int, default=80, metavar="N", help="(default: %(default)s)")
-    load.add_argument(
-        "--dataset", metavar="NAME", help="first part of the subjects: NAME/<id>; a field may hold both parts"
-    )
-    subject = load.add_mutually_exclusive_group(required=True)
-    subject.add_argument("--subject-csv", metavar="FILE", help="CSV with the columns file and subject_id")
-    subject.add_argument(
-        "--subject-pattern", metavar="REGEX", help="on the image name, with a group (?P<subject>...)"
-    )
-    subject.add_argument(
-        "--subject-field", metavar="KEY", help="key of the entries, such as `subject`, which export writes"
-    )
+    load.add_argument("--num-keypoints", type=count, default=80, metavar="N", help="(default: %(default)s)")
+    _add_subject(load, "key of the entries, such as `subject`, which export writes", required=True)
 
     export = add_command(
         actions,
@@ -43,12 +34,14 @@ def add(commands: Any) -> None:
         "write a project as a folder of Sloth/TAO ground truth",
         more="The token comes from the environment variable LABEL_STUDIO_API_KEY. What the server holds is pulled "
         "into the workspace, as a flow does it; running it again brings the folder up to date. Annotations that "
-        "break a rule are left out, and named.",
+        "break a rule are left out, and named. Without a --subject option the field `subject` of a task's data holds "
+        "its subject: tell how it is found, or nobody who was forgotten is left out.",
     )
     export.add_argument("--url", required=True, metavar="URL", help="Label Studio, such as http://127.0.0.1:8080")
     export.add_argument("--project", required=True, metavar="ID", help="number or title of the project")
     export.add_argument("--folder", required=True, metavar="DIR", help="folder to write")
-    export.add_argument("--num-keypoints", type=int, default=80, metavar="N", help="(default: %(default)s)")
+    export.add_argument("--num-keypoints", type=count, default=80, metavar="N", help="(default: %(default)s)")
+    _add_subject(export, "key of the tasks' data (default: subject)")
     add_workspace(export)
 
     serve = add_command(
@@ -60,6 +53,16 @@ def add(commands: Any) -> None:
     )
     serve.add_argument("--data", default="workspace/label-studio", metavar="DIR", help="its database (%(default)s)")
     serve.add_argument("--port", type=int, default=8080, metavar="N", help="on the loopback interface (%(default)s)")
+
+
+def _add_subject(parser: argparse.ArgumentParser, field: str, *, required: bool = False) -> None:
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="first part of the subjects: NAME/<id>; a field may hold both parts"
+    )
+    places = parser.add_mutually_exclusive_group(required=required)
+    places.add_argument("--subject-csv", metavar="FILE", help="CSV with the columns file and subject_id")
+    places.add_argument("--subject-pattern", metavar="REGEX", help="on the image name, with a group (?P<subject>...)")
+    places.add_argument("--subject-field", metavar="KEY", help=field)
 
 
 def _add_init(actions: Any) -> None:
@@ -78,7 +81,7 @@ def _add_init(actions: Any) -> None:
     init.add_argument(
         "--title", required=True, metavar="TEXT", help="title of the project, created if it is not there"
     )
-    init.add_argument("--keypoints", type=int, default=80, metavar="N", help="how many (default: %(default)s)")
+    init.add_argument("--keypoints", type=count, default=80, metavar="N", help="how many (default: %(default)s)")
     init.add_argument(
         "--storage",
         metavar="PLACE",
