@@ -8,7 +8,8 @@ Of the training subjects, all but a few are taken for unlabelled. Both orders st
 random. Before each step up, the network trained so far ranks the unlabelled faces, and their true labels are added;
 the random order goes on through one permutation. At each size the same network is trained anew, from the same fresh
 weights, with the same number of steps, and measured on the KPI subjects. Face boxes are known for every face, as they
-would be from a detector. The order is given no label, and no yaw and no occlusion, of a face it has not taken.
+would be from a detector. The order is given no label of a face it has not taken; it makes its conditions of the yaw
+that the network sees, and of no occlusion, as the flow does where it proposes none.
 
 The network is narrow and sees faces at fewer pixels than the product's, so that a training takes less than a minute
 on two cores; the defaults with --data take about 25 minutes, those without 2.

@@ -42,6 +42,7 @@ Picture = tuple[np.ndarray, np.ndarray]
 """Gray pixels and the keypoints in them."""
 
 SETTINGS = QualitySettings()
+BOUNDS = {"bits": SETTINGS.duplicate_bits, "correlation": SETTINGS.min_duplicate_correlation}
 
 
 def jpeg(gray: np.ndarray, points_N2: np.ndarray) -> Picture:
@@ -84,8 +85,7 @@ def ours(pictures: Sequence[Picture], groups_F: np.ndarray) -> set[tuple[int, in
     views = [face_view(*picture) for picture in pictures]
     hashes_FH = np.stack([hashes_of(view) for view in views])
     thumbnails_FSS = np.stack([thumbnail(view) for view in views])
-    bounds = {"bits": SETTINGS.duplicate_bits, "correlation": SETTINGS.min_duplicate_correlation}
-    return set(similar_pairs(hashes_FH, thumbnails_FSS, groups_F, **bounds))
+    return set(similar_pairs(hashes_FH, thumbnails_FSS, groups_F, **BOUNDS))
 
 
 def whole_hash(pictures: Sequence[Picture], groups_F: np.ndarray) -> set[tuple[int, int]]:
@@ -152,7 +152,7 @@ def measure_time(count: int) -> None:
     hashes_FH = rng.integers(1, 2**63, (count, NUM_HASHES), dtype=np.uint64)
     thumbnails_FSS = rng.integers(0, 256, (count, THUMBNAIL_SIZE, THUMBNAIL_SIZE), np.uint8)
     start = time.perf_counter()
-    pairs = list(similar_pairs(hashes_FH, thumbnails_FSS, np.arange(count), bits=10, correlation=0.9))
+    pairs = list(similar_pairs(hashes_FH, thumbnails_FSS, np.arange(count), **BOUNDS))
     seconds = time.perf_counter() - start
     compared = count * (count - 1) / 2
     print(f"\n{count:,} random signatures: {seconds:.1f} s, {len(pairs)} pairs, {compared / seconds / 1e6:.0f} M/s")
