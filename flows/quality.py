@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 from prefect import flow
-from prefect.utilities.annotations import quote
 
-from schemas.config import load_config
-from tasks.quality_steps import (
-    QualityResults,
-    find_copies,
-    measure_annotators,
-    send_tasks_back,
-    show_quality,
-    suspect_labels,
-)
-from tasks.run import Run
-from tasks.steps import pull_source, validate_records
+from flows.turn import work_on_project
 
 
 @flow(name="quality", persist_result=False)
 def quality(config: str) -> str:
     """Pull, validate, compare annotators, send tasks back, look for label errors and duplicates, show it all.
 
-    Nothing is trained or staged, and no label is changed: people decide what is wrong. So nothing stops at
-    `validation.max_rejected_share` either: the page tells what was rejected.
+    If another run has the project's lease, the request is left to it: it looks at the labels before it ends.
 
     Args:
         config: path of a configuration (`schemas.config.WorkflowConfig`).
 
     Returns:
-        Path of the run's page.
+        Path of the run's page; or who the request was left to.
 
     Raises:
         FpenetError: see `schemas.errors`.
     """
-    settings = load_config(config)
-    lenient = settings.validation.model_copy(update={"max_rejected_share": 1.0})
-    run = Run(settings.model_copy(update={"validation": lenient}))
-    pulls = [pull_source(run, source) for source in run.config.sources]
-    validation = validate_records(run, pulls)
-    agreement = measure_annotators(run, quote(validation), pulls)
-    sent_back = send_tasks_back(run, pulls, quote(agreement))
-    label_errors = suspect_labels(run, quote(validation))
-    duplicates = find_copies(run, quote(validation))
-    results = QualityResults(pulls, validation, agreement, label_errors, duplicates, sent_back)
-    return str(show_quality(run, quote(results)))
+    return work_on_project(config, "quality")

@@ -1,4 +1,4 @@
-"""One turn of work on a project: what the flows `sync` and `retrain` have in common.
+"""One turn of work on a project: what the flows `sync`, `retrain` and `quality` have in common.
 
 A turn that finds enough changes trains in its own process. A second run, started through Prefect, would have to take
 over the lease, which the operating system ties to a process so that it is free when that dies; and it would work
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from prefect.utilities.annotations import quote
 
 from flows.candidate import make_candidate
+from flows.inspection import inspect_labels
 from schemas.config import load_config
 from tasks.lease import Kind, Lease, Request, present, take_turn
 from tasks.run import Run
@@ -33,29 +34,33 @@ from tasks.sync_steps import (
 
 
 def work_on_project(config: str, kind: Kind, *, project_id: int | None = None) -> str:
-    """Look or retrain under the project's lease, again while others ask for it; or leave it to who has the lease.
+    """Do what the flow is for under the project's lease, and what others ask for; or leave it to who has the lease.
 
     Returns:
-        What came of the last look or training; or who the request was left to.
+        What came of the last work of this kind; or who the request was left to.
 
     Raises:
         FpenetError: see `tasks.lease.take_turn`.
     """
     settings = load_config(config)
     run = Run(settings)
-    told: list[str] = []
+    told: dict[Kind, str] = {}
 
     def work(requests: Sequence[Request]) -> None:
-        if not any(request.kind == "retrain" for request in requests):
+        kinds = {request.kind for request in requests}
+        if kinds == {"quality"}:
+            outcome = inspect_labels(settings)
+        elif "retrain" in kinds:
+            outcome = make_candidate(settings)
+        else:
             decision = look(run, config, requests)
-            told.append(f"{decision.outcome}: {decision.reason}")
-            if decision.outcome is not Outcome.RETRAIN:
-                return
-        told.append(make_candidate(settings))
+            retrains = decision.outcome is Outcome.RETRAIN
+            outcome = make_candidate(settings) if retrains else f"{decision.outcome}: {decision.reason}"
+        told.update(dict.fromkeys(kinds, outcome))
 
     with present(run.workspace.lease):
         left_to = take_turn(Lease(run.workspace.lease), this_request(kind, project_id), work)
-    return tell_left(run, left_to) if left_to else told[-1]
+    return tell_left(run, left_to) if left_to else told[kind]
 
 
 def look(run: Run, config: str, requests: Sequence[Request]) -> Decision:

@@ -13,7 +13,11 @@ because of yet another run, for which the same holds. The chain ends with the la
 looking afterwards is what leaves no window.
 
 **A run that dies lets go.** The lock is the operating system's (`flock`): it goes with the process, also by SIGKILL
-or a power cut. Requests stay on disk until they are done; the next run that comes in works on them.
+or a power cut. Requests stay on disk until they are done; the next run that comes in works on them. So too after an
+error that nobody foresaw (any but `FpenetError`): it ends the run at once, and the chain above with it.
+
+**A request is tried once**, except where the world was away: a failure that would come again is told by the run that
+it came in, and is not repeated by each that follows.
 
 **On several machines** the workspace's file system must carry `flock` between them: NFS 4, CephFS and Lustre mounted
 with `flock` do; NFS mounted with `nolock` or `local_lock=flock` keeps each machine's locks to itself, and no program
@@ -35,11 +39,16 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
 
-from schemas.errors import FpenetError, GateError, StorageError
-from schemas.storage import make_folder, read_json, write_json
+from schemas.errors import FpenetError, SourceUnreachableError, StorageError, TrackingError
+from schemas.storage import make_folder, write_json
 
-Kind = Literal["look", "retrain"]
+Kind = Literal["look", "retrain", "quality"]
+
+JOBS: tuple[frozenset[Kind], ...] = (frozenset({"quality"}), frozenset({"look", "retrain"}))
+"""Kinds of requests that are done together, in the order in which they are: a look may end in what a `retrain` asks
+for; labels are looked at apart, and first, since people wait for it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Request:
     """What a run came for.
 
     Attributes:
-        kind: `look` whether enough has changed, or `retrain` whatever has.
+        kind: `look` whether enough has changed, `retrain` whatever has, or look at the `quality` of the labels.
         by: who asks, for people: `sync (deployment)`.
         project_id: Label Studio project that changed; None looks at all sources.
         deployment: Prefect deployment that can look again later; None if it was started by hand.
@@ -70,6 +79,9 @@ class Holder:
 
     def __str__(self) -> str:
         return f"{self.by} on {self.host}, process {self.pid}, since {self.since[:19].replace('T', ' ')} UTC"
+
+
+_REQUEST, _HOLDER = TypeAdapter(Request), TypeAdapter(Holder)
 
 
 class Lease:
@@ -95,13 +107,19 @@ class Lease:
         return name
 
     def requests(self) -> dict[str, Request]:
-        """The requests that wait, by name, the oldest first."""
+        """The requests that wait, by name, the oldest first.
+
+        One that can't be read (damaged, or of a kind that is not known here) asks for a look at everything, which
+        finds what it was about, and is done with.
+        """
         found = {}
         for path in sorted(self._requests.glob("[0-9]*.json")):
             try:
-                found[path.name] = Request(**read_json(path))
+                found[path.name] = _REQUEST.validate_json(path.read_bytes())
             except FileNotFoundError:  # done by another run just now
                 continue
+            except ValidationError:
+                found[path.name] = Request("look", f"{path.name}, which can't be read")
         return found
 
     def settle(self, names: Sequence[str]) -> None:
@@ -112,8 +130,8 @@ class Lease:
     def holder(self) -> Holder | None:
         """Who told last that it has the lease. For people: only the lock decides."""
         try:
-            return Holder(**read_json(self._holder))
-        except FileNotFoundError:
+            return _HOLDER.validate_json(self._holder.read_bytes())
+        except (FileNotFoundError, ValidationError):
             return None
 
     @contextmanager
@@ -147,11 +165,13 @@ class Lease:
 def take_turn(lease: Lease, request: Request, work: Callable[[Sequence[Request]], None]) -> str | None:
     """Work on `request`, and on what others ask for meanwhile; or leave it to the run that is at it.
 
-    Requests of others stay on disk if the work on them fails, except by a bound that the outcome missed: then the
-    work was done. A failure is raised when no new request is left.
+    Requests that the work fails on are done with, those of others too: it would fail again. Only where a server was
+    away, those of others stay for the next run. A failure is raised when no new request is left, any other exception
+    at once: then what others asked for waits for the next run.
 
     Args:
-        work: gets the requests that it is to settle, at least one; called again while new ones have come.
+        work: gets the requests that it is to settle, at least one, all of one of the `JOBS`; called again while
+            there are others.
 
     Returns:
         None if `request` was worked on, else who has the lease and will.
@@ -162,36 +182,38 @@ def take_turn(lease: Lease, request: Request, work: Callable[[Sequence[Request]]
     """
     own = lease.leave(request)
     tried: set[str] = set()
-    failure: FpenetError | None = None
+    failures: list[FpenetError] = []
     while not lease.requests().keys() <= tried:
         with lease.attempt(request.by) as held:
             if not held:
                 break
             fresh = {name: left for name, left in lease.requests().items() if name not in tried}
-            if fresh:
-                tried |= fresh.keys()
-                failure = _work_on(lease, fresh, own, work) or failure
-    if failure is not None:
-        raise failure
+            tried |= fresh.keys()
+            try:
+                failures += _work_on(lease, fresh, work)
+            finally:
+                lease.settle([own] if own in fresh else [])  # whatever comes of it, its author is told
+    if failures:
+        raise failures[0]
     return None if own in tried else str(lease.holder() or "another run")
 
 
 def _work_on(
-    lease: Lease, requests: dict[str, Request], own: str, work: Callable[[Sequence[Request]], None]
-) -> FpenetError | None:
-    """Work on requests and settle those that are done; a failure of ours is given back, to be raised in the end."""
-    done = [own]  # whatever comes of it, its author is told
-    try:
-        work(list(requests.values()))
-        done = list(requests)
-    except GateError as verdict:
-        done = list(requests)
-        return verdict
-    except FpenetError as error:
-        return error
-    finally:
-        lease.settle(done)
-    return None
+    lease: Lease, requests: dict[str, Request], work: Callable[[Sequence[Request]], None]
+) -> Iterator[FpenetError]:
+    """Do one job after the other and settle its requests; gives the failures that are ours."""
+    for job in JOBS:
+        together = {name: request for name, request in requests.items() if request.kind in job}
+        if not together:
+            continue
+        try:
+            work(list(together.values()))
+        except (SourceUnreachableError, TrackingError) as error:
+            yield error
+            continue
+        except FpenetError as error:
+            yield error
+        lease.settle(list(together))
 
 
 @contextmanager

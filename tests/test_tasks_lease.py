@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import GateError, SourceUnreachableError
+from schemas.errors import GateError, SourceUnreachableError, SplitError, TrackingError
 from tasks.lease import Lease, Request, take_turn
 
 LOOK, RETRAIN = Request("look", "sync", project_id=7), Request("retrain", "retrain")
+QUALITY = Request("quality", "labels")
 
 WORKER = """
 import sys
@@ -136,15 +137,16 @@ def test_a_request_that_comes_between_the_last_look_and_letting_go_is_done(start
     assert Lease(folder).requests() == {}
 
 
-def test_after_a_failure_the_requests_of_others_stay_and_the_own_does_not(folder):
+@pytest.mark.parametrize("away", [SourceUnreachableError("down"), TrackingError("down")])
+def test_where_a_server_was_away_the_requests_of_others_stay_and_the_own_does_not(folder, away):
     lease = Lease(folder)
     lease.leave(RETRAIN)
 
     def fail(requests):
         assert requests == [RETRAIN, LOOK]
-        raise SourceUnreachableError("down")
+        raise away
 
-    with pytest.raises(SourceUnreachableError):
+    with pytest.raises(type(away)):
         take_turn(lease, LOOK, fail)
     assert list(lease.requests().values()) == [RETRAIN]
     worked = []
@@ -153,26 +155,79 @@ def test_after_a_failure_the_requests_of_others_stay_and_the_own_does_not(folder
     assert lease.requests() == {}
 
 
-def test_a_missed_bound_is_an_outcome_and_new_requests_are_worked_on_before_it_is_raised(folder):
+def test_what_would_fail_again_is_not_left_to_every_run_that_follows(folder):
     lease, worked = Lease(folder), []
     lease.leave(RETRAIN)
 
-    def miss(requests):
+    def fail(requests):
         worked.append(requests)
-        if len(worked) == 1:
-            lease.leave(LOOK)
-            raise GateError("too bad")
+        raise SplitError("no KPI subject is there")
 
-    with pytest.raises(GateError):
-        take_turn(lease, LOOK, miss)
+    for _ in range(2):
+        with pytest.raises(SplitError):
+            take_turn(lease, LOOK, fail)
     assert worked == [[RETRAIN, LOOK], [LOOK]]
     assert lease.requests() == {}
 
 
-def test_a_mistake_of_ours_lets_go_too(folder):
+def test_new_requests_are_worked_on_before_a_failure_is_raised_and_then_it_is_the_first(folder):
+    lease, worked = Lease(folder), []
+    failures = [GateError("too bad"), SplitError("no KPI subject is there")]
+
+    def fail(requests):
+        worked.append(requests)
+        if len(worked) == 1:
+            lease.leave(RETRAIN)
+        raise failures[len(worked) - 1]
+
+    with pytest.raises(GateError, match="too bad"):
+        take_turn(lease, LOOK, fail)
+    assert worked == [[LOOK], [RETRAIN]]
+    assert lease.requests() == {}
+
+
+def test_labels_are_looked_at_apart_and_what_fails_there_keeps_nobody_from_retraining(folder):
+    lease, worked = Lease(folder), []
+    for request in (RETRAIN, QUALITY):
+        lease.leave(request)
+
+    def work(requests):
+        worked.append(requests)
+        if requests == [QUALITY]:
+            raise SourceUnreachableError("down")
+
+    with pytest.raises(SourceUnreachableError):
+        take_turn(lease, LOOK, work)
+    assert worked == [[QUALITY], [RETRAIN, LOOK]]
+    assert list(lease.requests().values()) == [QUALITY]
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"kind": "retr', b"[]", b'{"kind": "a new one", "by": "sync"}', b'{"by": "sync"}']
+)
+def test_a_request_that_can_t_be_read_is_a_look_at_everything_and_done_with(folder, content):
+    lease, worked = Lease(folder), []
+    (folder / "requests" / lease.leave(RETRAIN)).write_bytes(content)
+    take_turn(lease, LOOK, worked.extend)
+    assert [(request.kind, request.project_id) for request in worked] == [("look", None), ("look", 7)]
+    assert lease.requests() == {}
+
+
+def test_a_request_of_a_newer_program_keeps_its_kind(folder):
+    lease = Lease(folder)
+    (folder / "requests" / lease.leave(LOOK)).write_text('{"kind": "retrain", "by": "nightly", "more": 1}')
+    assert list(lease.requests().values()) == [Request("retrain", "nightly")]
+
+
+def test_a_mistake_of_ours_lets_go_too_and_leaves_the_others_requests_to_the_next(folder):
+    lease, worked = Lease(folder), []
+    lease.leave(QUALITY)
+
     def wrong(requests):
+        lease.leave(RETRAIN)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        take_turn(Lease(folder), LOOK, wrong)
-    assert take_turn(Lease(folder), LOOK, lambda requests: None) is None
+        take_turn(lease, LOOK, wrong)
+    assert take_turn(lease, LOOK, worked.append) is None
+    assert worked == [[QUALITY], [RETRAIN, LOOK]]

@@ -179,12 +179,13 @@ def test_sync_by_hand(connection, project, configure, tmp_path):
     assert "but server changed " in told and "run it again after " in told
 
 
-def test_while_another_run_is_at_it(configure):
-    """Retraining by hand while the nightly run works: said at once, and left for that run to do."""
+@pytest.mark.parametrize("flow", ["retrain", "quality"])
+def test_while_another_run_is_at_it(configure, flow):
+    """By hand while the nightly run works: said at once, and left for that run to do."""
     config = configure()
     lease = Lease(workspace_of(load_config(config)).lease)
     with lease.attempt("retrain nightly") as held:
         assert held
-        code, told = run(config, "retrain")
+        code, told = run(config, flow)
     assert (code, "left to retrain nightly on " in told) == (0, True), told
-    assert [request.kind for request in lease.requests().values()] == ["retrain"]
+    assert [request.kind for request in lease.requests().values()] == [flow]
