@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.entry.cli import main
 from tasks.gateway.journal import FILE, Journal, read_status
+from tasks.gateway.prefect_events import prefect_api_url
 from tasks.gateway.settings import LABEL_STUDIO_SECRET_ENV, MLFLOW_SECRET_ENV, SECRET_HEADER, GatewaySettings
 from tests.gateways import (
     LABEL_STUDIO_PATH,
@@ -356,6 +357,11 @@ def test_it_does_not_start_with_a_rate_that_is_none(serve, capsys):
 def test_it_does_not_start_with_nobody_to_wake(serve, capsys):
     assert serve(prefect=None) == 2
     assert "PREFECT_API_URL is not set" in capsys.readouterr().err
+
+
+def test_the_address_that_is_told_has_no_password():
+    with temporary_settings({PREFECT_API_URL: "https://me:hidden@prefect.test:4200/api"}):
+        assert prefect_api_url() == "https://prefect.test:4200/api"
 
 
 def test_it_does_not_start_on_a_journal_that_another_one_has(serve, capsys, tmp_path):

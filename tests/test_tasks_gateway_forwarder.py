@@ -1,12 +1,12 @@
 """From the journal to whoever takes events: nothing is marked before it was taken, and nothing blocks the rest."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from schemas.errors import DeliveryError, ForwardError, StorageError
-from tasks.gateway.forwarder import Forwarder
+from tasks.gateway.forwarder import PRUNE_EVERY_S, Forwarder
 from tasks.gateway.hints import Hint
 from tasks.gateway.journal import Arrival, Journal, read_status
 from tasks.gateway.journal_thread import JournalThread
@@ -111,6 +111,38 @@ def test_a_stop_in_the_middle_is_gone_on_from(tmp_path):
     assert asyncio.run(forward(tmp_path, Taker(enough=2), [2])) == [1, 2]
 
 
+def test_a_forwarder_that_is_never_idle_thins_out_and_prunes(tmp_path):
+    """Prefect is away, entries wait, and the clock goes on: no pause in which there would be time for it."""
+    clock = iter(range(0, 100 * PRUNE_EVERY_S, PRUNE_EVERY_S // 2))
+
+    class Away(Taker):
+        tried = 0
+
+        async def send(self, events):
+            self.tried += 1
+            if self.tried == 10:
+                self.done.set()
+            raise AWAY
+
+    async def busy():
+        taker, thread = Away(), JournalThread(Journal(tmp_path, most_pending=3))
+        await thread.append(Arrival(hint(0), 0.0))
+        groups = await thread.call(thread.journal.outgoing)
+        await thread.call(thread.journal.end, groups, at=0.0, outcome="forwarded")
+        await asyncio.gather(*(thread.append(Arrival(hint(1), 0.0)) for _ in range(4)))
+        settings = replace(AT_ONCE, retention_days=PRUNE_EVERY_S / 86400)
+        forwarder = Forwarder(thread, taker, settings, GatewayMetrics(), clock=lambda: next(clock))
+        running = asyncio.create_task(forwarder.run())
+        await taker.done.wait()
+        running.cancel()
+        await asyncio.wait([running])
+        await thread.close()
+
+    asyncio.run(busy())
+    status = read_status(tmp_path)
+    assert (status.pending, status.forwarded) == (1, 0)
+
+
 def test_arrivals_during_a_commit_share_the_next_one(tmp_path):
     commits = []
 
@@ -138,3 +170,21 @@ def test_each_hears_of_its_own_fate(tmp_path):
     one, two, again = asyncio.run(keep())
     assert (one, two) == (1, 2)
     assert isinstance(again, DeliveryError)
+
+
+def test_whatever_goes_wrong_each_hears_of_it_and_the_next_is_kept(tmp_path):
+    class NoText:
+        """Nothing that a journal can hold."""
+
+    async def keep():
+        thread = JournalThread(Journal(tmp_path))
+        wrong = Arrival(Hint("label-studio", NoText(), "TASKS_CREATED", {"task_ids": NoText()}), 1000.0)
+        async with asyncio.timeout(60):
+            fates = await asyncio.gather(*map(thread.append, (wrong, wrong)), return_exceptions=True)
+            kept = await thread.append(Arrival(hint(1), 1000.0))
+            await thread.close()
+        return fates, kept
+
+    fates, kept = asyncio.run(keep())
+    assert [type(fate) for fate in fates] == [TypeError] * 2
+    assert kept == 1

@@ -112,7 +112,11 @@ def test_while_prefect_is_away_for_long_the_last_of_each_project_stays(tmp_path)
     on_its_way = journal.append([arrival(1, project="9")])
     assert numbers(journal.outgoing()) == [on_its_way]
     journal.append([arrival(1, source="mlflow")])
-    journal.append([arrival(number, project=str(number % 2)) for number in range(99)])
+    journal.append([arrival(number, project=str(number % 2)) for number in range(98)])
+    journal.thin()
+    assert journal.pending == 100, "it is not too many yet"
+    journal.append([arrival(99, project="1")])
+    journal.thin()
     assert journal.pending == 4
     first, *rest = journal.outgoing()
     assert numbers([first]) == [on_its_way] and not rest
@@ -121,9 +125,36 @@ def test_while_prefect_is_away_for_long_the_last_of_each_project_stays(tmp_path)
     whole_project = {"task_ids": [], "annotation_ids": []}
     assert left == {
         ("mlflow", "7", 2): {"version": "1"},
-        ("label-studio", "1", 100): whole_project,
-        ("label-studio", "0", 101): whole_project,
+        ("label-studio", "0", 99): whole_project,
+        ("label-studio", "1", 101): whole_project,
     }
+    journal.close()
+
+
+def test_what_can_t_be_thinned_out_is_not_gone_through_each_time(tmp_path):
+    journal = Journal(tmp_path, most_pending=10)
+    journal.append([arrival(number, source="mlflow") for number in range(11)])
+    journal.thin()
+    journal.append([arrival(number) for number in range(11)])
+    journal.thin()
+    assert journal.pending == 22, "not twice of what was left"
+    journal.append([arrival(11)])
+    journal.thin()
+    assert journal.pending == 12
+    journal.end(journal.outgoing(), at=2000.0, outcome="forwarded")
+    journal.append([arrival(number) for number in range(11)])
+    journal.thin()
+    assert journal.pending == 1, "the next time begins anew"
+    journal.close()
+
+
+def test_what_is_kept_stays_kept_where_it_can_t_be_thinned_out(tmp_path):
+    journal = Journal(tmp_path, most_pending=1)
+    journal._connection.execute("CREATE TRIGGER no BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'no'); END")
+    assert journal.append([arrival(1), arrival(2)]) == [1, 2]
+    with pytest.raises(StorageError, match="can't be thinned out"):
+        journal.thin()
+    assert journal.pending == read_status(tmp_path).pending == 2
     journal.close()
 
 

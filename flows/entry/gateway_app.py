@@ -84,7 +84,7 @@ class Gateway:
         return await self._answer(MLFLOW, request, self._take_mlflow)
 
     async def health(self) -> Response:
-        """200 while deliveries are kept, whether or not Prefect can be reached; 503 otherwise."""
+        """200 while deliveries are kept and passed on, or wait for a Prefect that can't be reached; 503 otherwise."""
         problem = await self._journal_problem()
         if problem is None and self._forwarding.done():
             problem = "the forwarder has ended; restart the gateway"

@@ -17,7 +17,10 @@ from tasks.gateway.settings import GatewaySettings
 logger = logging.getLogger("fpenet.gateway")
 
 CHECK_EVERY_S = 30
-"""How often Prefect is asked whether it is up while there is nothing to send, and the journal is pruned."""
+"""How often Prefect is asked whether it is up while there is nothing to send."""
+
+PRUNE_EVERY_S = 300
+"""How often the journal is pruned, busy or not."""
 
 _FIRST_BACKOFF_S = 1
 _DAY_S = 24 * 3600
@@ -46,6 +49,7 @@ class Forwarder:
         self._journal, self._receiver, self._settings, self._metrics = journal, receiver, settings, metrics
         self._clock = clock
         self._failures = 0
+        self._pruned_at: float | None = None
         self.problem: str | None = "Prefect has not been asked yet"
         """Why the last attempt failed; None if it did not."""
 
@@ -54,10 +58,10 @@ class Forwarder:
         while True:
             self._journal.kept.clear()
             try:
+                await self._tidy()
                 idle = not await self._forward_some()
                 if idle:
                     await self._receiver.check()
-                    await self._prune()
                 self._note_success()
                 pause_s = self._settings.forward_every_s
             except (ForwardError, StorageError) as error:
@@ -103,10 +107,16 @@ class Forwarder:
         await self._journal.call(self._journal.journal.end, groups, at=self._clock(), outcome=outcome)
         self._metrics.ended(groups, outcome)
 
-    async def _prune(self) -> None:
+    async def _tidy(self) -> None:
+        """Keep the journal small, while Prefect is away as well."""
+        await self._journal.call(self._journal.journal.thin)
+        now = self._clock()
+        if self._pruned_at is not None and 0 <= now - self._pruned_at < PRUNE_EVERY_S:
+            return
         retention_s = self._settings.retention_days * _DAY_S
-        while await self._journal.call(self._journal.journal.prune, now=self._clock(), retention_s=retention_s):
+        while await self._journal.call(self._journal.journal.prune, now=now, retention_s=retention_s):
             pass
+        self._pruned_at = now
 
     def _note_success(self) -> None:
         if self._failures:

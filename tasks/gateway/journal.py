@@ -68,7 +68,7 @@ class Journal:
 
     Args:
         folder: made if it is not there.
-        most_pending: above so many entries, those that wait are thinned out, see `_thin`.
+        most_pending: above so many entries, `thin` does something.
 
     Raises:
         InputError: another gateway has this journal open.
@@ -91,6 +91,7 @@ class Journal:
                 self._connection = _connect(self.path)
                 self._namespace = self._prepare()
                 self._pending = self._count_pending()
+            self._left_by_thinning = 0
             fsync_directory(folder)
         except StorageError:
             self._lock.release()
@@ -105,8 +106,6 @@ class Journal:
         with self._transaction("can't be written"):
             kept = [self._keep(arrival) for arrival in arrivals]
         self._pending += sum(isinstance(number, int) for number in kept)
-        if self._pending > self._most_pending:
-            self._thin()
         return kept
 
     def outgoing(self, most: int = 500) -> list[list[Entry]]:
@@ -133,6 +132,24 @@ class Journal:
         with self._transaction("can't be written"):
             self._connection.executemany("UPDATE entries SET ended = ?, outcome = ? WHERE id = ?", numbers)
         self._pending -= len(numbers)
+        self._left_by_thinning = min(self._left_by_thinning, self._pending)
+
+    def thin(self) -> None:
+        """If too many entries wait: of the hints of one project and action, keep the last, without ids.
+
+        It says what all of them said: look at this project. So the journal stays small however long Prefect is away.
+        What can't be thinned out (of MLflow, or on its way) is not gone through again before as much has come anew.
+        """
+        if self._pending <= max(self._most_pending, 2 * self._left_by_thinning):
+            return
+        waiting = f"ended IS NULL AND event IS NULL AND source = '{LABEL_STUDIO}'"
+        with self._transaction("can't be thinned out"):
+            last = f"SELECT max(id) FROM entries WHERE {waiting} GROUP BY subject, action"
+            self._connection.execute(f"DELETE FROM entries WHERE {waiting} AND id NOT IN ({last})")
+            whole_project = orjson.dumps({"task_ids": [], "annotation_ids": []})
+            self._connection.execute(f"UPDATE entries SET detail = ? WHERE {waiting}", (whole_project,))
+        with self._storage("can't be read"):
+            self._pending = self._left_by_thinning = self._count_pending()
 
     def prune(self, *, now: float, retention_s: float) -> int:
         """Delete some of what ended before the retention, and old delivery ids; how many rows. Call until it is 0."""
@@ -203,19 +220,6 @@ class Journal:
         ):
             groups.setdefault(event, []).append(_entry(row))
         return list(groups.values())
-
-    def _thin(self) -> None:
-        """Prefect has been away for long: of the waiting hints of one project and action, keep the last, without ids.
-
-        It says what all of them said: look at this project. So the journal stays small however long it takes.
-        """
-        waiting = f"ended IS NULL AND event IS NULL AND source = '{LABEL_STUDIO}'"
-        with self._transaction("can't be thinned out"):
-            last = f"SELECT max(id) FROM entries WHERE {waiting} GROUP BY subject, action"
-            self._connection.execute(f"DELETE FROM entries WHERE {waiting} AND id NOT IN ({last})")
-            whole_project = orjson.dumps({"task_ids": [], "annotation_ids": []})
-            self._connection.execute(f"UPDATE entries SET detail = ? WHERE {waiting}", (whole_project,))
-        self._pending = self._count_pending()
 
     def _rows(self, condition: str, *values: Any) -> list[tuple]:
         return self._connection.execute(f"SELECT {_COLUMNS} FROM entries WHERE {condition}", values).fetchall()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from schemas.errors import StorageError
 from tasks.gateway.journal import Arrival, Journal
 
 T = TypeVar("T")
@@ -56,27 +55,33 @@ class JournalThread:
         self._thread.shutdown()
 
     async def _commit(self) -> None:
+        try:
+            while self._waiting:
+                taken, self._waiting = self._waiting, []
+                await self._keep(taken)
+        finally:
+            self._committing = None
+
+    async def _keep(self, taken: Sequence[tuple[Arrival, asyncio.Future[int]]]) -> None:
+        """Whatever goes wrong, each sender hears of it: one that waits for ever would hold its connection."""
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            taken, self._waiting = self._waiting, []
-            started = loop.time()
-            try:
-                results = await self.call(self.journal.append, [arrival for arrival, _ in taken])
-            except StorageError as error:
-                results, self.last_write_s = [error] * len(taken), None
-            else:
-                self.last_write_s = loop.time()
-                self._on_kept(self.last_write_s - started)
-            for (_, future), result in zip(taken, results, strict=True):
-                _settle(future, result)
-            self.kept.set()
-        self._committing = None
+        started = loop.time()
+        append = self.call(self.journal.append, [arrival for arrival, _ in taken])
+        (results,) = await asyncio.gather(append, return_exceptions=True)
+        if isinstance(results, BaseException):
+            results, self.last_write_s = [results] * len(taken), None
+        else:
+            self.last_write_s = loop.time()
+            self._on_kept(self.last_write_s - started)
+        for (_, future), result in zip(taken, results, strict=True):
+            _settle(future, result)
+        self.kept.set()
 
 
-def _settle(future: asyncio.Future[int], result: int | Exception) -> None:
+def _settle(future: asyncio.Future[int], result: int | BaseException) -> None:
     if future.done():  # its sender has gone
         return
-    if isinstance(result, Exception):
+    if isinstance(result, BaseException):
         future.set_exception(result)
     else:
         future.set_result(result)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 from schemas.errors import ForwardError, InputError
 
@@ -19,7 +20,7 @@ _FINAL = {400, 413, 422}
 
 
 def prefect_api_url() -> str:
-    """Address of the Prefect server, from `PREFECT_API_URL` or Prefect's profile.
+    """Address of the Prefect server to show, from `PREFECT_API_URL` or Prefect's profile, without user and password.
 
     Must be called before anything else imports Prefect: its client is told here not to retry, as the gateway does.
 
@@ -35,7 +36,8 @@ def prefect_api_url() -> str:
             "PREFECT_API_URL is not set, so the gateway has nobody to wake; name the Prefect server, such as "
             "http://127.0.0.1:4200/api (it need not be up)"
         )
-    return url
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 class PrefectEvents:

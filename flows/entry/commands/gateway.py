@@ -30,7 +30,8 @@ MLflow 3 (a server with a database, and MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY to 
 What comes in is kept (project, action, ids, time; no payload), answered, and sent to Prefect as the events
   fpenet.annotations.changed        on fpenet.labelstudio.project.<id>
   fpenet.registry.<entity-action>   on fpenet.registry.model.<name>
-Look at /healthz (503 only if deliveries can't be kept) and /metrics (Prometheus).
+Look at /healthz (503 if deliveries can't be kept, or are passed on no more; 200 while Prefect is away) and /metrics
+(Prometheus).
 
 The gateway speaks plain HTTP: beyond one machine put a proxy with TLS before it, and name it with --trusted-proxy.
 One process takes some hundred deliveries a second; a second one needs a journal of its own.
