@@ -46,7 +46,7 @@ class Ranking:
         faces: indices into the unlabelled faces.
         gain: of each when it was taken: what it stands for less what is labelled of that; its place among the others
             taken at that time, no unit.
-        rarity_F: of all unlabelled faces, what their condition multiplies their doubt with.
+        rarity_F: of all unlabelled faces, what their condition multiplies their weight with.
     """
 
     faces: np.ndarray
@@ -104,21 +104,21 @@ def conditions_of(points_FN2: np.ndarray, occluded_share_F: np.ndarray | None = 
 
 
 def rarity(conditions_F: np.ndarray, conditions_L: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the condition of every face multiplies its doubt with, (F,) and (L,): the root of the share of labels that
-    each condition would have if all had as many, over the share that it has.
+    """What the condition of every face multiplies its weight with, (F,) and (L,): the share of labels that each
+    condition would have if all had as many, over the share that it has, gently, within the bounds of `TILT`.
 
     Conditions that no face has don't count; every condition is given one label more than it has.
     """
     known, of_face_A = np.unique(np.concatenate([conditions_F, conditions_L]), return_inverse=True)
     labels = np.array([(conditions_L == condition).sum() for condition in known]) + 1.0
-    factor_A = np.sqrt(labels.mean() / labels)[of_face_A] if len(known) else np.empty(0)
+    factor_A = np.clip((labels.mean() / labels) ** GENTLE, 1 / TILT, TILT)[of_face_A] if len(known) else np.empty(0)
     return factor_A[: len(conditions_F)], factor_A[len(conditions_F) :]
 
 
 def _weights(doubt_A: np.ndarray, rarity_A: np.ndarray) -> np.ndarray:
-    """Doubt over the usual doubt, times the rarity, gently, within the bounds."""
+    """Doubt over the usual doubt, gently, times the rarity, within the bounds."""
     usual = max(float(np.median(doubt_A)), _SMALLEST)
-    return np.clip((doubt_A / usual * rarity_A) ** GENTLE, 1 / TILT, TILT)
+    return np.clip((doubt_A / usual) ** GENTLE * rarity_A, 1 / TILT, TILT)
 
 
 def _places(unlabelled: FaceSignals, labelled: FaceSignals | None) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +142,7 @@ def _herded(
     """Indices of unlabelled faces taken one by one, the first of equals, and what each gained."""
     labels = len(place_LD)
     squared_FF = _squared_distances(place_FD, place_FD)
-    squared_width = _squared_width(squared_FF, (len(place_FD) + labels) // (labels + count))
+    squared_width = _squared_width(squared_FF, labels + count)
     likeness_FF = np.exp(-squared_FF / (2 * squared_width))
     stands_for_F, labelled_F = likeness_FF @ weight_A[: len(place_FD)], np.zeros(len(place_FD))
     for start in range(0, labels, _AT_A_TIME):
@@ -165,8 +165,8 @@ def _squared_distances(a_FD: np.ndarray, b_LD: np.ndarray) -> np.ndarray:
     return np.maximum(squared_FL, 0.0)
 
 
-def _squared_width(squared_FF: np.ndarray, neighbour: int) -> float:
-    """Of the kernel: the median squared distance of a face to its `neighbour`-th neighbour. As that is given how many
-    faces each label stands for in the end, so that a label reaches about those."""
-    neighbour = min(max(1, neighbour), len(squared_FF) - 1)
+def _squared_width(squared_FF: np.ndarray, labels: int) -> float:
+    """Of the kernel: so wide that as many labels reach every face about once: the median squared distance of a face
+    to its F / `labels`-th neighbour."""
+    neighbour = min(max(1, len(squared_FF) // labels), len(squared_FF) - 1)
     return max(float(np.median(np.partition(squared_FF, neighbour, axis=1)[:, neighbour])), _SMALLEST)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.faces.scene import Pose, Scene, keypoints
-from model.labelling_order import MOST_FACES, TILT, conditions_of, labelling_order, rarity
+from model.labelling_order import GENTLE, MOST_FACES, TILT, conditions_of, labelling_order, rarity
 from model.labelling_signals import FaceSignals
 
 
@@ -93,8 +93,10 @@ def test_of_very_many_faces_some_are_drawn_by_the_seed():
 def test_rarity_by_hand():
     # Labels and one more each: 4, 1 and 1; their mean is 2.
     of_faces, of_labels = rarity(np.array([0, 1, 2]), np.array([0, 0, 0]))
-    np.testing.assert_allclose(of_faces, np.sqrt([2 / 4, 2, 2]))
-    np.testing.assert_allclose(of_labels, np.sqrt([2 / 4] * 3))
+    np.testing.assert_allclose(of_faces, [0.5**GENTLE, 2**GENTLE, 2**GENTLE])
+    np.testing.assert_allclose(of_labels, [0.5**GENTLE] * 3)
+    extreme, _ = rarity(np.array([0, 1]), np.zeros(1000, int))
+    np.testing.assert_allclose(extreme, [(501 / 1001) ** GENTLE, TILT])
 
 
 def test_conditions_tell_yaw_and_occlusion_apart():
