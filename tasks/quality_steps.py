@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from model.region_error import Unit
-from schemas.errors import SourceUnreachableError, SplitError, SubjectLeakError
+from schemas.errors import SplitError, SubjectLeakError
 from schemas.records import Split
 from tasks.pull import PullResult
 from tasks.quality.agreement import AgreementReport, report_agreement
@@ -24,7 +24,7 @@ from tasks.quality.send_back import SentBack, link_of, places, send_back
 from tasks.quality.summary import FacePicture, QualitySummary
 from tasks.run import Run
 from tasks.splits import assign_splits
-from tasks.steps import step_task
+from tasks.steps import server_task, step_task
 from tasks.summary import rejections
 from tasks.validate import Validation
 
@@ -75,14 +75,7 @@ def find_copies(run: Run, validation: Validation) -> Duplicates:
     return replace(found, notes=(*notes, *found.notes))
 
 
-@step_task(
-    name="send back",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=lambda _task, _run, state: isinstance(
-        state.result(raise_on_failure=False), SourceUnreachableError
-    ),
-)
+@server_task(name="send back")
 def send_tasks_back(run: Run, pulls: Sequence[PullResult], agreement: AgreementReport) -> tuple[SentBack, ...]:
     title = run.config.quality.view
     with run.step("send back") as step:

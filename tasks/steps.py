@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect import task
+from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
 
 from deploy.engine import Provenance
@@ -42,15 +42,18 @@ if TYPE_CHECKING:
 
 step_task = partial(task, cache_policy=NO_CACHE, persist_result=False)
 
-
-@step_task(
-    name="pull",
+server_task = partial(
+    step_task,
     retries=2,
     retry_delay_seconds=5,
     retry_condition_fn=lambda _task, _run, state: isinstance(
         state.result(raise_on_failure=False), SourceUnreachableError
     ),
 )
+"""A step that asks annotation servers: it waits for one that is away for a moment."""
+
+
+@server_task(name="pull")
 def pull_source(run: Run, source: Source) -> PullResult:
     with run.step(f"pull {source.name}") as step, run.counting("pull") as progress:
         result = pull(source, run.workspace, num_keypoints=run.config.num_keypoints, progress=progress)
@@ -214,9 +217,8 @@ def build_target(
 @step_task(name="stage")
 def stage_engine(run: Run, engine: CheckedEngine) -> None:
     with run.step(f"stage {engine.target}") as step:
-        pointer = stage(
-            run.workspace.targets, engine.target, engine.directory, by="flow retrain", why=f"run {run.id}"
-        )
+        by = f"flow {runtime.flow_run.flow_name}"
+        pointer = stage(run.workspace.targets, engine.target, engine.directory, by=by, why=f"run {run.id}")
         step.found(pointer.event.why != f"run {run.id}")
         step.detail = f"staging holds {pointer.engine.build_key}"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from model.labelling_order import Ranking
 from model.labelling_signals import FaceSignals
 from model.pose import yaw_degrees
-from schemas.errors import SourceUnreachableError, SpecError
+from schemas.errors import SpecError
 from schemas.sources import LabelStudioSource
 from schemas.storage import write_json
 from tasks.label_studio.client import connected, token_from_environment
@@ -40,19 +39,10 @@ from tasks.labelling.suggest import (
 )
 from tasks.run import Run
 from tasks.splits import kpi_subjects
-from tasks.steps import step_task
+from tasks.steps import server_task, step_task
 from tasks.tombstones import Tombstones
 
 SUGGESTIONS = "suggestions.json"
-
-server_task = partial(
-    step_task,
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=lambda _task, _run, state: isinstance(
-        state.result(raise_on_failure=False), SourceUnreachableError
-    ),
-)
 
 
 @dataclass(frozen=True, eq=False)

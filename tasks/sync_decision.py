@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -34,7 +34,9 @@ class Decision:
     wait_s: float = 0.0
 
 
-def decide(comparisons: Sequence[Comparison], settings: SyncSettings, quiet_s: Mapping[str, float]) -> Decision:
+def decide(
+    comparisons: Sequence[Comparison], settings: SyncSettings, quiet_s: Callable[[], Mapping[str, float]]
+) -> Decision:
     """Enough must have changed since every model compared with, and every source must have been quiet.
 
     Comparing with the newest candidate too keeps a candidate that waits for its review from being trained again at
@@ -42,13 +44,13 @@ def decide(comparisons: Sequence[Comparison], settings: SyncSettings, quiet_s: M
 
     Args:
         comparisons: with the champion and the newest candidate; empty where there is no model to compare with.
-        quiet_s: source -> seconds since its annotations last changed.
+        quiet_s: gives source -> seconds since its annotations last changed; asked only if enough has changed.
     """
     for comparison in comparisons:
         if too_little := _too_little(comparison, settings):
             return too_little
     reason = "; ".join(map(_enough, comparisons)) or "there is no model whose faces are known here"
-    restless = {name: since_s for name, since_s in sorted(quiet_s.items()) if since_s < settings.quiet_s}
+    restless = {name: since_s for name, since_s in sorted(quiet_s().items()) if since_s < settings.quiet_s}
     if restless:
         name, since_s = min(restless.items(), key=lambda item: item[1])
         waited = f"but {name} changed {since_s:,.0f} s ago; {settings.quiet_s:,.0f} s without a change are needed"

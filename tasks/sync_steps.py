@@ -24,7 +24,7 @@ from tasks.pull import PULL_FILE, PullResult
 from tasks.quiet import look_at_all, quiet_for_s, server_time
 from tasks.run import Run
 from tasks.snapshot import load_snapshot
-from tasks.steps import pull_source, step_task
+from tasks.steps import pull_source, server_task, step_task
 from tasks.sync_decision import Comparison, Decision, Outcome, decide
 from tasks.validate import Validation
 from tasks.workspace import Workspace
@@ -94,16 +94,17 @@ def compare_with_models(run: Run, validation: Validation) -> list[Comparison]:
     return comparisons
 
 
-@step_task(name="decide")
+@server_task(name="decide")
 def decide_now(run: Run, pulls: Sequence[PullResult], comparisons: Sequence[Comparison]) -> Decision:
     """What to do, by what changed and by how long the sources have been quiet."""
     now = datetime.now(UTC)
     sightings = look_at_all(pulls, run.workspace.seen, now=now)
     servers = {source.name: source for source in run.config.sources if isinstance(source, LabelStudioSource)}
-    quiet_s = {
-        name: quiet_for_s(sighting, now=now, server_now=server_time(servers[name]) if name in servers else None)
-        for name, sighting in sightings.items()
-    }
+
+    def quiet_s() -> dict[str, float]:
+        told = {name: server_time(servers[name]) for name in sightings if name in servers}
+        return {name: quiet_for_s(seen, now=now, server_now=told.get(name)) for name, seen in sightings.items()}
+
     return decide(comparisons, run.config.sync, quiet_s)
 
 
@@ -162,7 +163,7 @@ def describe(look: Look) -> str:
     for comparison in look.comparisons:
         parts += [f"Since {comparison.model}:", _by_source(look.pulls, comparison.changes)]
         if len(comparison.changes):
-            parts.append(_most_changed(comparison.changes))
+            parts.append(_most_changed(look.pulls, comparison.changes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -203,13 +204,16 @@ def _by_source(pulls: Sequence[PullResult], changes: Changes) -> str:
     return _table(["source", *Kind], rows)
 
 
-def _most_changed(changes: Changes) -> str:
+def _most_changed(pulls: Sequence[PullResult], changes: Changes) -> str:
+    """Faces of a server by their key, which is of numbers; of a file by their source alone, for the key is a path."""
+    servers = {pull.source for pull in pulls if pull.kind == "label_studio"}
+
     def weight(face: FaceChange) -> tuple[float, int, str]:
         return -face.furthest_px, -face.flags, face.source_key
 
     rows = [
         [
-            face.source_key,
+            face.source_key if face.source in servers else face.source,
             str(face.kind),
             *([face.moved, f"{face.furthest_px:.1f}", face.flags] if face.kind is Kind.CHANGED else [""] * 3),
         ]

@@ -51,7 +51,9 @@ def test_annotations_become_checked_engines_at_staging(finished):
     assert [engine["target"] for engine in summary["engines"]] == ["cpu"]
     assert summary["engines"][0]["parity_px"] < 1e-3
     workspace = finished.parent / "workspace"
-    staged = json.loads((workspace / "targets/cpu/staging.json").read_text())["event"]["engine"]
+    event = json.loads((workspace / "targets/cpu/staging.json").read_text())["event"]
+    assert event["by"] == "flow sync", "who did it, not who does it at night"
+    staged = event["engine"]
     assert staged["snapshot_id"] == summary["snapshot_id"]
     assert summary["model_version"] == f"{staged['model_name']}/{staged['model_version']}"
 
