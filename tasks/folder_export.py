@@ -2,7 +2,8 @@
 
     gt/<set>.json     an entry for each face, sorted; with `subject` and `occlusion`, see below
     images/...        the pictures, byte for byte
-    manifest.csv      file, dataset, subject_id: the pictures, and whose face each shows where that is known
+    manifest.csv      file, subject: the pictures, and whose face each shows where that is known, `<dataset>/<id>`
+    fpenet-export.json   which source it is of, and its sets: what a later export may bring up to date
 
 What is written are face records: annotations that break a rule are left out and named, and of several annotators' the
 one is taken that a training would use. An entry says by itself what the format has no word for, so that nothing hangs
@@ -37,7 +38,7 @@ from schemas.raw import RawRecord, read_raw
 from schemas.records import Face, Violation
 from schemas.sloth import face_to_sloth, image_entry
 from schemas.sources import Source
-from schemas.storage import sha256_file, write_bytes
+from schemas.storage import read_json, sha256_file, write_bytes, write_json
 from tasks.images import ImageIndex
 from tasks.lease import present
 from tasks.progress import StepProgress, silent
@@ -46,8 +47,8 @@ from tasks.pull_files import task_data
 from tasks.validate import validate
 from tasks.workspace import Workspace
 
-GT, IMAGES, MANIFEST = "gt", "images", "manifest.csv"
-_COLUMNS = ("file", "dataset", "subject_id")
+GT, IMAGES, MANIFEST, NOTES = "gt", "images", "manifest.csv", "fpenet-export.json"
+_COLUMNS = ("file", "subject")
 _NO_FILE_NAME = re.compile(r"[/\\\0]|^\.")
 
 
@@ -76,7 +77,7 @@ def export_source(
     """Pull `source` into the workspace, and write its face records to `folder`; again, to bring it up to date.
 
     Raises:
-        SpecError: the folder holds something else.
+        SpecError: the folder holds something else, or another source.
         SourceError, AnnotationFileError: see `tasks.pull.pull`.
         StorageError: the folder or the workspace can't be written.
     """
@@ -97,25 +98,28 @@ def _export(
         progress=lambda done, of: progress("images", done, of),
     )
     index.close()
-    sets, images = write_folder(outcome.faces, folder, progress=progress)
+    sets, images = write_folder(outcome.faces, folder, source=source.name, progress=progress)
     left_out = [violation for violation in outcome.violations if violation.code not in NOT_REJECTED]
     return FolderExport(folder, sets, images, left_out, outcome.counts.skipped)
 
 
 def write_folder(
-    faces: Sequence[Face], folder: Path, *, progress: StepProgress = silent
+    faces: Sequence[Face], folder: Path, *, source: str, progress: StepProgress = silent
 ) -> tuple[dict[str, int], int]:
     """Write the folder of some faces; numbers of faces by set, and of pictures.
 
-    A folder that was written before is brought up to date: pictures and sets that are not among these faces are
-    removed, so that nobody who was forgotten stays in it.
+    A folder that was written before is brought up to date: pictures and sets of that time that are not among these
+    faces are removed, so that nobody who was forgotten stays in it. What somebody else put there stays.
+
+    Args:
+        source: name of where the faces are from: the folder is that source's from now on.
 
     Raises:
-        SpecError: the folder holds something that was not written here.
+        SpecError: the folder holds something that was not written here, or another source.
         AnnotationFileError: a picture has changed since the faces were validated.
         StorageError: the folder can't be written.
     """
-    before = _pictures_before(folder)
+    sets_before, pictures_before = _written_before(folder, source)
     entries: dict[str, list[bytes]] = defaultdict(list)
     pictures: dict[str, Face] = {}
     for face in faces:
@@ -123,14 +127,17 @@ def write_folder(
         pictures.setdefault(name, face)
         entries[_NO_FILE_NAME.sub("-", face.set_id)].append(orjson.dumps(sloth_entry(face, name)))
     subjects = {name: face.subject for name, face in pictures.items()}
-    write_bytes(folder / MANIFEST, _manifest(dict.fromkeys(before) | subjects))  # what may be here from now on
+    # What may be here from now on:
+    write_json(folder / NOTES, {"source": source, "sets": sorted(sets_before | entries.keys())})
+    write_bytes(folder / MANIFEST, _manifest(dict.fromkeys(pictures_before) | subjects))
     for done, (name, face) in enumerate(sorted(pictures.items()), start=1):
         _copy_picture(face, folder / name)
         progress("pictures", done, len(pictures))
     for set_id, texts in sorted(entries.items()):
         write_bytes(folder / GT / f"{set_id}.json", b"[\n" + b",\n".join(texts) + b"\n]\n")
-    _remove_others(folder, entries, before - pictures.keys())
+    _remove(folder, sets_before - entries.keys(), pictures_before - pictures.keys())
     write_bytes(folder / MANIFEST, _manifest(subjects))
+    write_json(folder / NOTES, {"source": source, "sets": sorted(entries)})
     return {set_id: len(texts) for set_id, texts in sorted(entries.items())}, len(pictures)
 
 
@@ -184,26 +191,32 @@ def _manifest(subjects: Mapping[str, str | None]) -> bytes:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(_COLUMNS)
     for name, subject in sorted(subjects.items()):
-        rows.writerow((name, *(subject.split("/", 1) if subject else ("", ""))))
+        rows.writerow((name, subject or ""))
     return text.getvalue().encode()
 
 
-def _pictures_before(folder: Path) -> set[str]:
-    """The pictures of a folder that was written before; none of a new one."""
+def _written_before(folder: Path, source: str) -> tuple[set[str], set[str]]:
+    """The sets and the pictures of a folder that was written before; none of a new one."""
     if not folder.is_dir() or not any(folder.iterdir()):
-        return set()
-    path = folder / MANIFEST
-    text = path.read_text("utf-8", "replace") if path.is_file() else ""
-    if not text.startswith(",".join(_COLUMNS) + "\n"):
-        raise SpecError(str(folder), f"holds something else ({MANIFEST} is none of ours); choose another folder")
-    names = [row[0] for row in csv.reader(text.splitlines()[1:]) if row]
-    return {name for name in names if name.startswith(f"{IMAGES}/") and ".." not in name.split("/")}
+        return set(), set()
+    if not (folder / NOTES).is_file():
+        raise SpecError(str(folder), f"holds something else (there is no {NOTES} of ours); choose another folder")
+    noted = read_json(folder / NOTES)
+    if noted["source"] != source:
+        raise SpecError(
+            str(folder),
+            f"holds the source '{noted['source']}', which '{source}' would replace; choose another folder, or remove "
+            "this one first",
+        )
+    manifest = folder / MANIFEST
+    lines = manifest.read_text("utf-8").splitlines()[1:] if manifest.is_file() else []
+    names = [row[0] for row in csv.reader(lines) if row]
+    ours = {name for name in names if name.startswith(f"{IMAGES}/") and ".." not in name.split("/")}
+    return set(noted["sets"]), ours
 
 
-def _remove_others(folder: Path, sets: Iterable[str], pictures: Iterable[str]) -> None:
-    ours = {f"{set_id}.json" for set_id in sets}
-    for path in (folder / GT).glob("*.json"):
-        if path.name not in ours:
-            path.unlink()
+def _remove(folder: Path, sets: Iterable[str], pictures: Iterable[str]) -> None:
+    for set_id in sets:
+        (folder / GT / f"{set_id}.json").unlink(missing_ok=True)
     for name in pictures:
         (folder / name).unlink(missing_ok=True)

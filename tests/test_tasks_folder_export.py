@@ -177,7 +177,7 @@ def test_flags_come_back_whatever_the_source_says(tmp_path, workspace):
     faces = list(faces_of(records).faces)
     flags = [np.zeros(N), np.full(N, Flag.UNKNOWN), [Flag.UNKNOWN, 0, 1, 0, Flag.UNKNOWN]]
     faces = [replace(face, flags_N=np.array(told, np.int8)) for face, told in zip(faces, flags, strict=True)]
-    assert write_folder(faces, tmp_path / "out") == ({"all": 3}, 3)
+    assert write_folder(faces, tmp_path / "out", source="s") == ({"all": 3}, 3)
     for occlusion in ("auto", "none", "flagged"):
         again = from_folder(tmp_path / "out", workspace, occlusion=occlusion)
         assert [face.flags_N.tolist() for face in again] == [face.flags_N.tolist() for face in faces]
@@ -195,10 +195,10 @@ def test_a_folder_of_several_faces_and_sets(tmp_path, workspace):
     assert (done.sets, done.images, done.left_out, done.skipped) == ({"a": 4}, 3, [], 0)
     with (out / "manifest.csv").open() as file:
         assert list(csv.reader(file)) == [
-            ["file", "dataset", "subject_id"],
-            ["images/000_0.png", "team", "000"],
-            ["images/001_2.png", "team", "001"],
-            ["images/001_3.png", "team", "001"],
+            ["file", "subject"],
+            ["images/000_0.png", "team/000"],
+            ["images/001_2.png", "team/001"],
+            ["images/001_3.png", "team/001"],
         ]
     direct = faces_of(read_raw(pull(source, workspace, num_keypoints=N).raw)).faces
     again = from_folder(out, workspace)
@@ -222,7 +222,7 @@ def test_what_is_wrong_is_left_out_and_named(tmp_path, workspace):
     assert [(v.code, v.record) for v in done.left_out] == [("malformed", "p:000_1.pts")]
     assert done.sets == {"p": 2}
     assert not (tmp_path / "out/images/000_1.png").exists()
-    named = "file,dataset,subject_id\nimages/000_0.png,,\nimages/001_2.png,,\n"
+    named = "file,subject\nimages/000_0.png,\nimages/001_2.png,\n"
     assert (tmp_path / "out/manifest.csv").read_text() == named
 
 
@@ -240,7 +240,7 @@ NAMES = {
 @pytest.mark.parametrize("name", NAMES)
 def test_pictures_stay_in_the_folder(tmp_path, name):
     (face,) = faces_of(sloth_records(tmp_path, 1)).faces
-    write_folder([replace(face, image_name=name, set_id="../up")], tmp_path / "out")
+    write_folder([replace(face, image_name=name, set_id="../up")], tmp_path / "out", source="s")
     written = [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")]
     assert NAMES[name] in written
     assert [name for name in written if name.startswith("gt/")] == ["gt/-.-up.json"]
@@ -248,7 +248,7 @@ def test_pictures_stay_in_the_folder(tmp_path, name):
 
 def test_two_pictures_of_one_name(tmp_path, workspace):
     faces = [replace(face, image_name="a.png") for face in faces_of(sloth_records(tmp_path, 2)).faces]
-    write_folder(faces, tmp_path / "out")
+    write_folder(faces, tmp_path / "out", source="s")
     again = from_folder(tmp_path / "out", workspace)
     assert sorted(face.content_hash() for face in again) == sorted(face.content_hash() for face in faces)
     assert sorted(face.image_name for face in again) == sorted(
@@ -256,15 +256,15 @@ def test_two_pictures_of_one_name(tmp_path, workspace):
     )
 
 
-@pytest.mark.parametrize("manifest", [None, "file,subject_id\nimages/a.png,7\n", ""])
+@pytest.mark.parametrize("manifest", [None, "file,subject\nimages/a.png,d/7\n", ""])
 def test_a_folder_of_somebody_s_own_is_left_alone(tmp_path, manifest):
     faces = faces_of(sloth_records(tmp_path, 1)).faces
     (tmp_path / "out/gt").mkdir(parents=True)
     (tmp_path / "out/gt/all.json").write_text("[]")
     if manifest is not None:
         (tmp_path / "out/manifest.csv").write_text(manifest)
-    with pytest.raises(SpecError, match=r"out: holds something else \(manifest.csv is none of ours\)"):
-        write_folder(faces, tmp_path / "out")
+    with pytest.raises(SpecError, match=r"out: holds something else \(there is no fpenet-export.json"):
+        write_folder(faces, tmp_path / "out", source="s")
     assert (tmp_path / "out/gt/all.json").read_text() == "[]"
     assert not (tmp_path / "out/images").exists()
 
@@ -273,12 +273,35 @@ def test_who_is_gone_from_the_source_goes_from_the_folder(tmp_path, workspace):
     faces = list(faces_of(sloth_records(tmp_path, 3)).faces)
     faces[2] = replace(faces[2], set_id="kpi", subject=None)
     out = tmp_path / "out"
-    write_folder(faces, out)
-    (out / "images/notes.txt").write_text("a reader's own")
-    write_folder(faces[:1], out)
+    write_folder(faces, out, source="s")
+    for own in ("images/notes.txt", "gt/mine.json"):
+        (out / own).write_text("a reader's own")
+    write_folder(faces[:1], out, source="s")
     left = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-    assert left == ["gt/all.json", "images/0000.png", "images/notes.txt", "manifest.csv"]
-    assert (out / "manifest.csv").read_text() == "file,dataset,subject_id\nimages/0000.png,d,000\n"
+    ours = ["fpenet-export.json", "gt/all.json", "images/0000.png", "manifest.csv"]
+    assert left == sorted([*ours, "gt/mine.json", "images/notes.txt"])
+    assert (out / "manifest.csv").read_text() == "file,subject\nimages/0000.png,d/000\n"
+
+
+def test_one_source_does_not_replace_another(tmp_path):
+    faces = list(faces_of(sloth_records(tmp_path, 2)).faces)
+    out = tmp_path / "out"
+    write_folder(faces[:1], out, source="s")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(SpecError, match=r"out: holds the source 's', which 'other' would replace"):
+        write_folder(faces[1:], out, source="other")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_the_next_export_removes_the_sets_of_one_that_was_broken_off(tmp_path):
+    faces = list(faces_of(sloth_records(tmp_path, 2)).faces)
+    out = tmp_path / "out"
+    gone = replace(faces[1], set_id="zzz", image=str(tmp_path / "gone.png"))
+    write_folder([faces[0], replace(faces[1], set_id="kpi")], out, source="s")
+    with pytest.raises(FileNotFoundError):
+        write_folder([faces[0], replace(gone, image_name="another.png")], out, source="s")
+    write_folder(faces[:1], out, source="s")
+    assert sorted(path.name for path in (out / "gt").iterdir()) == ["all.json"]
 
 
 def test_an_export_that_was_broken_off_goes_on(tmp_path, workspace):
@@ -287,9 +310,9 @@ def test_an_export_that_was_broken_off_goes_on(tmp_path, workspace):
     content = image.read_bytes()
     image.write_bytes(b"another")
     with pytest.raises(AnnotationFileError):
-        write_folder(faces, tmp_path / "out")
+        write_folder(faces, tmp_path / "out", source="s")
     image.write_bytes(content)
-    assert write_folder(faces, tmp_path / "out") == ({"all": 3}, 3)
+    assert write_folder(faces, tmp_path / "out", source="s") == ({"all": 3}, 3)
     assert len(from_folder(tmp_path / "out", workspace)) == 3
 
 
@@ -297,7 +320,7 @@ def test_a_picture_that_changed_meanwhile(tmp_path):
     faces = faces_of(sloth_records(tmp_path, 1)).faces
     Path(faces[0].image).write_bytes(b"another")
     with pytest.raises(AnnotationFileError, match=r"0000.png: has changed since it was looked at"):
-        write_folder(faces, tmp_path / "out")
+        write_folder(faces, tmp_path / "out", source="s")
 
 
 @pytest.mark.parametrize("told", ["maybe", None, 1])
