@@ -34,6 +34,7 @@ FLAT = 2.0
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5))  # top left of the hashed parts, in thumbnails
 _NOISE = FLAT**2
 _ROWS, _COLUMNS = 128, 2048  # faces that are compared at a time: what a processor's cache holds
+_CANDIDATES = 4096  # pairs that are correlated at a time: 16 MiB of pixels on each side
 _APART = 64  # bits: more than any two hashes that are compared
 
 
@@ -73,7 +74,7 @@ def hashes_of(view_SS: np.ndarray) -> np.ndarray:
 def similar_pairs(
     hashes_FH: np.ndarray, thumbnails_FSS: np.ndarray, groups_F: np.ndarray, *, bits: int, correlation: float
 ) -> Iterator[tuple[int, int]]:
-    """Pairs (smaller row first) of different groups that show the same picture of a face.
+    """Pairs (smaller row first) of different groups that show the same picture of a face, each once.
 
     Every two faces' hashes are compared, a block at a time: 64 bits by one XOR and one population count.
 
@@ -90,8 +91,10 @@ def similar_pairs(
         first_P, second_P = first_P + rows.start, second_P + columns.start
         keep_P = first_P < second_P
         first_P, second_P = first_P[keep_P], second_P[keep_P]
-        alike_P = cell_correlation(thumbnails_FSS[first_P], thumbnails_FSS[second_P]) >= correlation
-        yield from zip(first_P[alike_P].tolist(), second_P[alike_P].tolist(), strict=True)
+        for start in range(0, len(first_P), _CANDIDATES):
+            part = slice(start, start + _CANDIDATES)
+            alike_P = cell_correlation(thumbnails_FSS[first_P[part]], thumbnails_FSS[second_P[part]]) >= correlation
+            yield from zip(first_P[part][alike_P].tolist(), second_P[part][alike_P].tolist(), strict=True)
 
 
 def cell_correlation(first_PSS: np.ndarray, second_PSS: np.ndarray) -> np.ndarray:
@@ -136,7 +139,7 @@ def _hash(part_SS: np.ndarray) -> int:
 
 
 def _blocks(count: int) -> Iterator[tuple[slice, slice]]:
-    """Every two faces, once or twice."""
+    """Every two faces, the smaller row among the rows once."""
     for row in range(0, count, _ROWS):
         first = row - row % _COLUMNS
         for column in range(first, count, _COLUMNS):

@@ -19,7 +19,7 @@ from tasks.quality.compare import annotator_prefixes, compare, reviewed_records
 from tasks.quality.duplicates import find_duplicates
 from tasks.quality.findings import Duplicates, LabelErrors
 from tasks.quality.label_errors import find_label_errors
-from tasks.quality.page import PICTURES, draw_pictures, write_quality_page
+from tasks.quality.page import draw_pictures, write_quality_page
 from tasks.quality.send_back import SentBack, link_of, places, send_back
 from tasks.quality.summary import FacePicture, QualitySummary
 from tasks.run import Run
@@ -69,8 +69,11 @@ def find_copies(run: Run, validation: Validation) -> Duplicates:
             validation.faces, run.config.quality, splits=splits, memory=run.workspace.face_signatures
         )
         crossing = sum(pair.crosses is not None for pair in found.pairs)
-        step.detail = f"{len(found.pairs):,} pairs of different subjects look the same" + (
-            f", {crossing:,} of them in different splits" if splits is not None else ""
+        named = sum(pair.subjects_known for pair in found.pairs)
+        step.detail = (
+            f"{len(found.pairs):,} pairs look the same: {named:,} of different subjects, "
+            f"{len(found.pairs) - named:,} of unknown ones"
+            + (f"; {crossing:,} in different splits" if splits is not None else "")
         )
     return replace(found, notes=(*notes, *found.notes))
 
@@ -92,15 +95,13 @@ def show_quality(run: Run, results: QualityResults) -> Path:
     directory = run.workspace.quality / run.id
     faces = chain(results.validation.faces, results.validation.superseded)
     with run.step("page") as step:
-        pictures = draw_pictures(
-            results.agreement.disputes,
-            results.label_errors.suspects,
-            results.duplicates.pairs,
-            faces,
-            directory / PICTURES,
+        drawn = draw_pictures(
+            results.agreement.disputes, results.label_errors.suspects, results.duplicates.pairs, faces
         )
-        step.detail = f"{len(pictures)} faces drawn"
-    page = write_quality_page(_summary(run, results, pictures), directory)
+        step.detail = f"{len(drawn.pictures)} faces drawn" + (
+            f", {drawn.skipped} left out: their images can't be read any more" if drawn.skipped else ""
+        )
+    page = write_quality_page(_summary(run, results, drawn.pictures), drawn.pngs, directory)
     run.console.print(f"page: {page}")
     return page
 

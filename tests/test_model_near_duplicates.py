@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import cv2
 import numpy as np
 import pytest
@@ -115,6 +117,13 @@ def test_blocks_leave_no_pair_out():
     found = list(similar_pairs(hashes, same, np.arange(2600), bits=3, correlation=CORRELATION))
     assert sorted(found) == sorted((min(pair), max(pair)) for pair in copies.tolist())
     assert not list(similar_pairs(hashes, same, np.arange(2600), bits=2, correlation=CORRELATION))
+
+
+def test_copies_of_one_picture_are_paired_however_many(shots):
+    """More pairs in one block than are correlated at a time."""
+    hashes, thumbnails = (np.repeat(values, 100, axis=0) for values in signed(shots[:1]))
+    found = list(similar_pairs(hashes, thumbnails, np.arange(100), bits=BITS, correlation=CORRELATION))
+    assert found == list(combinations(range(100), 2))
 
 
 def test_flat_pictures_are_like_nothing():

@@ -13,6 +13,7 @@ from schemas.records import Face, Split
 from schemas.storage import sha256_file
 from tasks.forget.files import purge_file
 from tasks.forget.traces import Traces
+from tasks.quality import duplicates
 from tasks.quality.duplicates import find_duplicates
 from tasks.quality.signatures import SignatureStore
 
@@ -66,7 +67,7 @@ def test_one_picture_under_two_subjects_is_found(pictures, tmp_path):
     found = find_duplicates([*faces, same, alike], SETTINGS, splits=splits)
     second, first = found.pairs
     assert (first.first, first.second, first.distance) == (faces[0].source_key, "b:same.png", 0)
-    assert (first.same_subject, first.crosses) == (False, None)
+    assert (first.subjects_known, first.crosses) == (True, None)
     assert (second.first, second.second, second.crosses) == (faces[2].source_key, "b:alike.jpg", "train-kpi")
     assert found.notes == (
         "1 pairs are files of the same bytes, 1 only look the same",
@@ -85,7 +86,7 @@ def test_of_an_unknown_subject_it_is_not_known_whether_it_leaks(pictures, tmp_pa
     _, faces = pictures
     unknown = copied(faces[4], tmp_path, "unknown.jpg", None, quality=60)
     (pair,) = find_duplicates([*faces, unknown], SETTINGS).pairs
-    assert pair.same_subject is None and pair.crosses is None
+    assert not pair.subjects_known and pair.crosses is None
 
 
 def test_people_that_differ_are_no_duplicates(pictures):
@@ -100,6 +101,28 @@ def test_the_order_of_the_faces_changes_nothing(pictures, tmp_path):
         copied(faces[3], tmp_path, "y.png", "b/2"),
     ]
     assert find_duplicates(several[::-1], SETTINGS) == find_duplicates(several, SETTINGS)
+
+
+def test_of_many_pairs_the_first_are_listed(pictures, tmp_path, monkeypatch):
+    copies = [copied(pictures[1][0], tmp_path, f"{number}.png", f"b/{number}") for number in range(4)]
+    splits = [Split.TRAIN, Split.TRAIN, Split.TRAIN, Split.KPI]
+    every = find_duplicates(copies, SETTINGS, splits=splits)
+    monkeypatch.setattr(duplicates, "MOST_PAIRS", 4)
+    found = find_duplicates(copies, SETTINGS, splits=splits)
+    assert (len(every.pairs), found.pairs) == (6, every.pairs[:4])
+    assert [pair.crosses for pair in found.pairs] == ["train-kpi"] * 3 + [None]
+    assert found.notes == (every.notes[0], "of 6 pairs the first 4 are listed", *every.notes[1:])
+
+
+def test_a_face_that_is_gone_is_wiped_from_the_memory(pictures, tmp_path):
+    _, faces = pictures
+    memory = tmp_path / "signatures.sqlite"
+    store = SignatureStore(memory)
+    gone, kept = (signature.thumbnail_SS.tobytes() for signature in store.signatures(faces[:2]))
+    assert gone in memory.read_bytes()
+    store.signatures(faces[1:2])
+    left = memory.read_bytes()
+    assert gone not in left and kept in left
 
 
 def test_a_second_search_reads_no_image(pictures, tmp_path):

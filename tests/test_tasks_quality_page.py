@@ -41,7 +41,7 @@ def faces(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def summary(faces, tmp_path_factory):
+def found(faces):
     used, others = faces
     agreement = report_agreement(compare(used, others, {}), QualitySettings(), ())
     key = used[0].source_key
@@ -49,7 +49,7 @@ def summary(faces, tmp_path_factory):
         Suspect(key, NASTY, "d/0", "point-off", f"P{i + 1}", 9.0 - i / 100, f"{i} px off", "place it again")
         for i in range(SHOWN_ROWS + 3)
     )
-    pairs = (DuplicatePair(key, used[1].source_key, 3, False, "train-kpi"),)
+    pairs = (DuplicatePair(key, used[1].source_key, 3, True, "train-kpi"),)
     return QualitySummary(
         run_id="20261122T000000Z",
         started_at="2026-11-22T00:00:00+00:00",
@@ -66,18 +66,35 @@ def summary(faces, tmp_path_factory):
         label_errors=LabelErrors(suspects, ("flags were not looked at",)),
         duplicates=Duplicates(pairs),
         steps=(StepSummary("agreement", 0.4, "ran", "4 faces"),),
-        pictures=draw_pictures(
-            agreement.disputes, suspects, pairs, [*used, *others], tmp_path_factory.mktemp("pictures")
-        ),
     )
 
 
-def test_the_page_asks_for_nothing_else(summary):
-    assert_self_contained(render(summary), pictures=4)
+@pytest.fixture(scope="module")
+def drawn(faces, found):
+    return draw_pictures(
+        found.agreement.disputes, found.label_errors.suspects, found.duplicates.pairs, [*faces[0], *faces[1]]
+    )
 
 
-def test_the_page_shows_every_part(summary):
-    page = Page(render(summary))
+@pytest.fixture(scope="module")
+def summary(found, drawn):
+    return replace(found, pictures=drawn.pictures)
+
+
+@pytest.fixture(scope="module")
+def folder(summary, drawn, tmp_path_factory):
+    """Where the page is written."""
+    directory = tmp_path_factory.mktemp("quality")
+    write_quality_page(summary, drawn.pngs, directory)
+    return directory
+
+
+def test_the_page_asks_for_nothing_else(summary, folder):
+    assert_self_contained(render(summary, folder), pictures=4)
+
+
+def test_the_page_shows_every_part(summary, folder):
+    page = Page(render(summary, folder))
     assert {"agreement", "bias", "disputes", "suspects", "duplicates", "rejected", "steps"} <= page.ids
     for expected in (
         "1 task to look at again",
@@ -97,50 +114,52 @@ def test_the_page_shows_every_part(summary):
         assert expected in page.text
 
 
-def test_text_from_data_is_never_markup(summary):
-    html = render(summary)
+def test_text_from_data_is_never_markup(summary, folder):
+    html = render(summary, folder)
     assert "&lt;b&gt;odd" in html and "<b>odd" not in html
 
 
-def test_links_open_the_very_task(summary):
+def test_links_open_the_very_task(summary, folder):
     key = summary.label_errors.suspects[0].source_key
     links = {key: "http://one.test/projects/1/data?task=0", "team:task/3": "http://one.test/projects/1/data?task=3"}
     tab = SentBack("team", "Quality", "http://one.test/projects/1/data?tab=9", (3,), 0)
-    page = Page(render(replace(summary, links=links, sent_back=(tab,))))
+    page = Page(render(replace(summary, links=links, sent_back=(tab,)), folder))
     assert {*links.values(), tab.url} <= set(page.addresses)
     assert page.open == []
 
 
-def test_one_opinion_on_each_face_says_so_and_shows_the_rest(faces, summary):
+def test_one_opinion_on_each_face_says_so_and_shows_the_rest(faces, summary, folder):
     alone = report_agreement(compare(faces[0], [], {}), QualitySettings(), ())
-    page = Page(render(replace(summary, agreement=alone, label_errors=LabelErrors(), duplicates=Duplicates())))
+    page = Page(
+        render(replace(summary, agreement=alone, label_errors=LabelErrors(), duplicates=Duplicates()), folder)
+    )
     assert "one opinion on each face" in page.text
     assert "nothing can be said about agreement" in page.text
     assert "None was found." in page.text and "No two images are alike." in page.text
     assert "agreement" not in page.ids
 
 
-def test_a_layout_without_eyes_is_shown_in_crop_pixels(faces, summary):
+def test_a_layout_without_eyes_is_shown_in_crop_pixels(faces, summary, folder):
     few = [[replace(face, points_N2=face.points_N2[:5], flags_N=face.flags_N[:5]) for face in part] for part in faces]
     agreement = report_agreement(compare(*few, {}), QualitySettings(), ())
-    page = Page(render(replace(summary, agreement=agreement, num_keypoints=5)))
+    page = Page(render(replace(summary, agreement=agreement, num_keypoints=5), folder))
     assert "spread, crop pixels" in page.text and "inter-ocular" not in page.text.split("Bounds:")[0]
 
 
-def test_what_is_written_can_be_read_by_programs(summary, tmp_path):
-    page = write_quality_page(summary, tmp_path)
-    assert page.read_text() == render(summary)
-    data = json.loads((tmp_path / "quality.json").read_text())
+def test_what_is_written_can_be_read_by_programs(summary, folder):
+    assert (folder / "index.html").read_text() == render(summary, folder)
+    data = json.loads((folder / "quality.json").read_text())
     assert data["agreement"]["agreement"]["regions"]["Eyes"]["spread"]["source_px"]["value"] > 0
     assert data["agreement"]["disputes"][0]["record"] == "team:task/3"
-    suspects = pq.read_table(tmp_path / "suspects.parquet").to_pylist()
+    suspects = pq.read_table(folder / "suspects.parquet").to_pylist()
     assert len(suspects) == SHOWN_ROWS + 3 and suspects[0]["score"] == 9.0
-    (pair,) = pq.read_table(tmp_path / "duplicates.parquet").to_pylist()
-    assert (pair["distance"], pair["same_subject"], pair["crosses"]) == (3, False, "train-kpi")
+    (pair,) = pq.read_table(folder / "duplicates.parquet").to_pylist()
+    assert (pair["distance"], pair["subjects_known"], pair["crosses"]) == (3, True, "train-kpi")
 
 
 def test_nothing_found_is_written_too(summary, tmp_path):
-    write_quality_page(replace(summary, label_errors=LabelErrors(), duplicates=Duplicates()), tmp_path)
+    nothing = replace(summary, label_errors=LabelErrors(), duplicates=Duplicates(), pictures=())
+    write_quality_page(nothing, {}, tmp_path)
     assert pq.read_table(tmp_path / "suspects.parquet").num_rows == 0
 
 
@@ -167,7 +186,29 @@ def test_an_image_that_is_gone(faces, tmp_path):
         draw_suspect(gone, None)
 
 
-def test_who_is_forgotten_is_found_by_the_pictures(summary):
+def test_a_face_whose_image_is_gone_is_not_drawn(faces, found, tmp_path):
+    gone = [replace(face, image=str(tmp_path / "gone.png")) for face in faces[0][:1]]
+    drawn = draw_pictures(
+        found.agreement.disputes,
+        found.label_errors.suspects,
+        found.duplicates.pairs,
+        [*gone, *faces[0][1:], *faces[1]],
+    )
+    assert drawn.skipped == 1
+    assert [picture.key for picture in drawn.pictures] == ["team:task/3", found.duplicates.pairs[0].second]
+    assert list(drawn.pngs) == ["pictures/01.png", "pictures/02.png"]
+
+
+def test_no_picture_is_there_that_the_list_does_not_name(summary, drawn, tmp_path):
+    (tmp_path / "pictures").write_text("in the way")
+    with pytest.raises(NotADirectoryError):
+        write_quality_page(summary, drawn.pngs, tmp_path)
+    assert json.loads((tmp_path / "quality.json").read_text())["pictures"]
+
+
+def test_who_is_forgotten_is_found_by_the_pictures(summary, folder):
+    named = json.loads((folder / "quality.json").read_text())["pictures"]
+    assert sorted(folder / one["picture"] for one in named) == sorted((folder / "pictures").iterdir())
     subjects = {picture.key: picture.subject for picture in summary.pictures}
     (pair,) = summary.duplicates.pairs
     assert subjects == {"team:task/3": "d/3", pair.first: "d/0", pair.second: "d/1"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import nsmallest
 from itertools import combinations
 from pathlib import Path
 
@@ -15,7 +17,21 @@ from schemas.records import Face, Split
 from tasks.quality.findings import DuplicatePair, Duplicates
 from tasks.quality.signatures import Signature, SignatureStore
 
+MOST_PAIRS = 10_000
+"""That are listed: n copies of one picture make n (n - 1) / 2."""
+
 _Pair = tuple[int, int]
+
+
+@dataclass
+class _Seen:
+    """Numbers of pairs, listed or not: all, files of the same bytes, by what they cross, and of two subjects in one
+    split."""
+
+    pairs: int = 0
+    same: int = 0
+    crossing: Counter[str | None] = field(default_factory=Counter)
+    within: int = 0
 
 
 def find_duplicates(
@@ -43,13 +59,32 @@ def find_duplicates(
     ordered = [read[row] for row in rows]
     ordered_splits = None if splits is None else [splits[row] for row in rows]
     signatures = SignatureStore(memory).signatures(ordered)
-    same = set(_same_files(ordered))
-    alike = set(_alike(ordered, signatures, settings)) - same
-    distances = dict.fromkeys(same, 0) | {pair: _distance(signatures, pair) for pair in alike}
-    pairs = [_described(ordered, ordered_splits, pair, distances[pair]) for pair in sorted(distances)]
-    pairs.sort(key=_order)
-    unread = sum(signature is None for signature in signatures)
-    return Duplicates(tuple(pairs), tuple(_notes(pairs, len(same), unread)))
+    seen, unread = _Seen(), sum(signature is None for signature in signatures)
+    found = _counted(_found(ordered, ordered_splits, signatures, settings), seen)
+    pairs = nsmallest(MOST_PAIRS, found, key=_order)
+    return Duplicates(tuple(pairs), tuple(_notes(seen, unread)))
+
+
+def _found(
+    faces: Sequence[Face],
+    splits: Sequence[Split] | None,
+    signatures: Sequence[Signature | None],
+    settings: QualitySettings,
+) -> Iterator[tuple[DuplicatePair, bool]]:
+    """Every pair once, and whether it is files of the same bytes."""
+    for pair in _same_files(faces):
+        yield _described(faces, splits, pair, 0), True
+    for pair in _alike(faces, signatures, settings):
+        yield _described(faces, splits, pair, _distance(signatures, pair)), False
+
+
+def _counted(found: Iterable[tuple[DuplicatePair, bool]], seen: _Seen) -> Iterator[DuplicatePair]:
+    for pair, same in found:
+        seen.pairs += 1
+        seen.same += same
+        seen.crossing[pair.crosses] += 1
+        seen.within += pair.crosses is None and pair.subjects_known
+        yield pair
 
 
 def _same_files(faces: Sequence[Face]) -> Iterator[_Pair]:
@@ -63,6 +98,7 @@ def _same_files(faces: Sequence[Face]) -> Iterator[_Pair]:
 def _alike(
     faces: Sequence[Face], signatures: Sequence[Signature | None], settings: QualitySettings
 ) -> Iterator[_Pair]:
+    """Of files that differ."""
     known = [(row, signature) for row, signature in enumerate(signatures) if signature is not None]
     if len(known) < 2:
         return
@@ -74,7 +110,9 @@ def _alike(
         bits=settings.duplicate_bits,
         correlation=settings.min_duplicate_correlation,
     )
-    yield from ((rows[first], rows[second]) for first, second in found)
+    for pair in ((rows[first], rows[second]) for first, second in found):
+        if len({faces[row].image_sha256 for row in pair}) == 2:
+            yield pair
 
 
 def _groups(faces: Sequence[Face]) -> np.ndarray:
@@ -101,7 +139,7 @@ def _described(faces: Sequence[Face], splits: Sequence[Split] | None, pair: _Pai
         first=first.source_key,
         second=second.source_key,
         distance=distance,
-        same_subject=None if None in (first.subject, second.subject) else False,
+        subjects_known=None not in (first.subject, second.subject),
         crosses=None if splits is None else _crossing({splits[row] for row in pair}),
     )
 
@@ -111,15 +149,17 @@ def _crossing(splits: set[Split]) -> str | None:
 
 
 def _order(pair: DuplicatePair) -> tuple[bool, bool, int, str, str]:
-    return pair.crosses is None, pair.same_subject is None, pair.distance, pair.first, pair.second
+    return pair.crosses is None, not pair.subjects_known, pair.distance, pair.first, pair.second
 
 
-def _notes(pairs: Sequence[DuplicatePair], same: int, unread: int) -> Iterator[str]:
-    if pairs:
-        yield f"{same} pairs are files of the same bytes, {len(pairs) - same} only look the same"
-    for crossing, number in sorted(Counter(pair.crosses for pair in pairs if pair.crosses).items()):
+def _notes(seen: _Seen, unread: int) -> Iterator[str]:
+    if seen.pairs:
+        yield f"{seen.same} pairs are files of the same bytes, {seen.pairs - seen.same} only look the same"
+    if seen.pairs > MOST_PAIRS:
+        yield f"of {seen.pairs} pairs the first {MOST_PAIRS} are listed"
+    for crossing, number in sorted((crossing, n) for crossing, n in seen.crossing.items() if crossing):
         yield f"{number} pairs cross {crossing}: a model is judged on pictures that it learnt from"
-    if within := sum(pair.crosses is None and pair.same_subject is False for pair in pairs):
-        yield f"{within} pairs are of different subjects: one person under two names, or one photograph twice"
+    if seen.within:
+        yield f"{seen.within} pairs are of different subjects: one person under two names, or one photograph twice"
     if unread:
         yield f"{unread} faces' images can't be decoded and were not compared"

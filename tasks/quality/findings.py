@@ -40,12 +40,12 @@ class LabelErrors:
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """Two faces whose images are the same or nearly so.
+    """Two faces, not known to be of one subject, whose images are the same or nearly so.
 
     Attributes:
         first, second: `Face.source_key`s, the smaller first.
         distance: between the images' hashes, in bits; 0 is the same picture.
-        same_subject: both name the same subject; None where one is unknown.
+        subjects_known: whether both have a subject, two different ones then.
         crosses: splits that the pair connects, such as `train-kpi`; None where both are in one split or
             the splits are not known.
     """
@@ -53,7 +53,7 @@ class DuplicatePair:
     first: str
     second: str
     distance: int
-    same_subject: bool | None
+    subjects_known: bool
     crosses: str | None
 
 

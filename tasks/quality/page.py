@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pyarrow.parquet as pq
 from model.agreement import Agreement
 from model.agreement_charts import SPREAD_ENLARGED, bias_chart, enlargement, spread_chart
 from model.region_error import Unit
+from schemas.errors import ShardError
 from schemas.records import Face
 from schemas.storage import write_bytes, write_json
 from tasks.pages import render_page
@@ -39,24 +42,42 @@ SHOWN_ROWS = 100
 
 SHOWN_BIASES = 6
 
-_COLUMNS = {"score": pa.float64(), "distance": pa.int32(), "same_subject": pa.bool_()}
+_COLUMNS = {"score": pa.float64(), "distance": pa.int32(), "subjects_known": pa.bool_()}
 
 
-def write_quality_page(summary: QualitySummary, directory: Path) -> Path:
-    """Write the page, `quality.json` and the tables into `directory`; return the page's path."""
-    write_bytes(directory / PAGE, render(summary).encode())
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures that are not written yet: `pngs` by `FacePicture.picture`. Of `skipped` the image can't be read."""
+
+    pictures: tuple[FacePicture, ...] = ()
+    pngs: Mapping[str, bytes] = field(default_factory=dict)
+    skipped: int = 0
+
+
+def write_quality_page(summary: QualitySummary, pngs: Mapping[str, bytes], directory: Path) -> Path:
+    """Write `quality.json`, the pictures, the page and the tables into `directory`; return the page's path.
+
+    In this order: a picture that nothing names would not be found by who forgets the person in it.
+
+    Args:
+        pngs: `Drawn.pngs` of the summary's pictures.
+    """
     write_json(directory / DATA, asdict(summary))
+    for name, png in pngs.items():
+        write_bytes(directory / name, png)
+    write_bytes(directory / PAGE, render(summary, directory).encode())
     write_bytes(directory / SUSPECTS, _table(summary.label_errors.suspects, Suspect))
     write_bytes(directory / DUPLICATES, _table(summary.duplicates.pairs, DuplicatePair))
     return directory / PAGE
 
 
-def render(summary: QualitySummary) -> str:
-    """The page."""
+def render(summary: QualitySummary, directory: Path) -> str:
+    """The page; the pictures are in `directory`."""
     agreement = summary.agreement.agreement
     return render_page(
         "quality/page.html",
         run=summary,
+        picture_of={picture.key: directory / picture.picture for picture in summary.pictures},
         shown_rows=SHOWN_ROWS,
         annotator_colours=[f"rgb({red},{green},{blue})" for blue, green, red in ANNOTATORS],
         unit=_leading_unit(agreement),
@@ -69,15 +90,11 @@ def draw_pictures(
     suspects: Sequence[Suspect],
     pairs: Sequence[DuplicatePair],
     faces: Iterable[Face],
-    directory: Path,
-) -> tuple[FacePicture, ...]:
-    """Draw the first disputes, suspects and pairs into `directory`, each record or face once.
+) -> Drawn:
+    """Draw the first disputes, suspects and pairs, each record or face once.
 
     Args:
         faces: accepted and superseded, in any order.
-
-    Raises:
-        ShardError: an image can't be read any more.
     """
     disputes = disputes[:DISPUTE_PICTURES]
     points: dict[str, str | None] = {}
@@ -87,17 +104,19 @@ def draw_pictures(
         points |= {key: points.get(key) for key in (pair.first, pair.second)}
     wanted = points.keys() | {key for dispute in disputes for key in dispute.source_keys}
     found = {face.source_key: face for face in faces if face.source_key in wanted}
-    drawn = {
-        dispute.record: (dispute.subject, draw_dispute([found[key] for key in dispute.source_keys]))
-        for dispute in disputes
-    }
-    drawn |= {key: (found[key].subject, draw_suspect(found[key], keypoint)) for key, keypoint in points.items()}
-    pictures = []
-    for number, (key, (subject, png)) in enumerate(drawn.items(), start=1):
-        path = directory / f"{number:02d}.png"
-        write_bytes(path, png)
-        pictures.append(FacePicture(key, subject, str(path)))
-    return tuple(pictures)
+    draw: dict[str, tuple[str | None, Callable[[], bytes]]] = {}
+    for dispute in disputes:
+        draw[dispute.record] = dispute.subject, partial(draw_dispute, [found[key] for key in dispute.source_keys])
+    for key, keypoint in points.items():
+        draw[key] = found[key].subject, partial(draw_suspect, found[key], keypoint)
+    pictures: list[FacePicture] = []
+    pngs: dict[str, bytes] = {}
+    for key, (subject, draw_one) in draw.items():
+        name = f"{PICTURES}/{len(pictures) + 1:02d}.png"
+        with suppress(ShardError):
+            pngs[name] = draw_one()
+            pictures.append(FacePicture(key, subject, name))
+    return Drawn(tuple(pictures), pngs, skipped=len(draw) - len(pictures))
 
 
 def _leading_unit(agreement: Agreement | None) -> Unit:

@@ -24,6 +24,7 @@ CREATE TABLE signatures (image BLOB, points BLOB, hashes BLOB, thumbnail BLOB, P
 PRAGMA user_version = {_VERSION};
 """
 _SELECT = "SELECT image, points, hashes, thumbnail FROM signatures WHERE image IN ({})"
+_DELETE = "DELETE FROM signatures WHERE image = ? AND points = ?"
 _SAVE_EVERY = 2048  # faces
 _A_QUERY = 500  # images that are looked up at a time
 
@@ -54,6 +55,8 @@ class SignatureStore:
     def signatures(self, faces: Sequence[Face]) -> list[Signature | None]:
         """The signature of every face; None where its image can't be decoded. Only new faces' images are read.
 
+        What is remembered of other faces is wiped: nobody's thumbnail stays longer than the face is looked at.
+
         Raises:
             StorageError: the file can't be written.
         """
@@ -65,6 +68,7 @@ class SignatureStore:
                 made = dict(zip(batch, pool.map(_sign, [unknown[key] for key in batch]), strict=True))
                 _save(database, made)
                 found |= made
+            _forget_others(database, keys)
         return [found[key] for key in keys]
 
     @contextmanager
@@ -97,6 +101,7 @@ def _opened(path: Path | None) -> sqlite3.Connection:
 def _prepared(path: str) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=60)
     try:
+        database.execute("PRAGMA secure_delete = ON")
         if database.execute("PRAGMA user_version").fetchone() != (_VERSION,):
             database.executescript(_CREATE)
     except sqlite3.Error:
@@ -135,6 +140,12 @@ def _save(database: sqlite3.Connection, made: dict[_Key, Signature | None]) -> N
     ]
     with database:
         database.executemany("INSERT OR REPLACE INTO signatures VALUES (?, ?, ?, ?)", rows)
+
+
+def _forget_others(database: sqlite3.Connection, keys: Sequence[_Key]) -> None:
+    others = set(database.execute("SELECT image, points FROM signatures")) - set(keys)
+    with database:
+        database.executemany(_DELETE, sorted(others))
 
 
 def _batches(items: list, size: int) -> Iterator[list]:

@@ -15,8 +15,8 @@ from tasks.validate import Counts
 
 @dataclass(frozen=True)
 class FacePicture:
-    """A drawn face: `picture` is a PNG file, `key` the source key of the face or record that it is shown for. Whoever
-    forgets `subject` finds the file by this."""
+    """A drawn face: `picture` is a PNG file, named from the page's folder; `key` is the source key of the face or
+    record that it is shown for. Whoever forgets `subject` finds the file by this."""
 
     key: str
     subject: str | None
@@ -65,11 +65,6 @@ class QualitySummary:
         return ", ".join(self.sources)
 
     @property
-    def picture_of(self) -> Mapping[str, str]:
-        """Source key -> PNG file."""
-        return {picture.key: picture.picture for picture in self.pictures}
-
-    @property
     def leaks(self) -> int:
         """Pairs of alike images that connect two splits or two subjects."""
-        return sum(pair.crosses is not None or pair.same_subject is False for pair in self.duplicates.pairs)
+        return sum(pair.crosses is not None or pair.subjects_known for pair in self.duplicates.pairs)
