@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tasks.gateway.hints import Hint
-from tasks.gateway.outgoing import Entry, prefect_event
+from tasks.gateway.outgoing import ANNOTATIONS_CHANGED, Entry, prefect_event
 from tests.prefect_servers import POOL, ask, await_found, prefect, prefect_server, prefect_worker
 from tests.retrain_project import render_faces, write_project
 
@@ -45,6 +45,10 @@ def runs_of(environment, name, *states):
     return [run for run in ask(environment, "flow_runs", **criteria) if not run["auto_scheduled"]]
 
 
+def automations_on(environment, event):
+    return [found for found in ask(environment, "automations") if found["trigger"]["expect"] == [event]]
+
+
 def told_by(environment, run):
     (artifact,) = ask(environment, "artifacts", artifacts={"flow_run_id": {"any_": [run["id"]]}})
     return artifact["data"]
@@ -61,11 +65,16 @@ def shorten(environment, automation, *, within_s):
 def test_what_is_deployed(deployed):
     deployments = {deployment["name"]: deployment for deployment in ask(deployed, "deployments")}
     crons = {name: [s["schedule"]["cron"] for s in d["schedules"]] for name, d in deployments.items()}
-    assert crons == {"nightly": ["0 2 * * *"], "labels": ["0 5 * * *"], "annotations": ["*/30 * * * *"]}
-    triggers = [automation["trigger"] for automation in ask(deployed, "automations")]
+    assert crons == {
+        "nightly": ["0 2 * * *"],
+        "suggest": ["0 4 * * *"],
+        "labels": ["0 5 * * *"],
+        "annotations": ["*/30 * * * *"],
+    }
+    assert len(ask(deployed, "automations")) == 3
+    triggers = [automation["trigger"] for automation in automations_on(deployed, ANNOTATIONS_CHANGED)]
     assert sorted(trigger["posture"] for trigger in triggers) == ["Proactive", "Reactive"]
     for trigger in triggers:
-        assert trigger["expect"] == ["fpenet.annotations.changed"]
         assert trigger["for_each"] == ["prefect.resource.id"]
 
 
@@ -80,7 +89,8 @@ def test_the_nightly_deployment_runs_on_a_worker(deployed, project):
 
 def test_events_of_the_gateway_wake_a_sync_with_the_project_s_number(deployed):
     """A burst, seen by the automation that counts; its end, by the one that waits, for as long as Prefect allows."""
-    automations = {automation["trigger"]["posture"]: automation for automation in ask(deployed, "automations")}
+    found = automations_on(deployed, ANNOTATIONS_CHANGED)
+    automations = {automation["trigger"]["posture"]: automation for automation in found}
     shorten(deployed, automations["Proactive"], within_s=10)
     hint = Hint("label-studio", str(OTHER_PROJECT), "ANNOTATION_UPDATED", {"task_ids": [1], "annotation_ids": [2]})
     events = [
@@ -100,6 +110,16 @@ def test_events_of_the_gateway_wake_a_sync_with_the_project_s_number(deployed):
     assert {run["created_by"]["display_value"] for run in runs} == {a["name"] for a in automations.values()}
     told = [told_by(deployed, run) for run in runs]
     assert any(f"no source of this configuration is Label Studio project {OTHER_PROJECT}" in text for text in told)
+
+
+def test_a_new_name_of_a_model_wakes_suggest(deployed):
+    hint = Hint("mlflow", "fpenet", "model_version_alias.created", {"version": "3", "alias": "champion"})
+    event = prefect_event([Entry(1, time.time(), hint)], event_id=uuid.uuid4(), now=time.time())
+    (automation,) = automations_on(deployed, event["event"])
+    httpx.post(f"{deployed['PREFECT_API_URL']}/events", json=[event]).raise_for_status()
+    (run,) = await_found(lambda: runs_of(deployed, "suggest", "FAILED"))
+    assert run["created_by"]["display_value"] == automation["name"]
+    assert "none is of the kind label_studio" in run["state"]["message"], "faces come from a folder here"
 
 
 def test_what_is_not_quiet_yet_is_looked_at_again_by_a_run_that_waits_for_its_time(deployed, project):
