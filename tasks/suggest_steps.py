@@ -29,8 +29,8 @@ from tasks.labelling.faces import LeftOut, OpenFace, open_faces, usable_tasks
 from tasks.labelling.suggest import (
     CurrentNetwork,
     Known,
+    labelled_snapshot,
     look_at_labelled,
-    newest_snapshot,
     open_network,
     predictions,
     rank,
@@ -86,12 +86,13 @@ def open_current(run: Run) -> CurrentNetwork:
 @step_task(name="labelled")
 def see_labelled(run: Run, network: CurrentNetwork) -> Known:
     with run.step("labelled") as step:
-        snapshot = newest_snapshot(run.workspace, network.num_keypoints)
+        snapshot = labelled_snapshot(run.workspace, network.model.snapshot_id, network.num_keypoints)
         known = look_at_labelled(network, snapshot)
         bounds = int(np.isfinite(known.thresholds_N).sum())
         step.detail = (
             f"{len(known.signals) if known.signals else 0:,} faces; occlusion is proposed for {bounds} of "
             f"{network.num_keypoints} keypoints, from {known.flagged:,} faces with flags"
+            + ("" if known.proposes_occlusion else "; so occluded faces are not told apart")
         )
     return known
 
@@ -115,7 +116,7 @@ def see_open(run: Run, network: CurrentNetwork, source: LabelStudioSource) -> Op
             predict=network.predict,
             search=run.config.labelling.search_face,
             name=network.model.name,
-            folder=run.workspace.labelling / ".images" / source.name,
+            folder=run.workspace.labelling / ".images" / f"{run.id}-{source.name}",
             progress=progress,
         )
         faces: list[OpenFace] = []
@@ -217,7 +218,9 @@ def tell(
     path = run.workspace.labelling / run.id / SUGGESTIONS
     with run.step("tell") as step:
         left_out = [
-            {"source": project.source.name, **asdict(item)} for project in projects for item in project.left_out
+            {"source": project.source.name, "record": _record(project, item.task), **asdict(item)}
+            for project in projects
+            for item in project.left_out
         ]
         content = {
             "run": run.id,
@@ -245,6 +248,11 @@ def label_studio_sources(run: Run) -> list[LabelStudioSource]:
     return found
 
 
+def _record(project: OpenProject, task: int) -> str:
+    """The task as `RawRecord.source_key` has it: who forgets a subject finds it by this."""
+    return f"{project.source.name}:task/{task}"
+
+
 def _suggested(projects: Sequence[OpenProject], ranked: Ranked) -> list[dict[str, object]]:
     """Best first: which task, and why it."""
     if ranked.signals is None:
@@ -255,6 +263,7 @@ def _suggested(projects: Sequence[OpenProject], ranked: Ranked) -> list[dict[str
         {
             "place": place,
             "source": faces[i][0].source.name,
+            "record": _record(faces[i][0], faces[i][1].task),
             "task": faces[i][1].task,
             "url": task_url(faces[i][0].source.url, faces[i][0].project, faces[i][1].task),
             "gain": round(float(gain), 4),

@@ -1,17 +1,29 @@
 """Pieces of the way back that need no server: boxes of tasks, scores, whose prediction is whose."""
 
+from datetime import datetime
+
 import numpy as np
 import pytest
 
+from model.labelling_order import rarity
+from model.labelling_signals import FaceSignals
 from schemas import label_studio
+from schemas.config import SplitPolicy, ValidationRules
 from schemas.geometry import Box
 from schemas.label_studio_task import face_regions
 from schemas.records import Flag
 from schemas.sources import LabelStudioSource, SubjectRule
+from schemas.storage import write_json
+from tasks.images import ImageIndex
+from tasks.label_studio.client import connected
 from tasks.label_studio.predictions import ListedTask, Prediction, is_ours, version_name
-from tasks.labelling.faces import task_box, usable_tasks
-from tasks.labelling.suggest import scores_of
+from tasks.labelling.faces import ModelInput, open_faces, task_box, usable_tasks
+from tasks.labelling.suggest import Known, labelled_snapshot, rank, scores_of
+from tasks.snapshot import PROVENANCE, take_snapshot
 from tasks.tombstones import Tombstones
+from tasks.validate import validate
+from tasks.workspace import Workspace
+from tests.raw_records import NUM_KEYPOINTS, sloth_records
 
 FRAME = (120, 90)
 BOX = Box(18.0, 28.0, 40.0, 20.0)
@@ -73,6 +85,72 @@ def test_what_may_not_or_need_not_be_looked_at_is_left_out(tmp_path):
         3: "its subject is held out for the KPI",
         5: "its data has no field 'image'",
     }
+
+
+@pytest.fixture
+def snapshots(tmp_path):
+    """Three, by their ids from the oldest to the newest; written in another order."""
+    found = {}
+    for taken_at in ("2026-11-22T10:00:00+00:00", "2026-11-22T09:30:00-02:00", "2026-11-22T09:00:00+00:00"):
+        records = sloth_records(tmp_path / taken_at[11:13], 6 + len(found))
+        validation = validate(
+            records, num_keypoints=NUM_KEYPOINTS, rules=ValidationRules(max_rejected_share=1.0), index=ImageIndex()
+        )
+        directory = take_snapshot(
+            validation,
+            policy=SplitPolicy(kpi_subjects=["d/000"]),
+            num_keypoints=NUM_KEYPOINTS,
+            snapshots=tmp_path / "snapshots",
+            provenance={},
+        ).directory
+        write_json(directory / PROVENANCE, {"taken_at": taken_at})
+        found[datetime.fromisoformat(taken_at)] = directory.name
+    return [found[time] for time in sorted(found)]
+
+
+def test_the_labelled_faces_are_those_the_model_was_trained_on(snapshots, tmp_path):
+    workspace = Workspace(tmp_path)
+    for identity, chosen in ((snapshots[0], snapshots[0]), (None, snapshots[2]), ("f" * 64, snapshots[2])):
+        assert labelled_snapshot(workspace, identity, NUM_KEYPOINTS).id == chosen
+    assert labelled_snapshot(workspace, snapshots[0], NUM_KEYPOINTS + 1) is None
+    assert labelled_snapshot(Workspace(tmp_path / "none"), snapshots[0], NUM_KEYPOINTS) is None
+
+
+def some_signals(confidence_FN):
+    faces, num_keypoints = confidence_FN.shape
+    rng = np.random.default_rng(faces)
+    points_FN2 = rng.normal(40, 9, (faces, num_keypoints, 2))
+    return FaceSignals(points_FN2, confidence_FN, np.ones(faces), rng.normal(size=(faces, 3)))
+
+
+@pytest.mark.parametrize("threshold", [0.5, np.nan])
+def test_occlusion_counts_as_rare_by_what_the_model_says_of_both(threshold):
+    """Three labelled faces of ten, and one open face of two, are occluded to it; the labels' flags say nothing."""
+    confidence_LN, confidence_FN = np.ones((10, 5)), np.ones((2, 5))
+    confidence_LN[:3], confidence_FN[1] = 0.1, 0.1
+    labelled = some_signals(confidence_LN)
+    known = Known(labelled, labelled.points_FN2, np.full(5, threshold), flagged=0)
+    found_F = rank(some_signals(confidence_FN), known, count=2).rarity_F
+    if known.proposes_occlusion:
+        np.testing.assert_allclose(found_F, rarity(np.array([0, 1]), np.array([1] * 3 + [0] * 7))[0])
+        assert found_F[1] > found_F[0]
+    else:
+        assert found_F.tolist() == [1, 1]
+
+
+def test_an_image_that_is_gone_or_none_is_left_out(tmp_path):
+    junk = tmp_path / "junk.png"
+    junk.write_bytes(b"junk")
+    wanted = ModelInput(size=80, channels=1, enlarge_ratio=1.0)
+    tasks = [some_task(number, image=str(path)) for number, path in ((1, junk), (2, tmp_path / "gone.png"))]
+    with connected("http://127.0.0.1:1", "secret") as connection:
+        left_out = open_faces(
+            tasks, SOURCE, connection, wanted, predict=None, search=False, name="fpenet", folder=tmp_path / "images"
+        )
+        assert [(item.task, item.reason) for item in left_out] == [
+            (1, "its image can't be read"),
+            (2, "its image can't be had: no such file"),
+        ]
 
 
 def test_the_best_has_the_lowest_score_and_the_rest_the_highest():

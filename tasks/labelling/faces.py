@@ -14,7 +14,7 @@ import numpy as np
 from model.crop import crop_face
 from model.evaluation import Predict
 from model.face_frames import square_crop
-from model.images import decode_image, read_image
+from model.images import read_image
 from schemas import label_studio
 from schemas.errors import ShardError
 from schemas.geometry import Box, SquareCrop, tight_square
@@ -126,7 +126,7 @@ def open_faces(
     Args:
         search: look for a face where a task has no box (`model.face_search`); else it is left out.
         name: of the registered model, whose predictions are no source of boxes.
-        folder: where images are while they are looked at; removed in the end.
+        folder: of this call alone, where images are while they are looked at; removed in the end.
     """
     remaining, done = iter(tasks), 0
     store = ImageStore(folder, connection)
@@ -169,9 +169,9 @@ def _open_face(
     task: ListedTask, image: Path, box: Box | None, wanted: ModelInput, search: Predict | None
 ) -> OpenFace | LeftOut:
     try:
-        frame = decode_image(image.read_bytes(), channels=wanted.channels, name=image.name)
+        frame = read_image(image, channels=wanted.channels)
     except ShardError:
-        return LeftOut(task.id, "its image can't be decoded")
+        return LeftOut(task.id, "its image can't be read")
     frame_size, origin = frame.shape[1::-1], "task"
     if box is None:
         if search is None:

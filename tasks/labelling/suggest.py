@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -20,10 +22,11 @@ from schemas.errors import ModelFileError, TrackingError
 from schemas.geometry import tight_square
 from schemas.label_studio_task import face_regions
 from schemas.records import Face, Flag, Split
+from schemas.storage import read_json
 from tasks.champion import CurrentModel, current_model, fetch_keras_model
 from tasks.label_studio.predictions import Prediction, version_name
 from tasks.labelling.faces import ModelInput, OpenFace, labelled_crops
-from tasks.snapshot import Snapshot, load_snapshot
+from tasks.snapshot import PROVENANCE, Snapshot, load_snapshot
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -63,17 +66,19 @@ class Known:
 
     Attributes:
         signals: of training faces; None where there are none.
-        shares_L: of their keypoints, the share that is occluded; None where flags are not known.
         points_LN2: as annotated, source pixels.
         thresholds_N: see `model.occlusion_threshold`; of all labelled faces with flags that were not trained on.
         flagged: how many those are.
     """
 
     signals: FaceSignals | None
-    shares_L: np.ndarray | None
     points_LN2: np.ndarray
     thresholds_N: np.ndarray
     flagged: int
+
+    @property
+    def proposes_occlusion(self) -> bool:
+        return bool(np.isfinite(self.thresholds_N).any())
 
 
 def open_network(config: WorkflowConfig, workspace: Workspace) -> CurrentNetwork:
@@ -102,13 +107,23 @@ def open_network(config: WorkflowConfig, workspace: Workspace) -> CurrentNetwork
     return CurrentNetwork(model, describer(network), wanted, num_keypoints)
 
 
-def newest_snapshot(workspace: Workspace, num_keypoints: int) -> Snapshot | None:
-    """The snapshot that was taken or found again last, if it has as many keypoints."""
-    manifests = sorted(workspace.snapshots.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime_ns)
-    if not manifests:
+def labelled_snapshot(workspace: Workspace, identity: str | None, num_keypoints: int) -> Snapshot | None:
+    """The labelled faces that a model knows: the snapshot it was trained on; where that is not here, or not known,
+    the one that was taken last. None if that has another number of keypoints, or there is none.
+
+    Args:
+        identity: `CurrentModel.snapshot_id`.
+    """
+    taken = {path.parent.name: path.parent for path in workspace.snapshots.glob("*/manifest.json")}
+    if not taken:
         return None
-    snapshot = load_snapshot(manifests[-1].parent)
+    chosen = identity if identity in taken else max(taken, key=lambda name: (_taken_at(taken[name]), name))
+    snapshot = load_snapshot(taken[chosen])
     return snapshot if snapshot.num_keypoints == num_keypoints else None
+
+
+def _taken_at(directory: Path) -> datetime:
+    return datetime.fromisoformat(read_json(directory / PROVENANCE)["taken_at"])
 
 
 def look_at_labelled(network: CurrentNetwork, snapshot: Snapshot | None, *, seed: int = 0) -> Known:
@@ -124,10 +139,8 @@ def look_at_labelled(network: CurrentNetwork, snapshot: Snapshot | None, *, seed
     thresholds_N = np.full(network.num_keypoints, np.nan)
     if of_flagged is not None:
         thresholds_N = occlusion_thresholds(of_flagged.confidence_FN, np.stack([face.flags_N for face in flagged]))
-    flags_known = bool(seen) and all((face.flags_N != Flag.UNKNOWN).any() for face in seen)
     return Known(
         signals=signals,
-        shares_L=np.array([(face.flags_N == Flag.OCCLUDED).mean() for face in seen]) if flags_known else None,
         points_LN2=np.array([face.points_N2 for face in seen]).reshape(-1, network.num_keypoints, 2),
         thresholds_N=thresholds_N,
         flagged=len(flagged),
@@ -140,18 +153,26 @@ def signals_of(network: CurrentNetwork, faces: Sequence[OpenFace]) -> FaceSignal
 
 
 def rank(open_signals: FaceSignals, known: Known, *, count: int) -> Ranking:
-    """The `count` open faces to label next, best first."""
-    shares_F = None
-    if known.shares_L is not None and np.isfinite(known.thresholds_N).any():
-        flags_FN = proposed_flags(open_signals.confidence_FN, known.thresholds_N)
-        shares_F = (flags_FN == Flag.OCCLUDED).mean(axis=1)
+    """The `count` open faces to label next, best first.
+
+    How much of a face is occluded is taken from the model for labelled faces too, whatever flags they have: points
+    without a threshold are never marked, so its share of one face and a labeller's of another do not compare.
+    """
     return labelling_order(
         open_signals,
         known.signals,
         count=count,
-        conditions_F=conditions_of(open_signals.points_FN2, shares_F),
-        conditions_L=conditions_of(known.points_LN2, None if shares_F is None else known.shares_L),
+        conditions_F=conditions_of(open_signals.points_FN2, _occluded_shares(open_signals, known)),
+        conditions_L=conditions_of(known.points_LN2, _occluded_shares(known.signals, known)),
     )
+
+
+def _occluded_shares(signals: FaceSignals | None, known: Known) -> np.ndarray | None:
+    """Share (F,) of a face's keypoints that the model proposes as occluded; None without faces, or where it proposes
+    none at all."""
+    if signals is None or not known.proposes_occlusion:
+        return None
+    return (proposed_flags(signals.confidence_FN, known.thresholds_N) == Flag.OCCLUDED).mean(axis=1)
 
 
 def predictions(

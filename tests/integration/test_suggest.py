@@ -12,7 +12,6 @@ from schemas.config import load_config
 from schemas.label_studio_config import labelling_config
 from schemas.records import Flag
 from tasks.label_studio.predictions import VIEW_TITLE, list_tasks
-from tasks.labelling.suggest import newest_snapshot
 from tasks.run import Run
 from tasks.suggest_steps import open_current, rank_faces, see_labelled, see_open, write_back
 from tasks.tracking import register_candidate
@@ -121,7 +120,9 @@ def test_labellers_get_the_suggested_tasks_with_predictions_and_submit_them(conf
     }
     assert sorted(ours(connection, project)) == sorted(order)
     assert shown_in_view(connection, project) == order
-    assert not (config.parent / "workspace/labelling/.images/team").exists()
+    assert [item["record"] for item in told["suggested"]] == [f"team:task/{task}" for task in order]
+    assert {item["record"] for item in told["left_out"]} == {f"team:task/{task}" for task in identities[7:]}
+    assert not list((config.parent / "workspace/labelling/.images").iterdir())
 
     alone = len(connection.files.get("/api/users").json()) == 1
     remaining = list(order)
@@ -182,4 +183,3 @@ def test_without_a_search_a_task_without_a_face_box_is_named(config, project, co
     seen = see_open.fn(again, open_current.fn(again), again.config.sources[0])
     (without,) = [item for item in seen.left_out if "face box" in item.reason]
     assert without.task == tasks_of(connection, project)[6].id
-    assert newest_snapshot(again.workspace, N) is None
