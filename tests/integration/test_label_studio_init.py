@@ -274,7 +274,9 @@ def test_the_command(label_studio, connection, title, monkeypatch, capsys):
     second = capsys.readouterr()
     assert "- label P69 to P80 of KeyPointLabels 'kp' is missing" in second.out and "--repair" in second.err
     assert main([*command, "80", "--repair"]) == 0
-    assert main([*command, "0"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "0"])
+    assert "'0' is not a whole number above 0" in capsys.readouterr().err
     monkeypatch.delenv(LABEL_STUDIO_SECRET_ENV)
     assert main([*command, "80", "--webhook-url", HOOK]) == 2
     last = capsys.readouterr()
