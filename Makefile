@@ -7,7 +7,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 
-.PHONY: demo test label-studio lint lock clean help
+.PHONY: demo test test-all label-studio lint lock clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -33,7 +33,10 @@ $(LABEL_STUDIO)/.installed: tests/label-studio.lock requirements.lock
 demo: $(VENV)/.installed  ## render faces and run the whole line on them, to checked engines
 	$(BIN)/fpenet run retrain --config examples/demo.yaml
 
-test: $(VENV)/.installed $(LABEL_STUDIO)/.installed lint  ## every test, against real servers
+test: $(VENV)/.installed $(LABEL_STUDIO)/.installed lint  ## the tests, against real servers; without those that take minutes each
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: $(VENV)/.installed $(LABEL_STUDIO)/.installed lint  ## every test: servers that restart, a Prefect that wakes flows, runs killed midway
 	$(BIN)/pytest -n 2 --dist loadfile
 
 label-studio: $(VENV)/.installed $(LABEL_STUDIO)/.installed  ## start a Label Studio for trying things, on loopback

@@ -123,6 +123,7 @@ def test_no_store_keeps_a_trace_and_no_pull_brings_one_back(config, faces):
     assert json.loads(pulled.read_text())["records"] == 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [5, 12])
 def test_a_killed_forgetting_goes_on_where_it_was(config, faces, at):
     workspace = workspace_of(config)
@@ -205,6 +206,7 @@ def mirror_labels(folder, start):
                 return
 
 
+@pytest.mark.slow
 def test_what_was_pulled_judged_and_written_out_is_forgotten_too(labelled, faces, tmp_path):
     workspace, folder = workspace_of(labelled), tmp_path / "written"
     cli = [sys.executable, "-m", "flows.entry.cli"]

@@ -87,6 +87,7 @@ def test_the_nightly_deployment_runs_on_a_worker(deployed, project):
     assert {"pull", "validate", "snapshot", "convert", "train", "evaluate", "export", "register", "build"} <= names
 
 
+@pytest.mark.slow
 def test_events_of_the_gateway_wake_a_sync_with_the_project_s_number(deployed):
     """A burst, seen by the automation that counts; its end, by the one that waits, for as long as Prefect allows."""
     found = automations_on(deployed, ANNOTATIONS_CHANGED)
@@ -122,6 +123,7 @@ def test_a_new_name_of_a_model_wakes_suggest(deployed):
     assert "none is of the kind label_studio" in run["state"]["message"], "faces come from a folder here"
 
 
+@pytest.mark.slow
 def test_what_is_not_quiet_yet_is_looked_at_again_by_a_run_that_waits_for_its_time(deployed, project):
     """After the nightly run a team hands over another file; the deployment's own run schedules the next look."""
     prefect(deployed, "deployment", "run", "sync/annotations", "--watch")

@@ -21,6 +21,8 @@ from tests.integration.labelled_projects import LabelledProject, N, assert_equal
 from tests.integration.personal_tokens import expired, personal_token, revoke
 from tests.servers import free_port, running
 
+pytestmark = pytest.mark.slow  # a server of its own, started and stopped again and again
+
 TOKEN = "89abcdef0123456789abcdef0123456789abcdef"
 TOKEN_ENV = "FPENET_TEST_TROUBLED_TOKEN"
 SECRET = "signs-access-tokens-in-this-test"

@@ -164,6 +164,7 @@ def test_it_is_the_server_s_clock_that_tells_how_long_ago_it_was(connection, pro
     assert quiet_for_s(look_at(pulled(settings), sighting, later), now=later, server_now=server_time(source)) == 0
 
 
+@pytest.mark.slow
 def test_sync_by_hand(connection, project, configure, tmp_path):
     config = configure(min_changed_faces=1, quiet_s=3600)
     settings = load_config(config)
