@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.bootstrap import can_resample
 from model.region_error import inter_ocular_px
 from schemas.geometry import CROP_SIZE, SquareCrop, tight_square
 
@@ -50,7 +51,7 @@ def unit_scales(views: Sequence[FaceViews]) -> np.ndarray:
 def resampling_units(views: Sequence[FaceViews]) -> list[str]:
     """What a bootstrap draws whole: subjects if they are known and differ, else each face by itself."""
     subjects = [view.subject for view in views]
-    return [view.key for view in views] if "" in subjects or len(set(subjects)) < 2 else subjects
+    return subjects if can_resample(subjects) else [view.key for view in views]
 
 
 def mean_face(views: Sequence[FaceViews]) -> np.ndarray:

@@ -193,7 +193,7 @@ class DatasetConvertSpec(SpecModel):
 
 
 def load_config(path: Path | str) -> WorkflowConfig:
-    """Read a `retrain` configuration, `${NAME}` replaced from the environment.
+    """Read the flows' configuration, `${NAME}` replaced from the environment.
 
     Raises:
         SpecError: unreadable, wrong, or naming a variable that is not set.

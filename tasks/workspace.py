@@ -14,7 +14,7 @@ class Workspace:
     image-index.sqlite   what is known of image files; violations.parquet: what the last validation found
     snapshots/<id>/    faces.parquet, violations.parquet, manifest.json, provenance.json
     shards/            TFRecords by content hash; conversions/<key>/manifest.json names those of a conversion
-    models/<version>/  the Keras file of a registered version
+    models/<name>-<version>-<run>/   the Keras file of a registered version
     training/<key>/    experiment_spec.yaml, checkpoints, model.keras, history.json
     evaluation/<key>/  the reference's three files, report.json, figures
     exports/<key>/     model.onnx and its parity
@@ -25,8 +25,9 @@ class Workspace:
     lease/             who works on the project, and what is asked of it meanwhile
     seen.json          what the last look at the sources found, and since when
     face-signatures.sqlite   what duplicates are found by: hashes and thumbnails of faces
-    quality/<run>/     index.html, quality.json, suspects.parquet
+    quality/<run>/     index.html, quality.json, suspects.parquet, duplicates.parquet, pictures
     labelling/<run>/   suggestions.json: tasks to label next, and what was written for them
+    forgotten/         what was withdrawn, by hash; tombstones.json keeps it out of pulls
     """
 
     root: Path
