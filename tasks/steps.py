@@ -1,4 +1,4 @@
-"""The Prefect tasks of the flows that make a candidate: each runs one step of this package and tells the run how it went.
+"""The Prefect tasks that make a candidate: each runs one step of this package and tells the run how it went.
 
 They stand apart from the steps so that a command that needs a step does not wait 2 s for Prefect's import. Prefect's
 cache is off (`tasks.reuse` decides by content) and results are not stored. Large arguments come wrapped in `quote`,
