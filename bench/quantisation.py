@@ -93,7 +93,7 @@ def rtx_builds(model: onnx.ModelProto) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(model, path)
-        for name in ("rtx-sm75", "rtx-sm86"):
+        for name in ("rtx", "rtx"):
             try:
                 BUILDERS["tensorrt-rtx"].build(path, find_target(name), Path(folder) / name)
             except EngineBuildError as error:

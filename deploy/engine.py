@@ -224,7 +224,7 @@ def check_engine(
         GateError: graph or engine is beyond the bound in a region.
     """
     target, builder = built.target, BUILDERS[built.target.builder]
-    bound = bound or target.parity
+    bound = bound or target.gates.parity
     graph = compare(expected, OnnxRuntimeEngine(built.directory / "model.onnx").predict(images_BSSC))
     require_parity(graph, bound, f"the {target.precision} graph of target '{target.name}'")
     reason = builder.not_runnable(target)

@@ -14,7 +14,10 @@ CATALOGUE = Path(__file__).with_name("targets.yaml")
 
 Count = Annotated[int, Field(gt=0)]
 Pixels = Annotated[float, Field(gt=0)]
-ComputeCapability = Literal[75, 80, 86, 89, 120, 121]
+Positive = Annotated[float, Field(gt=0)]
+Precision = Literal["fp32", "fp16", "mixed", "int8"]
+RtxComputeCapability = Literal[75, 80, 86, 89, 120, 121]
+Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
 
 
 class BatchProfile(SpecModel):
@@ -40,29 +43,47 @@ class ParityBound(SpecModel):
     max_px: Pixels
 
 
+class TargetGates(SpecModel):
+    """What an engine must reach. Null sets no bound.
+
+    Attributes:
+        parity: of every region, against the network in float.
+        regions: region -> another bound than `parity`.
+        min_fps: faces a second at `batch.optimum`, measured on the device.
+        max_p99_ms: 99th percentile of one call at `batch.optimum`, measured on the device.
+        max_size_mib: of the engine's file.
+    """
+
+    parity: ParityBound
+    regions: dict[str, ParityBound] = {}
+    min_fps: Positive | None = None
+    max_p99_ms: Positive | None = None
+    max_size_mib: Positive | None = None
+
+
 class TargetBase(SpecModel):
     """A kind of device.
 
     Attributes:
         name: key of the catalogue.
         title: what it is, for people.
-        precision: of everything up to the heatmap; soft-argmax is always FP32.
+        precision: of everything up to the heatmap; soft-argmax is always FP32. `int8` falls back to `mixed` (more
+            layers in float) and then to `fp16` where the graph is beyond the gate's parity.
         opset_ceiling: newest ONNX opset that its parser reads.
-        parity: gate of an engine against Keras.
-        expected_fps: faces a second at `batch.optimum` that the device must reach; null where nobody has measured.
+        expected_fps: of the published model, for people; null where nobody has published one. The gate is `min_fps`.
     """
 
     name: str
     title: str
-    precision: Literal["fp32", "fp16"]
+    precision: Precision
     opset_ceiling: Annotated[int, Field(ge=13)]
     batch: BatchProfile
-    parity: ParityBound
-    expected_fps: Pixels | None = None
+    gates: TargetGates
+    expected_fps: Positive | None = None
 
     def build_settings(self) -> dict[str, Any]:
         """All that decides what the builder makes: part of an engine's `build_key`."""
-        rest = {"title", "opset_ceiling", "parity", "expected_fps"}
+        rest = {"title", "opset_ceiling", "gates", "expected_fps"}
         return self.model_dump(mode="json", exclude=rest, exclude_none=True)
 
 
@@ -81,7 +102,7 @@ class TensorRtRtxTarget(TargetBase):
     """
 
     builder: Literal["tensorrt-rtx"]
-    compute_capabilities: Annotated[list[ComputeCapability], Field(min_length=1)]
+    compute_capabilities: Annotated[list[RtxComputeCapability], Field(min_length=1)]
     workspace_bytes: Count | None = None
 
     @property
@@ -89,7 +110,45 @@ class TensorRtRtxTarget(TargetBase):
         return ", ".join(f"SM{capability}" for capability in self.compute_capabilities)
 
 
-Target = Annotated[OnnxRuntimeTarget | TensorRtRtxTarget, Field(discriminator="builder")]
+class GpuTarget(TargetBase):
+    """A kind of GPU whose engines run only on it, with the TensorRT they were built by.
+
+    Attributes:
+        compute_capability: 53 for 5.3.
+        tensorrt: version that the devices have, as many of its parts as must match: 8.2 is met by 8.2.1.
+        jetpack: the same of a Jetson's JetPack; null for others.
+        workspace_mib: GPU memory that the builder's choice of kernels may need; null leaves it to the builder.
+    """
+
+    compute_capability: Annotated[int, Field(ge=50, le=130)]
+    tensorrt: Version
+    jetpack: Version | None = None
+    workspace_mib: Count | None = None
+
+    @property
+    def devices(self) -> str:
+        return f"SM{self.compute_capability}"
+
+    @property
+    def tensorrt_major(self) -> int:
+        return int(self.tensorrt.split(".")[0])
+
+
+class TensorRtTarget(GpuTarget):
+    """Built by TensorRT's Python package, on a machine with such a GPU."""
+
+    builder: Literal["tensorrt"]
+
+
+class TrtexecTarget(GpuTarget):
+    """Built by `trtexec`, on such a device itself."""
+
+    builder: Literal["trtexec"]
+
+
+Target = Annotated[
+    OnnxRuntimeTarget | TensorRtRtxTarget | TensorRtTarget | TrtexecTarget, Field(discriminator="builder")
+]
 
 
 class Catalogue(SpecModel):

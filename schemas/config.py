@@ -146,7 +146,12 @@ class LabellingSettings(SpecModel):
 
 
 class WorkflowConfig(SpecModel):
-    """What the flows need beside the experiment spec."""
+    """What the flows need beside the experiment spec.
+
+    Attributes:
+        targets: kinds of devices, of `deploy/targets.yaml`.
+        devices: file with the devices themselves; null takes `deploy/devices.yaml`, which has this machine only.
+    """
 
     workspace: str = "workspace"
     num_keypoints: Count = 80
@@ -161,6 +166,7 @@ class WorkflowConfig(SpecModel):
     labelling: LabellingSettings = LabellingSettings()
     sync: SyncSettings = SyncSettings()
     targets: Annotated[list[str], Field(min_length=1)] = ["cpu"]
+    devices: str | None = None
 
     @model_validator(mode="after")
     def _distinct_sources(self) -> WorkflowConfig:

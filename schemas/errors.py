@@ -13,6 +13,9 @@
     │   ├── SealedFileError              an encrypted file: no key, a wrong one, damaged, or of another kind
     │   ├── CalibrationError             calibration faces, a tensorfile or a cache that can't be used for INT8
     │   ├── TrainingError                a training that can't go on: other settings than before, or it diverged
+    │   ├── EngineMismatchError          an engine of another TensorRT, GPU or JetPack than the device's
+    │   ├── ReviewError                  an approval that does not hold: lapsed, of another report, without a reason
+    │   ├── SignatureError               a bundle that was changed, or is signed by nobody known
     │   └── DeliveryError                a webhook's delivery that is forged, stale, repeated or not understood
     ├── SourceError                  3   an annotation source can't give what was asked
     │   ├── SourceEmptyError
@@ -23,6 +26,9 @@
     ├── StorageError                 5   disk full, no permission, damaged output
     ├── TrackingError                6   MLflow can't be reached, or refuses
     ├── EngineBuildError             7   a builder that made no engine
+    ├── DeviceError                  8   a device that does not do what it is asked
+    │   ├── DeviceOfflineError           it does not answer, or went away; it is asked again when it is back
+    │   └── DeviceRefusedError           it refuses the key or the user, or is not the host that it should be
     └── ForwardError                 1   Prefect can't be reached, or refuses an event
 
 A message says what is wrong, where it is, and what to do about it.
@@ -106,6 +112,18 @@ class TrainingError(InputError):
     pass
 
 
+class EngineMismatchError(InputError):
+    pass
+
+
+class ReviewError(InputError):
+    pass
+
+
+class SignatureError(InputError):
+    pass
+
+
 class DeliveryError(InputError):
     """A delivery that is refused. `reason` is one of few words, for a metric and for the answer's status."""
 
@@ -148,6 +166,18 @@ class TrackingError(FpenetError):
 
 class EngineBuildError(FpenetError):
     exit_code = 7
+
+
+class DeviceError(FpenetError):
+    exit_code = 8
+
+
+class DeviceOfflineError(DeviceError):
+    pass
+
+
+class DeviceRefusedError(DeviceError):
+    pass
 
 
 class ForwardError(FpenetError):

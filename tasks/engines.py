@@ -66,7 +66,7 @@ def build_and_check(
         engine=built.sha256,
         trained=trained.key,
         crops=crops.id,
-        parity=device.parity.model_dump(),
+        parity=device.gates.parity.model_dump(),
     )
     checked = reuse_or_run(engines / "checks", key, lambda _: _check(built, trained.directory / MODEL, crops()))
     check = TypeAdapter(EngineCheck).validate_python(checked.result)

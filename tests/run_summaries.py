@@ -77,7 +77,7 @@ def made_up_summary(folder: Path, *, num_keypoints: int = 80) -> RunSummary:
                 2.1e-5,
             ),
             EngineSummary(
-                "rtx-sm75",
+                "rtx",
                 "Turing (T4, RTX 20), TensorRT-RTX",
                 "tensorrt-rtx 1.7.1",
                 "fp16",

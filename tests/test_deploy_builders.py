@@ -86,7 +86,7 @@ def test_tensorrt_rtx_builds_every_type(kind, tmp_path):
     half = tmp_path / "half.onnx"
     write_bytes(half, to_float16(load_onnx(path), 80).SerializeToString())
     builder = BUILDERS["tensorrt-rtx"]
-    for onnx, name in ((half, "rtx-sm75"), (path, "rtx-fp32")):
+    for onnx, name in ((half, "rtx"), (path, "rtx")):
         result = builder.build(onnx, find_target(name), tmp_path / name)
         assert result.engine.stat().st_size > 100_000
         assert "Engine generation completed" in result.log
@@ -94,7 +94,7 @@ def test_tensorrt_rtx_builds_every_type(kind, tmp_path):
 
 
 def test_tensorrt_rtx_engines_do_not_run_here(tmp_path):
-    builder, target = BUILDERS["tensorrt-rtx"], find_target("rtx-fp32")
+    builder, target = BUILDERS["tensorrt-rtx"], find_target("rtx")
     assert builder.not_runnable(target) == "needs a GPU (SM80, SM86, SM89)"
     with pytest.raises(ModelFileError, match=r"engine\.plan: can't be run here: it needs a GPU"):
         builder.open_engine(tmp_path / "engine.plan", target)
@@ -103,7 +103,7 @@ def test_tensorrt_rtx_engines_do_not_run_here(tmp_path):
 def test_tensorrt_rtx_says_what_it_can_not_parse(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(EngineBuildError, match=r"model\.onnx: not parsed: .*Failed to parse the ONNX model"):
-        BUILDERS["tensorrt-rtx"].build(tmp_path / "model.onnx", find_target("rtx-sm86"), tmp_path)
+        BUILDERS["tensorrt-rtx"].build(tmp_path / "model.onnx", find_target("rtx"), tmp_path)
 
 
 def test_the_onnxruntime_engine_says_what_its_graph_says(model, tmp_path):

@@ -10,7 +10,7 @@ def test_what_is_here():
     assert health.builders["tensorrt-rtx"].available
     targets = {target.name: target for target in health.targets}
     assert targets["cpu"].build_why_not == targets["cpu"].run_why_not == ""
-    assert targets["rtx-sm75"].run_why_not == "needs a GPU (SM75)"
+    assert targets["rtx"].run_why_not == "needs a GPU (SM75)"
     assert health.cpus >= 1
 
 

@@ -15,7 +15,7 @@ from schemas.storage import read_json, sha256_file
 from tests.killed import killed_at_fsync
 from tests.networks import crops, sharp_network
 
-CPU, RTX = find_target("cpu"), find_target("rtx-sm75")
+CPU, RTX = find_target("cpu"), find_target("rtx")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_target_that_does_not_run_here_says_so_and_its_graph_is_checked(networ
     assert 0 < check.graph.mean_px["All"] < 0.05
     manifest = write_manifest(built, check, Provenance("fpenet", "", "snap"))
     assert manifest["check"]["state"] == "not run here"
-    pointer = stages.stage(tmp_path / "targets", "rtx-sm75", built.directory, by="flow", why="retrain")
+    pointer = stages.stage(tmp_path / "targets", "rtx", built.directory, by="flow", why="retrain")
     assert pointer.engine.check == "not run here: needs a GPU (SM75)"
 
 
@@ -65,7 +65,7 @@ def test_a_gate_names_the_target(network, onnx, tmp_path):
     images = crops(2)
     expected = keras_predictions(network, images)
     half = build_engine(onnx, RTX, tmp_path)
-    with pytest.raises(GateError, match=r"the fp16 graph of target 'rtx-sm75' is too far .* All mean"):
+    with pytest.raises(GateError, match=r"the fp16 graph of target 'rtx' is too far .* All mean"):
         check_engine(half, expected, images, bound=ParityBound(mean_px=1e-6, max_px=1e-6))
     wrong = expected._replace(keypoints_BN2=expected.keypoints_BN2 + np.float32(1))
     with pytest.raises(GateError, match="the fp32 graph of target 'cpu' is too far"):
@@ -128,7 +128,7 @@ def test_a_builder_that_is_not_here_says_why(onnx, tmp_path, monkeypatch):
     """The wheels hidden from the metadata, as on a machine without the extra."""
     monkeypatch.setattr("deploy.builders.tensorrt_rtx.PACKAGES", ("tensorrt_rtx_of_another_world",))
     with pytest.raises(
-        EngineBuildError, match=r"'rtx-sm75': tensorrt-rtx does not build here: not installed; .*'rtx'"
+        EngineBuildError, match=r"'rtx': tensorrt-rtx does not build here: not installed; .*'rtx'"
     ):
         build_engine(onnx, RTX, tmp_path)
 
@@ -138,7 +138,7 @@ import sys
 from pathlib import Path
 from deploy.engine import build_engine
 from deploy.targets import find_target
-build_engine(Path(sys.argv[1]), find_target("rtx-sm75"), Path(sys.argv[2]))
+build_engine(Path(sys.argv[1]), find_target("rtx"), Path(sys.argv[2]))
 """
 
 

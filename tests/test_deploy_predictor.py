@@ -133,7 +133,7 @@ def test_an_engine_for_another_device_says_what_can_run_it(tmp_path):
     with pytest.raises(ModelFileError, match="runs on the device it was built for"):
         load_predictor(plan)
     sha256 = hashlib.sha256(b"engine").hexdigest()
-    record = {"engine": "engine.plan", "engine_sha256": sha256, "target": {"name": "rtx-sm86"}}
+    record = {"engine": "engine.plan", "engine_sha256": sha256, "target": {"name": "rtx"}}
     write_json(tmp_path / "build.json", record)
     with pytest.raises(ModelFileError, match=r"built by tensorrt-rtx for Ampere.*needs a GPU \(SM86\)"):
         load_predictor(plan)

@@ -87,7 +87,7 @@ def test_int8_bytes_are_the_same_each_time_and_survive_canonical_names(both):
 def test_tensorrt_rtx_builds_int8(both, tmp_path):
     _, made = both
     onnx.save(with_interface(made.model, naming="tfonnx", batch=2), tmp_path / "model.onnx")
-    target = find_target("rtx-sm86").model_copy(update={"compute_capabilities": [75, 86]})
+    target = find_target("rtx").model_copy(update={"compute_capabilities": [75, 86]})
     result = BUILDERS["tensorrt-rtx"].build(tmp_path / "model.onnx", target, tmp_path)
     assert result.engine.stat().st_size > 100_000
 

@@ -42,7 +42,7 @@ def test_int8_with_a_tensorfile_a_cache_and_an_engine_then_again_from_the_cache(
     tensorfile, cache, out = tmp_path / "cal.tensorfile", tmp_path / "cal.bin", tmp_path / "model.etlt"
     files = ["--cal_data_file", tensorfile, "--cal_cache_file", cache]
     folder = ["--cal_image_dir", project / "crops", "--batches", 2, "--batch_size", 2]
-    engine = ["--engine_file", tmp_path / "model.engine", "--target", "rtx-sm86", "--max_batch_size", 4]
+    engine = ["--engine_file", tmp_path / "model.engine", "--target", "rtx", "--max_batch_size", 4]
     assert export(project, "-o", out, *INT8, *files, *folder, *engine, "-r", tmp_path, "-k", "") == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "4 of 6 images in" in told

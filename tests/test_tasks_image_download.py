@@ -118,7 +118,7 @@ def test_what_can_t_be_had_is_said(site, store, tmp_path):
 def test_a_server_that_goes_away_keeps_what_has_arrived(site, store, tmp_path, monkeypatch):
     monkeypatch.setattr(label_studio_client, "PATIENCE_S", (0.0,))
     (tmp_path / "site/a.png").write_bytes(b"a")
-    arrived, gone = f"{site.url}/a.png", f"http://{HOST}:{free_port()}/z.png"
+    arrived, gone = f"{site.url}/a.png", f"http://localhost:{free_port()}/z.png"  # fetched in this order
     with pytest.raises(SourceUnreachableError, match=r"z.png can't be fetched .*what has arrived is kept"):
         store().fetch([arrived, gone])
     site.seen.clear()

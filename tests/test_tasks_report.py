@@ -85,7 +85,7 @@ def test_the_terminal_shows_regions_engines_and_gates(summary):
     out = io.StringIO()
     print_summary(summary, Console(file=out, width=140))
     text = out.getvalue()
-    not_run = "rtx-sm75: built, not run here: no GPU"
+    not_run = "rtx: built, not run here: no GPU"
     for expected in ("Eyes", "crop px", "AUC", "ROC area", not_run, "passed", "1 of 3 steps reused"):
         assert expected in text
 

@@ -177,7 +177,7 @@ def _add_calibration(export: argparse.ArgumentParser) -> None:
 def _add_engine_file(export: argparse.ArgumentParser) -> None:
     export.add_argument("--engine_file", metavar="FILE", help="also build an engine")
     export.add_argument(
-        "--target", metavar="NAME", help="engine: device, such as rtx-sm86 (default: the GPU of this machine)"
+        "--target", metavar="NAME", help="engine: device, such as rtx (default: the GPU of this machine)"
     )
     export.add_argument(
         "--max_batch_size", type=count, metavar="N", help="engine: faces in one call at most (default: the target's)"

@@ -1,0 +1,107 @@
+"""The devices of a fleet: what each is, and how to reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from deploy.targets import Target, load_targets
+from schemas.errors import SpecError, nearest
+from schemas.yamlspec import SpecModel, load_spec
+
+FLEET = Path(__file__).with_name("devices.yaml")
+
+Text = Annotated[str, Field(min_length=1)]
+Ring = Literal["canary", "main"]
+
+
+class LocalReach(SpecModel):
+    """This machine; `directory` is where it keeps its engines, `trtexec` the program where it builds by it."""
+
+    kind: Literal["local"]
+    directory: Text
+    trtexec: Text = "trtexec"
+
+
+class SshReach(SpecModel):
+    """A device with an SSH server.
+
+    Attributes:
+        directory: where the device keeps its engines, on the device.
+        key_file: private key; null takes those of the SSH agent or of ~/.ssh.
+        known_hosts: file with the device's host key; null takes ~/.ssh/known_hosts. It is always checked.
+        connect_timeout_s: after which it counts as offline.
+        trtexec: the program on the device; JetPack keeps it in /usr/src/tensorrt/bin.
+    """
+
+    kind: Literal["ssh"]
+    host: Text
+    port: Annotated[int, Field(gt=0, lt=65536)] = 22
+    user: Text | None = None
+    directory: Text
+    key_file: Text | None = None
+    known_hosts: Text | None = None
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    trtexec: Text = "/usr/src/tensorrt/bin/trtexec"
+
+
+class WorkPoolReach(SpecModel):
+    """A device with a Prefect worker of its own.
+
+    Attributes:
+        deployment: `flow/deployment` of `flows/on_device.py` on the device's work pool.
+        directory: where the device keeps its engines, on the device.
+        offline_after_s: a run that nobody has started after this long means that the device is offline.
+    """
+
+    kind: Literal["work_pool"]
+    deployment: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
+    directory: Text
+    offline_after_s: Annotated[float, Field(gt=0)] = 60.0
+
+
+class Device(SpecModel):
+    """One device; `name` is its key in the file."""
+
+    name: str
+    target: str
+    ring: Ring
+    reach: Annotated[LocalReach | SshReach | WorkPoolReach, Field(discriminator="kind")]
+
+
+class Fleet(SpecModel):
+    devices: dict[str, Device]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_devices(cls, data: Any) -> Any:
+        devices = data.get("devices") if isinstance(data, dict) else None
+        if not isinstance(devices, dict):
+            return data
+        named = {key: {**body, "name": key} if isinstance(body, dict) else body for key, body in devices.items()}
+        return {**data, "devices": named}
+
+
+def load_devices(path: Path = FLEET, targets: dict[str, Target] | None = None) -> dict[str, Device]:
+    """Devices by name, in the file's order.
+
+    Raises:
+        SpecError: the file has an unknown key, a bad value, or a device of a target that the catalogue does not have.
+    """
+    known = load_targets() if targets is None else targets
+    devices = load_spec(Fleet, path).devices
+    for device in devices.values():
+        if device.target not in known:
+            raise SpecError(
+                f"{path}: devices.{device.name}.target",
+                f"there is no target '{device.target}'{nearest(device.target, known)}; known: {', '.join(known)}",
+            )
+    return devices
+
+
+def ring(devices: Iterable[Device], target: str, name: Ring) -> list[Device]:
+    """The devices of a target in one ring."""
+    return [device for device in devices if device.target == target and device.ring == name]

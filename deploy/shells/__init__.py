@@ -1,0 +1,1 @@
+"""Ways to run a program and keep files on a device: this machine, or one behind SSH."""
