@@ -17,6 +17,7 @@ from tasks.steps import (
     convert_snapshot,
     evaluate_candidate,
     export_candidate,
+    leave_to_devices,
     pull_source,
     register,
     report_run,
@@ -54,13 +55,17 @@ def make_candidate(settings: WorkflowConfig) -> str:
     registered = register(run, spec, quote(snapshot), trained, evaluated, exported)
     gates = gate_results(run, evaluated, exported)
     failed = [gate for gate in gates if not gate.passed]
+    targets = [] if failed else settings.targets
+    later = leave_to_devices(run, targets)
+    elsewhere = {engine.target for engine in later}
     engines = [
         build_target(run, target, quote(snapshot), crops, trained, exported, registered)
-        for target in ([] if failed else settings.targets)
+        for target in targets
+        if target not in elsewhere
     ]
     for engine in engines:
         stage_engine(run, engine)
-    results = RunResults(spec, pulls, snapshot, trained, evaluated, exported, registered, engines, gates)
+    results = RunResults(spec, pulls, snapshot, trained, evaluated, exported, registered, engines, gates, later)
     page = report_run(run, quote(results))
     if failed:
         bounds = "; ".join(f"{gate.name} is {gate.value:.3g} {gate.unit}, at most {gate.bound:g}" for gate in failed)

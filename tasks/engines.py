@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.reuse import StepOutput, reuse_or_run, step_key
+from tasks.summary import LaterEngine
 from tasks.train import MODEL
 
 if TYPE_CHECKING:
     import numpy as np
 
     from deploy.engine import BuiltEngine, Provenance
+    from deploy.targets import Target
     from tasks.evaluate import KpiCrops
 
 
@@ -31,6 +34,31 @@ class CheckedEngine:
     def check(self) -> dict[str, Any]:
         """`state`, `reason`, `graph`, `parity`, `latency`, as `deploy.engine.EngineCheck`."""
         return self.manifest["check"]
+
+
+def built_later(targets: Sequence[str]) -> list[LaterEngine]:
+    """Those of `targets` whose engine is tied to a GPU that this machine has not, or to a TensorRT not here.
+
+    Raises:
+        SpecError: no such target.
+    """
+    from deploy.targets import find_target
+
+    devices = [find_target(target) for target in targets]
+    reasons = [(device, why_not_here(device)) for device in devices]
+    return [LaterEngine(device.name, device.title, device.builder, why) for device, why in reasons if why]
+
+
+def why_not_here(target: Target) -> str:
+    """Why the engine of `target` has to be built on a device, or ''."""
+    from deploy.builders.registry import BUILDERS
+    from deploy.targets import GpuTarget
+
+    if not isinstance(target, GpuTarget):
+        return ""
+    builder = BUILDERS[target.builder]
+    probe = builder.probe()
+    return builder.not_runnable(target) if probe.available else probe.reason
 
 
 def build_and_check(

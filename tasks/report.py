@@ -47,6 +47,8 @@ def print_summary(summary: RunSummary, console: Console) -> None:
     for engine in summary.engines:
         if engine.not_run:
             console.print(f"{engine.target}: built, not run here: {engine.not_run}; its graph was checked instead")
+    for later in summary.later:
+        console.print(f"{later.target}: built on the device, after review: here, {later.builder}: {later.why}")
     for gate in summary.gates:
         mark = "[green]passed[/green]" if gate.passed else "[red]failed[/red]"
         console.print(f"{mark} {gate.name}: {number(gate.value)} {gate.unit}, bound {number(gate.bound)}")

@@ -24,7 +24,7 @@ from schemas.raw import read_raw
 from schemas.records import Split
 from schemas.sources import Source
 from tasks.convert import Conversion, convert
-from tasks.engines import CheckedEngine, build_and_check
+from tasks.engines import CheckedEngine, build_and_check, built_later
 from tasks.evaluate import FIGURES, FILES, KpiCrops, evaluate_network
 from tasks.export import ONNX, export_network
 from tasks.images import ImageIndex
@@ -33,6 +33,7 @@ from tasks.reuse import StepOutput
 from tasks.run import Run
 from tasks.snapshot import Snapshot, load_snapshot, take_snapshot
 from tasks.summarise import RunResults, git_commit, summarise
+from tasks.summary import LaterEngine
 from tasks.tracking import Candidate, RegisteredVersion, register_candidate
 from tasks.train import MODEL, train_network
 from tasks.validate import Validation, validate
@@ -212,6 +213,15 @@ def build_target(
             f"{parity['mean_px']['All']:.1e} px from Keras" if parity else f"{check['state']}, {check['reason']}"
         )
     return engine
+
+
+@step_task(name="leave to devices")
+def leave_to_devices(run: Run, targets: Sequence[str]) -> list[LaterEngine]:
+    with run.step("leave to devices") as step:
+        later = built_later(targets)
+        names = ", ".join(engine.target for engine in later)
+        step.detail = f"built on the device, after review: {names}" if later else "none"
+    return later
 
 
 @step_task(name="stage")

@@ -22,6 +22,7 @@ from tasks.summary import (
     EngineSummary,
     FaceSummary,
     GateResult,
+    LaterEngine,
     RunSummary,
     SourceSummary,
     SplitSummary,
@@ -32,7 +33,7 @@ from tasks.tracking import RegisteredVersion
 
 @dataclass(frozen=True, eq=False)
 class RunResults:
-    """What the steps of a run gave. `engines` are staged; there are none where a gate failed."""
+    """What the steps of a run gave. `engines` are staged, `later` are left to devices; none where a gate failed."""
 
     spec: ExperimentSpec
     pulls: Sequence[PullResult]
@@ -43,6 +44,7 @@ class RunResults:
     registered: RegisteredVersion
     engines: Sequence[CheckedEngine]
     gates: Sequence[GateResult]
+    later: Sequence[LaterEngine] = ()
 
 
 def summarise(run: Run, results: RunResults) -> RunSummary:
@@ -75,6 +77,7 @@ def summarise(run: Run, results: RunResults) -> RunSummary:
         engines=tuple(_engine(engine) for engine in results.engines),
         gates=tuple(results.gates),
         steps=tuple(run.steps),
+        later=tuple(results.later),
     )
 
 

@@ -107,6 +107,16 @@ class EngineSummary:
 
 
 @dataclass(frozen=True)
+class LaterEngine:
+    """An engine that this machine can't build: a device of the target does, after review. `why`: what is missing."""
+
+    target: str
+    title: str
+    builder: str
+    why: str
+
+
+@dataclass(frozen=True)
 class GateResult:
     """A number and the bound it was held against; passed where `value <= bound`."""
 
@@ -145,6 +155,7 @@ class RunSummary:
         history: `model.checkpoint.EpochResult`s as mappings.
         evaluation: the evaluation's `report.json`.
         best, worst: drawn faces of the KPI set.
+        later: engines that devices build after review; not those of `engines`.
         notes: whatever else the reader must know, such as faults found and gone around.
     """
 
@@ -166,6 +177,7 @@ class RunSummary:
     engines: tuple[EngineSummary, ...]
     gates: tuple[GateResult, ...]
     steps: tuple[StepSummary, ...]
+    later: tuple[LaterEngine, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

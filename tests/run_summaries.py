@@ -11,6 +11,7 @@ from tasks.summary import (
     EngineSummary,
     FaceSummary,
     GateResult,
+    LaterEngine,
     RunSummary,
     SourceSummary,
     SplitSummary,
@@ -99,4 +100,5 @@ def made_up_summary(folder: Path, *, num_keypoints: int = 80) -> RunSummary:
             StepSummary("validate", 3.2, "ran", "992 accepted, 8 rejected"),
             StepSummary("train", 261.0, "resumed", "20 epochs"),
         ),
+        later=(LaterEngine("jetson-nano", "Jetson Nano", "trtexec", "no trtexec here"),),
     )

@@ -34,6 +34,8 @@ def test_the_page_shows_every_part_of_the_run(summary):
         "move the keypoint onto the image or mark it",
         "and 2 more in violations.parquet",
         "built, not run:",
+        "Built on the device, after review",
+        "no trtexec here",
         "no GPU",
         "tensorrt-rtx 1.7.1",
         "4 min 21 s",
@@ -62,6 +64,7 @@ def test_a_run_without_rejections_validation_or_engines_has_a_page_too(summary):
         summary,
         rejections=(),
         engines=(),
+        later=(),
         gates=(),
         notes=("something to know",),
         history=tuple(row | {"validation_error_px": None} for row in summary.history),
@@ -86,7 +89,8 @@ def test_the_terminal_shows_regions_engines_and_gates(summary):
     print_summary(summary, Console(file=out, width=140))
     text = out.getvalue()
     not_run = "rtx: built, not run here: no GPU"
-    for expected in ("Eyes", "crop px", "AUC", "ROC area", not_run, "passed", "1 of 3 steps reused"):
+    later = "jetson-nano: built on the device, after review: here, trtexec: no trtexec here"
+    for expected in ("Eyes", "crop px", "AUC", "ROC area", not_run, later, "passed", "1 of 3 steps reused"):
         assert expected in text
 
 
