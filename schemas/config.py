@@ -145,12 +145,19 @@ class LabellingSettings(SpecModel):
     keep_view: bool = True
 
 
+class ReviewSettings(SpecModel):
+    """`valid_days`: how long an approval holds, from when a flow first saw it."""
+
+    valid_days: Count = 14
+
+
 class WorkflowConfig(SpecModel):
     """What the flows need beside the experiment spec.
 
     Attributes:
         targets: kinds of devices, of `deploy/targets.yaml`.
         devices: file with the devices themselves; null takes `deploy/devices.yaml`, which has this machine only.
+        promotion_rules: file with what a challenger must show; null takes `schemas/promotion_rules.yaml`.
     """
 
     workspace: str = "workspace"
@@ -165,8 +172,10 @@ class WorkflowConfig(SpecModel):
     quality: QualitySettings = QualitySettings()
     labelling: LabellingSettings = LabellingSettings()
     sync: SyncSettings = SyncSettings()
+    review: ReviewSettings = ReviewSettings()
     targets: Annotated[list[str], Field(min_length=1)] = ["cpu"]
     devices: str | None = None
+    promotion_rules: str | None = None
 
     @model_validator(mode="after")
     def _distinct_sources(self) -> WorkflowConfig:

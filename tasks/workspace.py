@@ -18,15 +18,18 @@ class Workspace:
     training/<key>/    experiment_spec.yaml, checkpoints, model.keras, history.json
     evaluation/<key>/  the reference's three files, report.json, figures
     exports/<key>/     model.onnx and its parity
+    verdicts/<key>/    verdict.json, faces.parquet: challenger against champion, face by face
     engines/<build_key>/   engine and manifest
     targets/<target>/  a pointer file per stage, log.jsonl
     reports/<run>/     index.html, summary.json
+    review/            what was accepted, a log of decisions; <key>/ the page of a version
     gateway/           the journal of the webhook gateway
     lease/             who works on the project, and what is asked of it meanwhile
     seen.json          what the last look at the sources found, and since when
     face-signatures.sqlite   what duplicates are found by: hashes and thumbnails of faces
     quality/<run>/     index.html, quality.json, suspects.parquet, duplicates.parquet, pictures
     labelling/<run>/   suggestions.json: tasks to label next, and what was written for them
+    lineage/           index.sqlite: who and what is in which snapshot; versions/: what registered versions were made of
     forgotten/         what was withdrawn, by hash; tombstones.json keeps it out of pulls
     """
 
@@ -76,6 +79,10 @@ class Workspace:
         return self.root / "exports"
 
     @property
+    def verdicts(self) -> Path:
+        return self.root / "verdicts"
+
+    @property
     def engines(self) -> Path:
         return self.root / "engines"
 
@@ -86,6 +93,14 @@ class Workspace:
     @property
     def reports(self) -> Path:
         return self.root / "reports"
+
+    @property
+    def review(self) -> Path:
+        return self.root / "review"
+
+    @property
+    def accepted(self) -> Path:
+        return self.review / "accepted.json"
 
     @property
     def face_signatures(self) -> Path:
@@ -110,6 +125,14 @@ class Workspace:
     @property
     def gateway(self) -> Path:
         return self.root / "gateway"
+
+    @property
+    def lineage(self) -> Path:
+        return self.root / "lineage"
+
+    @property
+    def versions(self) -> Path:
+        return self.lineage / "versions"
 
     @property
     def tracking_uri(self) -> str:
