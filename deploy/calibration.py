@@ -26,6 +26,27 @@ TRAINING_SHARE = 0.1
 
 SEED = 42
 
+FEWEST_CROPS = 32
+"""Below that, scales follow the faces that happen to be there."""
+
+FLAT = 2.0
+"""Standard deviation of the gray values of an image that shows nothing."""
+
+
+class Crops(Protocol):
+    """A fixed set of crops, read when first called for.
+
+    Attributes:
+        id: names what it gives, without reading it.
+    """
+
+    @property
+    def id(self) -> str: ...
+
+    def __call__(self) -> np.ndarray:
+        """Float32 crops (B, S, S, C), 0..255."""
+        ...
+
 
 class CalibrationFaces(Protocol):
     """Float32 crops (B, S, S, C), 0..255; iterating again gives the same ones.
@@ -193,6 +214,46 @@ def tensorfile_faces(
                 "it is, or delete it to have it made anew"
             )
     return TensorfileFaces(path, found, shape[0])
+
+
+def require_usable(images_BSSC: np.ndarray, image_shape: tuple[int, int, int], origin: str) -> None:
+    """Let crops pass that INT8 can be calibrated on.
+
+    Args:
+        image_shape: (C, S, S) that the model takes.
+        origin: where they come from, for the message.
+
+    Raises:
+        CalibrationError: too few, of another size, not 0..255, or images of nothing.
+    """
+    channels, side, _ = image_shape
+    if images_BSSC.shape[1:] != (side, side, channels):
+        raise CalibrationError(
+            f"{origin}: crops of the shape {images_BSSC.shape[1:]}, the model takes {(side, side, channels)} (rows, "
+            "columns, channels); calibrate on crops made with the model's own experiment spec"
+        )
+    if len(images_BSSC) < FEWEST_CROPS:
+        raise CalibrationError(
+            f"{origin}: {len(images_BSSC)} faces; INT8 is calibrated on {FEWEST_CROPS} at least, better on hundreds: "
+            "add training faces, or use fp16"
+        )
+    _require_pictures(images_BSSC, origin)
+
+
+def _require_pictures(images_BSSC: np.ndarray, origin: str) -> None:
+    lowest, highest = float(images_BSSC.min()), float(images_BSSC.max())
+    if not (lowest >= 0 and 2 < highest <= 255):
+        raise CalibrationError(
+            f"{origin}: gray values from {lowest:g} to {highest:g}; the network takes 0 to 255, so give the crops as "
+            "they are in image files, not scaled"
+        )
+    flat = np.flatnonzero(images_BSSC.std(axis=(1, 2, 3)) < FLAT)
+    if len(flat):
+        shown = ", ".join(map(str, flat[:5])) + (" ..." if len(flat) > 5 else "")
+        raise CalibrationError(
+            f"{origin}: {len(flat)} of {len(images_BSSC)} images show nothing, all gray values alike (numbers "
+            f"{shown}, from 0); take them out: scales made of them cut real faces off"
+        )
 
 
 def _sample_size(available: int, batches: int, batch_size: int, where: str) -> int:

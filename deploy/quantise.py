@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 SHIFT_FACES, RANKING_FACES = 128, 32
 WATCHED_FACES = 8
 """In one call while activations are watched: all of them are in memory at once."""
+
+INT8_FLOAT_SHARE = 0.5
+"""Of the layers that may stay in float: more would be INT8 in name only."""
 
 BINS = 4096
 STRIDE = 7
@@ -49,40 +53,83 @@ class Quantised:
     shift: Parity | None
 
 
-def quantise(model: onnx.ModelProto, batches: Iterable[np.ndarray], *, max_shift_px: float) -> Quantised:
-    """Calibrate and insert Q/DQ.
+class Calibrated:
+    """A float graph whose activations were measured on faces: INT8 of it with any of its layers in float.
 
-    First and last convolution stay in float. While the keypoints of a region move by more than `max_shift_px` on
-    average, the layer that moves them most when it alone is quantised stays in float too, up to half of all layers.
-    What that leaves of the shift is in the result; whether it is too much is for the caller to say.
+    First and last convolution always stay in float.
+
+    Attributes:
+        layers: convolutions, in the graph's order.
 
     Args:
         batches: float32 crops (B, S, S, C), 0..255; gone through twice, and its first faces a third time.
 
     Raises:
+        ModelFileError: too few convolutions.
+    """
+
+    def __init__(self, model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> None:
+        self.layers = convolutions(model)
+        self._model, self._fixed = model, outermost(model)
+        groups = scale_groups(model, self._fixed)
+        by_group = calibrate(model, groups, batches)
+        self._scales = {tensor: by_group[group] for tensor, group in groups.items()}
+        self._images_BSSC = first_faces(batches, SHIFT_FACES)
+        self._expected = predictions(model, self._images_BSSC)
+
+    def with_float(self, names: Collection[str] = (), *, faces: int = SHIFT_FACES) -> Quantised:
+        """INT8 with the layers `names` in float; the shift is measured on the first `faces` of the faces.
+
+        Raises:
+            ModelFileError: opset below 13.
+        """
+        kept = tuple(name for name in self.layers if name in {*self._fixed, *names})
+        scales = {tensor: self._scales[tensor] for tensor in scale_groups(self._model, kept)}
+        made = insert(self._model, scales, kept)
+        expected = Predictions(*(values[:faces] for values in self._expected))
+        return Quantised(made, scales, kept, compare(expected, predictions(made, self._images_BSSC[:faces])))
+
+    @cached_property
+    def ranking(self) -> tuple[str, ...]:
+        """Layers that may be quantised, that which alone moves keypoints most first."""
+        free = [name for name in self.layers if name not in self._fixed]
+        alone = {name: self._alone(name) for name in free}
+        return tuple(sorted(free, key=lambda name: -alone[name]))
+
+    def within(
+        self, fits: Callable[[Parity], bool], *, share: float = INT8_FLOAT_SHARE, at_least: int = 0
+    ) -> Quantised:
+        """INT8 with as few layers in float as fit, taken in the order of `ranking`.
+
+        Args:
+            fits: whether a shift is small enough. What is left of it is in the result.
+            share: of the layers that may be in float.
+            at_least: layers taken of the ranking in any case, as far as `share` allows.
+        """
+        most = max(0, int(len(self.layers) * share) - len(self._fixed))
+        count = min(at_least, most)
+        made = self.with_float(self.ranking[:count] if count else ())
+        while not fits(made.shift) and count < most:
+            count += 1
+            made = self.with_float(self.ranking[:count])
+        return made
+
+    def _alone(self, name: str) -> float:
+        others = [other for other in self.layers if other != name]
+        return self.with_float(others, faces=RANKING_FACES).shift.worst_px
+
+
+def quantise(model: onnx.ModelProto, batches: Iterable[np.ndarray], *, max_shift_px: float) -> Quantised:
+    """Calibrate and insert Q/DQ.
+
+    While the keypoints of a region move by more than `max_shift_px` on average, the layer that moves them most when
+    it alone is quantised stays in float too, up to half of all layers. What that leaves of the shift is in the
+    result; whether it is too much is for the caller to say.
+
+    Raises:
         ModelFileError: opset below 13, or too few convolutions.
     """
-    fixed = outermost(model)
-    groups = scale_groups(model, fixed)
-    by_group = calibrate(model, groups, batches)
-    scales = {tensor: by_group[group] for tensor, group in groups.items()}
-    images_BSSC = first_faces(batches, SHIFT_FACES)
-    expected = predictions(model, images_BSSC)
-
-    def shift_with(float_layers: Collection[str], faces: int = SHIFT_FACES) -> tuple[onnx.ModelProto, Parity]:
-        wanted = scale_groups(model, float_layers)
-        made = insert(model, {tensor: scales[tensor] for tensor in wanted}, float_layers)
-        some = Predictions(*(values[:faces] for values in expected))
-        return made, compare(some, predictions(made, images_BSSC[:faces]))
-
-    float_layers, ranked = list(fixed), None
-    made, shift = shift_with(float_layers)
-    while shift.worst_px > max_shift_px and len(float_layers) < len(convolutions(model)) // 2:
-        ranked = ranked or _ranked(model, fixed, lambda layers: shift_with(layers, RANKING_FACES)[1])
-        float_layers.append(ranked.pop())
-        made, shift = shift_with(float_layers)
-    kept = tuple(name for name in convolutions(model) if name in float_layers)
-    return Quantised(made, {tensor: scales[tensor] for tensor in scale_groups(model, kept)}, kept, shift)
+    return Calibrated(model, batches).within(lambda shift: shift.worst_px <= max_shift_px)
 
 
 def with_scales(
@@ -143,15 +190,6 @@ def first_faces(batches: Iterable[np.ndarray], count: int) -> np.ndarray:
 def predictions(model: onnx.ModelProto, images_BSSC: np.ndarray) -> Predictions:
     """What a graph says of crops, in ONNX Runtime."""
     return OnnxRuntimeEngine(Path("the graph"), threads=0, content=model.SerializeToString()).predict(images_BSSC)
-
-
-def _ranked(model: onnx.ModelProto, fixed: Collection[str], shift_with: Callable[[list[str]], Parity]) -> list[str]:
-    """Layers that may be quantised, that which alone moves keypoints most last."""
-    names = convolutions(model)
-    alone = {
-        name: shift_with([other for other in names if other != name]).worst_px for name in names if name not in fixed
-    }
-    return sorted(alone, key=lambda name: alone[name])
 
 
 def _activations(

@@ -60,6 +60,9 @@ class TargetGates(SpecModel):
     max_p99_ms: Positive | None = None
     max_size_mib: Positive | None = None
 
+    def parity_of(self, region: str) -> ParityBound:
+        return self.regions.get(region, self.parity)
+
 
 class TargetBase(SpecModel):
     """A kind of device.

@@ -1,0 +1,125 @@
+"""An exported graph in the precision of a target.
+
+    fp32    as it was exported
+    fp16    everything up to the heatmap in FP16
+    int8    Q/DQ, with those layers in float that move keypoints most, until the shift is 0.8 of the target's gate
+    mixed   the same with more layers in float: at least one more, until the shift is half of the gate
+
+The shift is measured on the calibration faces, the gate on others; hence the room between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.calibration import Crops, require_usable
+from deploy.onnx_export import OnnxSummary, load_onnx, summarise
+from deploy.onnx_graph import check_readable, to_float16
+from deploy.targets import Precision, Target, TargetGates
+from schemas.errors import CalibrationError
+from schemas.storage import sha256_of
+
+if TYPE_CHECKING:
+    import onnx
+
+    from deploy.parity import Parity
+    from deploy.quantise import Quantised
+
+CALIBRATED = frozenset[Precision](("int8", "mixed"))
+"""Precisions that need faces to calibrate on."""
+
+INT8_AIM, MIXED_AIM = 0.8, 0.5
+"""Of the gate's mean: how far INT8 may move keypoints on the faces it was calibrated on."""
+
+MIXED_FLOAT_SHARE = 0.8
+"""Of the layers that may stay in float."""
+
+
+@dataclass(frozen=True)
+class PreparedGraph:
+    """A graph for a builder.
+
+    Attributes:
+        model: ONNX, serialised; the same inputs give the same bytes.
+        float_layers: convolutions that were left in float on purpose; none for fp32 and fp16.
+        shift: distance of an INT8 graph's keypoints from those of the float graph, on calibration faces.
+        calibration_sha256: see `calibration_sha256`.
+    """
+
+    model: bytes
+    precision: Precision
+    float_layers: tuple[str, ...]
+    shift: Parity | None
+    calibration_sha256: str | None
+
+
+def graph_in(onnx: Path, target: Target, *, calibration: Crops | None = None) -> PreparedGraph:
+    """An exported FP32 graph in the target's precision. Another rung: `target.model_copy(update={"precision": ...})`.
+
+    Args:
+        calibration: training faces, for int8 and mixed.
+
+    Raises:
+        ModelFileError: not ONNX of this project, or not to be had in this precision.
+        CalibrationError: int8 or mixed without faces, with too few, or with such that calibrate nothing.
+    """
+    precision = target.precision
+    if precision == "fp32":
+        return PreparedGraph(onnx.read_bytes(), precision, (), None, None)
+    summary, model = summarise(onnx), load_onnx(onnx)
+    where = f"{onnx} in {precision.upper()}"
+    if precision == "fp16":
+        return PreparedGraph(_bytes(to_float16(model, summary.num_keypoints), where), precision, (), None, None)
+    made = _quantised(model, summary, target, calibration)
+    return PreparedGraph(
+        _bytes(made.model, where), precision, made.float_layers, made.shift, calibration_sha256(target, calibration)
+    )
+
+
+def calibration_sha256(target: Target, calibration: Crops | None) -> str | None:
+    """Names what INT8 depends on beside the float graph: the faces and the aim. None where nothing is calibrated."""
+    if target.precision not in CALIBRATED or calibration is None:
+        return None
+    gates = target.gates
+    return sha256_of(
+        {
+            "crops": calibration.id,
+            "aim": _aim(target.precision),
+            "parity": gates.parity.mean_px,
+            "regions": {name: bound.mean_px for name, bound in gates.regions.items()},
+        }
+    )
+
+
+def _quantised(model: onnx.ModelProto, summary: OnnxSummary, target: Target, calibration: Crops | None) -> Quantised:
+    from deploy.quantise import INT8_FLOAT_SHARE, Calibrated
+
+    if calibration is None:
+        raise CalibrationError(
+            f"target '{target.name}' in {target.precision} needs faces to calibrate on: build it from a run, which "
+            "takes training faces, or set its precision to fp16"
+        )
+    images_BSSC = calibration()
+    require_usable(images_BSSC, summary.input_shape, f"calibration of target '{target.name}'")
+    calibrated = Calibrated(model, [images_BSSC])
+    aim = _aim(target.precision)
+    if target.precision == "int8":
+        return calibrated.within(lambda shift: _fits(shift, target.gates, aim), share=INT8_FLOAT_SHARE)
+    plain = calibrated.within(lambda shift: _fits(shift, target.gates, INT8_AIM), share=INT8_FLOAT_SHARE)
+    more = len(plain.float_layers) - len(calibrated.with_float().float_layers) + 1
+    return calibrated.within(lambda shift: _fits(shift, target.gates, aim), share=MIXED_FLOAT_SHARE, at_least=more)
+
+
+def _aim(precision: Precision) -> float:
+    return INT8_AIM if precision == "int8" else MIXED_AIM
+
+
+def _fits(shift: Parity, gates: TargetGates, aim: float) -> bool:
+    return all(px <= aim * gates.parity_of(region).mean_px for region, px in shift.mean_px.items())
+
+
+def _bytes(model: onnx.ModelProto, where: str) -> bytes:
+    check_readable(model, where)
+    return model.SerializeToString(deterministic=True)

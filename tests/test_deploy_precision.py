@@ -1,0 +1,102 @@
+import numpy as np
+import onnx
+import pytest
+
+from deploy.onnx_export import export_onnx, load_onnx
+from deploy.onnx_graph import check_readable
+from deploy.parity import compare
+from deploy.precision import calibration_sha256, graph_in
+from deploy.qdq import outermost
+from deploy.quantise import predictions
+from deploy.targets import ParityBound, TargetGates, find_target
+from schemas.errors import CalibrationError
+from tests.calibration_crops import FixedCrops
+from tests.networks import crops, sharp_network
+
+CROPS = FixedCrops(crops(32))
+LOOSE = TargetGates(parity=ParityBound(mean_px=50, max_px=100))
+
+
+def target_in(precision, gates=LOOSE):
+    return find_target("cpu").model_copy(update={"precision": precision, "gates": gates})
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return export_onnx(sharp_network("FpeNet_release"), tmp_path_factory.mktemp("onnx") / "model.onnx").path
+
+
+@pytest.fixture(scope="module")
+def int8(exported):
+    return graph_in(exported, target_in("int8"), calibration=CROPS)
+
+
+def test_fp32_is_the_file_itself(exported):
+    prepared = graph_in(exported, target_in("fp32"), calibration=CROPS)
+    assert prepared.model == exported.read_bytes()
+    assert (prepared.precision, prepared.float_layers, prepared.calibration_sha256) == ("fp32", (), None)
+
+
+def test_fp16_needs_no_faces(exported):
+    prepared = graph_in(exported, target_in("fp16"))
+    kinds = {tensor.data_type for tensor in onnx.load_from_string(prepared.model).graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds
+    assert prepared.calibration_sha256 is None
+
+
+def test_int8_leaves_the_outermost_layers_in_float(exported, int8):
+    assert int8.float_layers == outermost(load_onnx(exported))
+    assert int8.calibration_sha256 == calibration_sha256(target_in("int8"), CROPS)
+    check_readable(onnx.load_from_string(int8.model), "int8")
+    again = graph_in(exported, target_in("int8"), calibration=CROPS)
+    assert again.model == int8.model
+
+
+def test_mixed_has_more_layers_in_float_and_moves_keypoints_less(exported, int8):
+    mixed = graph_in(exported, target_in("mixed"), calibration=CROPS)
+    assert set(mixed.float_layers) > set(int8.float_layers)
+    images, float_graph = crops(8, seed=5), load_onnx(exported)
+    expected = predictions(float_graph, images)
+
+    def moved(prepared):
+        found = predictions(onnx.load_from_string(prepared.model), images)
+        return compare(expected, found).mean_px["All"]
+
+    assert moved(mixed) < moved(int8)
+
+
+def test_a_bound_of_one_region_counts(exported, int8):
+    tight = ParityBound(mean_px=int8.shift.mean_px["Mouth"], max_px=100)
+    gates = TargetGates(parity=LOOSE.parity, regions={"Mouth": tight})
+    prepared = graph_in(exported, target_in("int8", gates), calibration=CROPS)
+    assert len(prepared.float_layers) > len(int8.float_layers)
+    assert prepared.calibration_sha256 != int8.calibration_sha256
+
+
+@pytest.mark.parametrize("precision", ["int8", "mixed"])
+def test_without_faces_the_error_says_what_to_do(exported, precision):
+    with pytest.raises(CalibrationError, match=f"'cpu' in {precision} needs faces to calibrate on: .* fp16"):
+        graph_in(exported, target_in(precision))
+
+
+def _with_flat(images):
+    images = images.copy()
+    images[[3, 7]] = 128
+    return images
+
+
+@pytest.mark.parametrize(
+    ("images", "problem"),
+    [
+        (crops(31), "31 faces; INT8 is calibrated on 32 at least"),
+        (crops(32)[:, :60, :60], r"crops of the shape \(60, 60, 1\), the model takes \(80, 80, 1\)"),
+        (crops(32, channels=3), r"crops of the shape \(80, 80, 3\), the model takes \(80, 80, 1\)"),
+        (crops(32) / 255, "gray values from .* to .*; the network takes 0 to 255"),
+        (crops(32) - 127, "gray values from -126"),
+        (np.where(crops(32) > 250, np.nan, crops(32)), "gray values from nan to nan"),
+        (_with_flat(crops(40)), r"2 of 40 images show nothing, .* \(numbers 3, 7, from 0\); take them out"),
+    ],
+)
+def test_faces_that_calibrate_nothing_are_refused(exported, images, problem):
+    with pytest.raises(CalibrationError, match=f"calibration of target 'cpu': {problem}"):
+        graph_in(exported, target_in("int8"), calibration=FixedCrops(images))
