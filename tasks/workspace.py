@@ -22,6 +22,7 @@ class Workspace:
     engines/<build_key>/   engine and manifest
     targets/<target>/  a pointer file per stage, log.jsonl
     reports/<run>/     index.html, summary.json
+    rollouts/<id>/     index.html, result.json: a version on its way to the devices; lease/: who rolls out
     review/            what was accepted, a log of decisions; <key>/ the page of a version
     gateway/           the journal of the webhook gateway
     lease/             who works on the project, and what is asked of it meanwhile
@@ -29,7 +30,7 @@ class Workspace:
     face-signatures.sqlite   what duplicates are found by: hashes and thumbnails of faces
     quality/<run>/     index.html, quality.json, suspects.parquet, duplicates.parquet, pictures
     labelling/<run>/   suggestions.json: tasks to label next, and what was written for them
-    lineage/           index.sqlite: who and what is in which snapshot; versions/: what registered versions were made of
+    lineage/           index.sqlite: what is in which snapshot; versions/: what registered versions were made of
     forgotten/         what was withdrawn, by hash; tombstones.json keeps it out of pulls
     """
 
@@ -101,6 +102,10 @@ class Workspace:
     @property
     def accepted(self) -> Path:
         return self.review / "accepted.json"
+
+    @property
+    def rollouts(self) -> Path:
+        return self.root / "rollouts"
 
     @property
     def face_signatures(self) -> Path:

@@ -1,0 +1,1 @@
+"""Engines on their way to the devices of a fleet, and what is where."""
