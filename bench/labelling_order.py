@@ -6,10 +6,11 @@
 
 Of the training subjects, all but a few are taken for unlabelled. Both orders start from the same few labels, drawn at
 random. Before each step up, the network trained so far ranks the unlabelled faces, and their true labels are added;
-the random order goes on through one permutation. At each size the same network is trained anew, from the same fresh
-weights, with the same number of steps, and measured on the KPI subjects. Face boxes are known for every face, as they
-would be from a detector. The order is given no label of a face it has not taken; it makes its conditions of the yaw
-that the network sees, and of no occlusion, as the flow does where it proposes none.
+the random order goes on through one permutation. At each size the same network is trained anew, with the same number
+of steps, and measured on the KPI subjects; `--repeats` times, from fresh weights that are the same for both orders,
+and the mean counts. Face boxes are known for every face, as they would be from a detector. The order is given no
+label of a face it has not taken; it makes its conditions of the yaw that the network sees, and of no occlusion, as
+the flow does where it proposes none.
 
 The network is narrow and sees faces at fewer pixels than the product's, so that a training takes less than a minute
 on two cores; the defaults with --data take about 25 minutes, those without 2.
@@ -33,7 +34,6 @@ from model.labelling_curve import curve_chart, labels_for_error
 from model.labelling_order import conditions_of, labelling_order
 from model.labelling_signals import describer, predicting, read_signals
 from model.pipeline import EvaluationBatches
-from model.region_error import Points, Unit, intervals
 from model.shards import read_records
 from model.tfrecords import write_records
 from model.training import train
@@ -94,15 +94,17 @@ dataloader:
 
 @dataclass(frozen=True)
 class Point:
-    """One training: how many labels, and the KPI error of the region All in crop pixels with its 95 % interval over
-    subjects."""
+    """One set of labels: how many, and the KPI error of the region All in crop pixels after each of the trainings."""
 
     seed: int
     order: str
     labels: int
-    error: float
-    low: float | None
-    high: float | None
+    errors: list[float]
+
+    @property
+    def error(self) -> float:
+        """The mean."""
+        return float(np.mean(self.errors))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +125,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with gt/, images/, manifest.csv, kpi_subjects.txt")
     parser.add_argument("--sizes", type=int, nargs="+", help="labels (default: 50 100 200 400 800; tiny: 16 32 64)")
     parser.add_argument("--seeds", type=int, nargs="+", help="(default: 0 1 2; tiny: 0)")
+    parser.add_argument("--repeats", type=int, default=1, help="trainings on the same labels (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="of a training (default: 1000; tiny: 60)")
     parser.add_argument("--width", type=int, default=12, help="of the network (default: %(default)s)")
     parser.add_argument("--side", type=int, default=48, help="of its input, pixels (default: %(default)s)")
@@ -203,7 +206,7 @@ def grow(pool: Pool, folder: Path, given: argparse.Namespace, seed: int, before:
     trained, points = start, []
     for number, size in enumerate(given.sizes):
         if number:
-            trained = np.concatenate([trained, chosen(pool, trained, folder / OURS, size - len(trained))])
+            trained = np.concatenate([trained, chosen(pool, trained, folder / OURS / "0", size - len(trained))])
         for order, faces in ((OURS, trained), (RANDOM, permutation[:size])):
             if number or order == OURS:
                 points.append(train_and_measure(pool, faces, folder / order, given, seed, order))
@@ -231,26 +234,29 @@ def chosen(pool: Pool, labelled: np.ndarray, directory: Path, count: int) -> np.
 def train_and_measure(
     pool: Pool, faces: np.ndarray, directory: Path, given: argparse.Namespace, seed: int, order: str
 ) -> Point:
-    """Train on these faces, each as often as any other, and measure on the KPI subjects."""
-    started, spec = time.perf_counter(), spec_of(given, seed, pool.points_FN2.shape[1])
+    """Train on these faces, each as often as any other, and measure on the KPI subjects; so often as is asked."""
+    errors = []
+    for repeat in range(given.repeats):
+        started, spec = time.perf_counter(), spec_of(given, seed + 1000 * repeat, pool.points_FN2.shape[1])
+        errors.append(_trained_error(pool, faces, directory / str(repeat), given.steps, spec))
+        seconds = time.perf_counter() - started
+        print(f"| {seed} | {order} | {len(faces)} | {errors[-1]:.3f} | {seconds:.0f} |", flush=True)
+    return Point(seed, order, len(faces), errors)
+
+
+def _trained_error(pool: Pool, faces: np.ndarray, directory: Path, steps: int, spec: ExperimentSpec) -> float:
     for leftover in directory.glob("*"):
         leftover.unlink()
     records = directory / "train.tfrecords"
-    repeated = np.resize(faces, given.steps // EPOCHS * BATCH)
+    repeated = np.resize(faces, steps // EPOCHS * BATCH)
     write_records(records, (pool.records[face] for face in repeated))
     result = train(spec, train_files=[records], validation_files=[], directory=directory)
     predict = predicting(describer(load_network(result.model_path)))
-    found = evaluate(predict, EvaluationBatches(pool.kpi, spec, batch_size=64), examples=0)
-    interval = intervals(found.errors)[Unit.CROP, Points.ALL]["All"]
-    low, high = (interval.low, interval.high) if interval else (None, None)
-    point = Point(seed, order, len(faces), found.error(), low, high)
-    seconds = time.perf_counter() - started
-    print(f"| {seed} | {order} | {len(faces)} | {point.error:.3f} | {seconds:.0f} |", flush=True)
-    return point
+    return evaluate(predict, EvaluationBatches(pool.kpi, spec, batch_size=64), examples=0).error()
 
 
 def _given(given: argparse.Namespace) -> dict[str, Any]:
-    settings = {name: getattr(given, name) for name in ("sizes", "seeds", "steps", "width", "side")}
+    settings = {name: getattr(given, name) for name in ("sizes", "seeds", "repeats", "steps", "width", "side")}
     return settings | {"data": given.data.name if given.data else "rendered"}
 
 
