@@ -1,0 +1,79 @@
+"""Which rollout there is work for: the version accepted last, or what an earlier run left open.
+
+One rollout is under way at a time. `<rollouts>/current.json` names it; it is the one begun last, so that a newer
+approval replaces it, and so does a version that somebody rolls out by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from schemas.storage import read_json, sha256_of, write_json
+from tasks.fleet.results import RolloutResult, load_result, save_result
+from tasks.review.approval import Accepted
+
+CURRENT = "current.json"
+
+
+def rollout_id(accepted: Accepted) -> str:
+    """Names version and approval: `fpenet-7-1a2b3c4d`."""
+    parts = [accepted.name, accepted.version, accepted.report, accepted.at]
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', accepted.name)}-{accepted.version}-{sha256_of(parts)[:8]}"
+
+
+def open_rollout(accepted: Accepted | None, targets: list[str], rollouts: Path) -> RolloutResult | None:
+    """The rollout that a run without a wish of its own is to go on with; None if there is nothing to do.
+
+    A version that was accepted and never rolled out begins, and ends one that is under way. Targets that the
+    configuration has since got are open too; those that it lost are dropped.
+    """
+    if accepted is not None and load_result(rollout_id(accepted), rollouts) is None:
+        return begin(accepted, targets, rollouts)
+    current = _current(rollouts)
+    if current is None:
+        return None
+    current = _with_targets(current, targets)
+    return current if current.is_open else None
+
+
+def begin(accepted: Accepted, targets: list[str], rollouts: Path) -> RolloutResult:
+    """The rollout of a version, from its beginning: what failed or was gated before is tried again."""
+    now = utc_now()
+    result = RolloutResult(
+        id=rollout_id(accepted),
+        model_name=accepted.name,
+        model_version=accepted.version,
+        report=accepted.report,
+        approved_by=accepted.by,
+        approved_at=accepted.at,
+        began_at=now,
+        seen_at=now,
+        targets=tuple(targets),
+    )
+    _stop_current(result, rollouts)
+    write_json(rollouts / CURRENT, {"id": result.id})  # first: a record that nothing names would count as begun
+    save_result(result, rollouts)
+    return result
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _current(rollouts: Path) -> RolloutResult | None:
+    path = rollouts / CURRENT
+    return load_result(read_json(path)["id"], rollouts) if path.is_file() else None
+
+
+def _stop_current(newer: RolloutResult, rollouts: Path) -> None:
+    current = _current(rollouts)
+    if current is not None and current.is_open and current.id != newer.id:
+        save_result(replace(current, stopped=f"replaced by {newer.version} at {newer.began_at}"), rollouts)
+
+
+def _with_targets(result: RolloutResult, targets: list[str]) -> RolloutResult:
+    rows = tuple(row for row in result.rows if row.target in targets)
+    return replace(result, targets=tuple(targets), rows=rows)
