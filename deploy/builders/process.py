@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -20,20 +22,36 @@ class Finished:
 
 def run_module(module: str, *arguments: str, timeout_s: float) -> Finished:
     """Run `python -m module arguments` to its end, or kill it after `timeout_s` seconds."""
-    command = [sys.executable, "-m", module, *arguments]
+    return run_program([sys.executable, "-m", module, *arguments], timeout_s=timeout_s)
+
+
+def run_program(command: Sequence[str], *, timeout_s: float, directory: Path | None = None) -> Finished:
+    """Run a program to its end, or kill it after `timeout_s` seconds; it starts in `directory`."""
     started = time.perf_counter()
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout_s,
+            cwd=directory,
         )
     except subprocess.TimeoutExpired as error:
         output = (error.stdout or b"").decode(errors="replace")
-        return Finished(output, f"took more than {timeout_s:g} s and was stopped", time.perf_counter() - started)
+        return Finished(output, too_slow(timeout_s), time.perf_counter() - started)
+    except (FileNotFoundError, PermissionError) as error:
+        return Finished("", f"{error.filename}: {error.strerror}", time.perf_counter() - started)
     output = done.stdout.decode(errors="replace")
-    return Finished(output, _failure(done.returncode, output), time.perf_counter() - started)
+    return Finished(output, failure_of(done.returncode, output), time.perf_counter() - started)
 
 
-def _failure(returncode: int, output: str) -> str:
+def too_slow(timeout_s: float) -> str:
+    return f"took more than {timeout_s:g} s and was stopped"
+
+
+def failure_of(returncode: int, output: str) -> str:
+    """Why a process failed, of its exit status (negative: the signal that ended it); '' if it did not."""
     if returncode == 0:
         return ""
     if returncode < 0:
