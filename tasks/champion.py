@@ -11,7 +11,8 @@ from typing import Any
 from schemas.config import Tracking
 from schemas.errors import TrackingError
 from tasks.reuse import reuse_or_run
-from tasks.tracking import CHAMPION, mlflow_client
+from tasks.review.aliases import CHAMPION, recorded_version
+from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 
 KERAS_FILE = "data/model.keras"
@@ -24,7 +25,7 @@ class CurrentModel:
 
     Attributes:
         name, version: as in the registry.
-        alias: `champion`, or None where nobody has promoted a version yet.
+        alias: `champion`, or None where no version was accepted yet.
         snapshot_id: of the annotations it was trained on; None if it was registered by something else.
         run_id: of the run that made it; None if it was registered without one.
     """
@@ -42,12 +43,14 @@ class CurrentModel:
 def current_model(tracking: Tracking, workspace: Workspace) -> CurrentModel | None:
     """The registered model's champion, else its newest version; None if it has no version.
 
+    The champion is the version that a flow made it after review: an alias that was moved by hand is not followed.
+
     Raises:
+        ReviewError: what the flow wrote down can't be read.
         TrackingError: the server can't be reached, or refuses a request.
     """
     with mlflow_client(tracking, workspace) as client:
-        registered = client.search_registered_models(f"name='{tracking.registered_model}'")
-        champion = registered[0].aliases.get(CHAMPION) if registered else None
+        champion = recorded_version(client, tracking.registered_model, CHAMPION)
         if champion is None:
             return _newest(client, tracking.registered_model)
         return _described(client.get_model_version(tracking.registered_model, champion), CHAMPION)

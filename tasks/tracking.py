@@ -24,14 +24,14 @@ from schemas.errors import TrackingError
 from schemas.experiment import ExperimentSpec
 from schemas.storage import canonical_json, sha256_of
 from schemas.yamlspec import dump_spec
+from tasks.review.aliases import CHALLENGER, CHAMPION, finish, move, recorded_version
+from tasks.review.tags import REJECTED, REVIEW
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-CHALLENGER = "challenger"
-CHAMPION = "champion"
 KEY_TAG = "candidate_key"
 HEALTH_TIMEOUT_S = 10.0
 PARAMETERS_AT_ONCE, METRICS_AT_ONCE = 100, 1000
@@ -99,7 +99,7 @@ def register_candidate(candidate: Candidate, tracking: Tracking, workspace: Work
     """The version of this candidate, logged and registered if it isn't yet, with the alias `challenger`.
 
     Without `tracking.uri`, MLflow is a SQLite file in the workspace, its artifacts beside it. The champion keeps its
-    alias and doesn't become its own challenger.
+    alias and doesn't become its own challenger; a version that was rejected doesn't come back.
 
     Raises:
         TrackingError: the server can't be reached, or refuses a request.
@@ -110,12 +110,18 @@ def register_candidate(candidate: Candidate, tracking: Tracking, workspace: Work
         created = version is None
         if version is None:
             version = _log_and_register(client, candidate, tracking, workspace)
-        aliases = client.get_model_version(name, version.version).aliases
-        if not {CHAMPION, CHALLENGER}.intersection(aliases):
-            client.set_registered_model_alias(name, CHALLENGER, version.version)
+        _make_challenger(client, version)
         if client.get_run(version.run_id).info.status == "RUNNING":
             client.set_terminated(version.run_id)
     return RegisteredVersion(name, str(version.version), version.run_id, created)
+
+
+def _make_challenger(client: MlflowClient, version: ModelVersion) -> None:
+    name, number = version.name, str(version.version)
+    finish(client, name)
+    placed = {recorded_version(client, name, alias) for alias in (CHAMPION, CHALLENGER)}
+    if number not in placed and version.tags.get(REVIEW, "").strip().lower() != REJECTED:
+        move(client, name, CHALLENGER, number)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import pytest
 from schemas.config import Tracking
 from schemas.errors import TrackingError
 from tasks.champion import CurrentModel, current_model, fetch_keras_model, newest_model
+from tasks.review.aliases import move
 from tasks.tracking import mlflow_client, register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
@@ -37,7 +38,9 @@ def test_the_champion_else_the_newest(candidate, workspace):
     newest = CurrentModel("fpenet", "11", None, "10" * 64, versions[10].run_id)
     assert current_model(TRACKING, workspace) == newest
     with mlflow_client(TRACKING, workspace) as client:
-        client.set_registered_model_alias("fpenet", "champion", "2")
+        client.set_registered_model_alias("fpenet", "champion", "1")
+        assert current_model(TRACKING, workspace) == newest, "an alias moved by hand is not followed"
+        move(client, "fpenet", "champion", "2")
     assert current_model(TRACKING, workspace) == CurrentModel("fpenet", "2", "champion", "1" * 64, versions[1].run_id)
     assert newest_model(TRACKING, workspace) == newest
 

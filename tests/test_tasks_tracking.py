@@ -6,6 +6,7 @@ import pytest
 
 from schemas.config import Tracking
 from schemas.errors import TrackingError
+from tasks.review.aliases import drop, move
 from tasks.tracking import RegisteredVersion, kpi_metrics, register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
@@ -108,8 +109,8 @@ def test_the_next_candidate_takes_the_alias_but_the_champion_is_left_alone(candi
 
     client = MlflowClient(own_workspace.tracking_uri, own_workspace.tracking_uri)
     first = register_candidate(candidate, Tracking(), own_workspace)
-    client.set_registered_model_alias("fpenet", "champion", first.version)
-    client.delete_registered_model_alias("fpenet", "challenger")
+    move(client, "fpenet", "champion", first.version)
+    drop(client, "fpenet", "challenger")
     register_candidate(candidate, Tracking(), own_workspace)
     assert client.get_model_version("fpenet", first.version).aliases == ["champion"]
     second = register_candidate(replace(candidate, key="another"), Tracking(), own_workspace)

@@ -37,8 +37,8 @@ class MovedByHand:
 
     def __str__(self) -> str:
         return (
-            f"alias {self.alias} of {self.name} was moved by hand: it points to version {self.found or 'none'}, flows "
-            f"set it to {self.recorded or 'none'}. It is not followed; {self._remedy}"
+            f"alias {self.alias} of {self.name} was moved by hand: it points to version {self.found or 'none'}, "
+            f"flows set it to {self.recorded or 'none'}. It is not followed; {self._remedy}"
         )
 
     @property
@@ -53,7 +53,9 @@ def record_tag(alias: str) -> str:
 
 
 def recorded(client: MlflowClient, name: str, alias: str) -> dict[str, Any] | None:
-    """What a flow wrote down when it last moved the alias: `version` and what else `move` was given; None if none did.
+    """What a flow wrote down when it last moved the alias: `version` and what else `move` was given.
+
+    None if no flow ever moved it.
 
     Raises:
         ReviewError: the tag was changed by somebody, and can't be read.

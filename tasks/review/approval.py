@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from schemas.errors import ReviewError
 from schemas.storage import sha256_of
 from tasks.review.tags import (
+    APPROVED,
     BY,
     COMPARED_WITH,
     DECISION,
@@ -30,6 +31,7 @@ from tasks.review.tags import (
     NOTED,
     OVERRIDE,
     REASON,
+    REJECTED,
     REPORT,
     REPORT_HASH,
     REVIEW,
@@ -37,7 +39,6 @@ from tasks.review.tags import (
 )
 from tasks.workspace import Workspace
 
-APPROVED, REJECTED = "approved", "rejected"
 PASSED_GATES = ("passed", "no champion")
 SHORTEST_HASH = 12
 """As many characters of a report's hash name it."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 REVIEW = "review"
-"""`approved` or `rejected`."""
+APPROVED, REJECTED = "approved", "rejected"
+"""What `review` is set to."""
 BY, REASON, REPORT, OVERRIDE = "review.by", "review.reason", "review.report", "review.override"
 """Who decided and why; hash of the report that was read; why a gate that did not pass does not matter."""
 DECISION = (REVIEW, BY, REASON, REPORT, OVERRIDE)
