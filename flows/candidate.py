@@ -17,6 +17,7 @@ from tasks.steps import (
     convert_snapshot,
     evaluate_candidate,
     export_candidate,
+    index_lineage,
     leave_to_devices,
     pull_source,
     register,
@@ -65,6 +66,7 @@ def make_candidate(settings: WorkflowConfig) -> str:
     ]
     for engine in engines:
         stage_engine(run, engine)
+    index_lineage(run)
     results = RunResults(spec, pulls, snapshot, trained, evaluated, exported, registered, engines, gates, later)
     page = report_run(run, quote(results))
     if failed:

@@ -18,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 
 from deploy.engine import Provenance
 from deploy.stages import stage
-from schemas.errors import SourceUnreachableError
+from schemas.errors import SourceUnreachableError, StorageError
 from schemas.experiment import ExperimentSpec
 from schemas.raw import read_raw
 from schemas.records import Split
@@ -28,6 +28,8 @@ from tasks.engines import CheckedEngine, build_and_check, built_later
 from tasks.evaluate import FIGURES, FILES, KpiCrops, evaluate_network
 from tasks.export import ONNX, export_network
 from tasks.images import ImageIndex
+from tasks.lineage.index import open_index
+from tasks.lineage.versions import VersionRecord, record_version
 from tasks.pull import PullResult, pull
 from tasks.reuse import StepOutput
 from tasks.run import Run
@@ -185,6 +187,17 @@ def register(
         version = register_candidate(candidate, run.config.tracking, run.workspace)
         step.found(not version.created)
         step.detail = f"{version.name} version {version.version}, challenger"
+        record_version(
+            run.workspace,
+            VersionRecord(
+                name=version.name,
+                version=version.version,
+                run_id=version.run_id,
+                snapshot=snapshot.id,
+                training=trained.key,
+                onnx_sha256=exported.result["sha256"],
+            ),
+        )
     return version
 
 
@@ -231,6 +244,18 @@ def stage_engine(run: Run, engine: CheckedEngine) -> None:
         pointer = stage(run.workspace.targets, engine.target, engine.directory, by=by, why=f"run {run.id}")
         step.found(pointer.event.why != f"run {run.id}")
         step.detail = f"staging holds {pointer.engine.build_key}"
+
+
+@step_task(name="lineage")
+def index_lineage(run: Run) -> None:
+    """So that the first question need not wait; a question makes up for what fails here."""
+    with run.step("lineage") as step:
+        try:
+            with open_index(run.workspace) as index:
+                step.found(index.read == 0)
+                step.detail = f"{len(index.snapshots())} snapshots, {index.read} of them new"
+        except StorageError as error:
+            step.detail = f"not indexed: {error}"
 
 
 @step_task(name="report")

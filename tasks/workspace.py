@@ -132,6 +132,10 @@ class Workspace:
         return self.root / "gateway"
 
     @property
+    def forgotten(self) -> Path:
+        return self.root / "forgotten"
+
+    @property
     def lineage(self) -> Path:
         return self.root / "lineage"
 

@@ -24,13 +24,13 @@ from tasks.forget.files import files_below, purge_file, still_tells
 from tasks.forget.search import find_traces
 from tasks.forget.traces import Traces
 from tasks.lease import alone
+from tasks.lineage.index import drop_index
 from tasks.progress import StepProgress, silent
 from tasks.quality.page import DATA as QUALITY_LIST
 from tasks.snapshot import load_snapshot
 from tasks.tombstones import FILE, KEY_FILE, Tombstones
 from tasks.workspace import Workspace
 
-RECORDS = "forgotten"
 _SETS = ("images", "figures", "names", "records", "contents")
 _KEPT = ("images", "contents")
 """Hashes that stay, so that one can tell later which frames and annotations were withdrawn."""
@@ -95,7 +95,7 @@ def _forget(
 ) -> Forgotten:
     tombstones = Tombstones.of(workspace.root).with_grave(subject, by=by, why=why)
     mark = tombstones.redacted(subject)
-    record = workspace.root / RECORDS / f"{mark.removeprefix('redacted/')}.json"
+    record = workspace.forgotten / f"{mark.removeprefix('redacted/')}.json"
     held_out = _holding_out(subject, workspace)
     traces = _remember(record, find_traces(workspace, folders, subject=subject, mark=mark))
     models = affected_models(traces.snapshots, tracking, workspace)
@@ -103,6 +103,7 @@ def _forget(
     changed = [str(path) for path in _purge(_files(folders, record), traces, progress)]
     if tracking.uri:
         changed += purge_artifacts(traces, tracking, workspace)
+    drop_index(workspace)  # somebody may have asked for lineage meanwhile
     _refuse_remains(_files(folders, record), traces, progress)
     done = _outcome(traces, models, workspace, changed=changed, held_out=held_out)
     _keep_hashes(record, traces, done)
@@ -172,7 +173,8 @@ def _files(folders: Sequence[Path], record: Path) -> list[Path]:
 
 
 def _drop_caches(workspace: Workspace) -> None:
-    """What only saves time, and may show faces whose frames nobody knows any more."""
+    """What only saves time, and may show faces whose frames nobody knows any more, or name people."""
+    drop_index(workspace)
     workspace.face_signatures.unlink(missing_ok=True)
     shutil.rmtree(workspace.labelling / ".images", ignore_errors=True)
     for run in workspace.quality.glob("*/"):

@@ -1,0 +1,1 @@
+"""Which annotations are in which engine, and where an annotation went."""

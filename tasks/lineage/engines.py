@@ -1,0 +1,101 @@
+"""The engines of a workspace, where each stands and who has it: read from what the other steps leave.
+
+The files are small and few, so they are read at every question: what they say is never out of date.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.storage import read_json
+from tasks.workspace import Workspace
+
+STAGES = ("staging", "canary", "production")
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """A built and checked engine.
+
+    Attributes:
+        build_key: its name; `engines/<build_key>/` in the workspace.
+        file: the engine, relative to the workspace.
+        sha256, model_sha256, onnx_sha256: of the engine, of the ONNX it was built from, of the model as exported.
+        target, precision, builder: what it was built for, and by what.
+        model_name, model_version, snapshot: the version of the registry it was built for, '' where there is none.
+        stages: those that hold it now.
+        devices: those that have it, active or not.
+    """
+
+    build_key: str
+    file: str
+    sha256: str
+    model_sha256: str
+    onnx_sha256: str
+    target: str
+    precision: str
+    builder: str
+    model_name: str
+    model_version: str
+    snapshot: str
+    stages: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+def engines_of(workspace: Workspace) -> list[EngineFacts]:
+    """Every checked engine, by target and key."""
+    stages, devices = _stages(workspace.targets), _devices(workspace.targets)
+    found = [
+        _facts(path, workspace, stages, devices)
+        for path in workspace.engines.glob("*/manifest.json")
+        if not path.parent.name.startswith(".")
+    ]
+    return sorted(found, key=lambda engine: (engine.target, engine.build_key))
+
+
+def _facts(
+    path: Path, workspace: Workspace, stages: dict[str, list[str]], devices: dict[str, list[str]]
+) -> EngineFacts:
+    manifest = read_json(path)
+    key, origin = manifest["build_key"], manifest["provenance"]
+    return EngineFacts(
+        build_key=key,
+        file=str((path.parent / manifest["engine"]).relative_to(workspace.root)),
+        sha256=manifest["engine_sha256"],
+        model_sha256=manifest["model_sha256"],
+        onnx_sha256=manifest["onnx_sha256"],
+        target=manifest["target"]["name"],
+        precision=manifest["precision"],
+        builder=manifest["builder"],
+        model_name=origin["model_name"],
+        model_version=origin["model_version"],
+        snapshot=origin["snapshot_id"],
+        stages=tuple(sorted(stages[key], key=STAGES.index)),
+        devices=tuple(sorted(devices[key])),
+    )
+
+
+def _stages(targets: Path) -> dict[str, list[str]]:
+    """Build key -> stages that point to it, as `deploy.stages` writes them."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for stage in STAGES:
+        for path in targets.glob(f"*/{stage}.json"):
+            found[read_json(path)["event"]["engine"]["build_key"]].append(stage)
+    return found
+
+
+def _devices(targets: Path) -> dict[str, list[str]]:
+    """Build key -> devices that have it."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in targets.glob("*/devices/*.json"):
+        for key in _held(read_json(path)):
+            found[key].append(path.stem)
+    return found
+
+
+def _held(record: dict[str, Any]) -> Iterator[str]:
+    yield from {str(record[name]["build_key"]) for name in ("engine", "previous") if record.get(name)}
