@@ -44,11 +44,11 @@ from pydantic import TypeAdapter, ValidationError
 from schemas.errors import FpenetError, SourceUnreachableError, StorageError, TrackingError
 from schemas.storage import make_folder, write_json
 
-Kind = Literal["look", "retrain", "quality"]
+Kind = Literal["look", "retrain", "quality", "rollout"]
 
-JOBS: tuple[frozenset[Kind], ...] = (frozenset({"quality"}), frozenset({"look", "retrain"}))
+JOBS: tuple[frozenset[Kind], ...] = (frozenset({"quality"}), frozenset({"look", "retrain"}), frozenset({"rollout"}))
 """Kinds of requests that are done together, in the order in which they are: a look may end in what a `retrain` asks
-for; labels are looked at apart, and first, since people wait for it."""
+for; labels are looked at apart, and first, since people wait for it. Rollouts have a lease of their own."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,19 @@ class Request:
     """What a run came for.
 
     Attributes:
-        kind: `look` whether enough has changed, `retrain` whatever has, or look at the `quality` of the labels.
+        kind: `look` whether enough has changed, `retrain` whatever has, look at the `quality` of the labels, or
+            `rollout` to the devices.
         by: who asks, for people: `sync (deployment)`.
         project_id: Label Studio project that changed; None looks at all sources.
         deployment: Prefect deployment that can look again later; None if it was started by hand.
+        version: what to roll out, where somebody names it; None takes what was accepted last.
     """
 
     kind: Kind
     by: str
     project_id: int | None = None
     deployment: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True)
