@@ -14,6 +14,8 @@ ANNOTATIONS_CHANGED = "fpenet.annotations.changed"
 PROJECT_RESOURCE = "fpenet.labelstudio.project."
 REGISTRY_EVENT = "fpenet.registry."
 MODEL_RESOURCE = "fpenet.registry.model."
+TAG_LABEL = "fpenet.registry.tag"
+"""Label of the resource: name of the tag that was set."""
 
 _IDS = ("task_ids", "annotation_ids")
 
@@ -62,7 +64,7 @@ def prefect_event(group: Sequence[Entry], *, event_id: UUID, now: float) -> dict
         "id": str(event_id),
         "occurred": _iso(now),
         "event": name,
-        "resource": {"prefect.resource.id": resource, "prefect.resource.name": hint.subject},
+        "resource": {"prefect.resource.id": resource, "prefect.resource.name": hint.subject} | _labels(hint),
         "payload": payload | {"received_at": _iso(group[-1].received)},
     }
 
@@ -77,6 +79,11 @@ def _annotations(group: Sequence[Entry]) -> tuple[str, str, dict[str, Any]]:
 def _registry(hint: Hint) -> tuple[str, str, dict[str, Any]]:
     name = REGISTRY_EVENT + hint.action.replace(".", "-").replace("_", "-")
     return name, f"{MODEL_RESOURCE}{hint.subject}", {"name": hint.subject} | dict(hint.detail)
+
+
+def _labels(hint: Hint) -> dict[str, str]:
+    """What an automation can choose by beside the resource: it does not look into a payload."""
+    return {TAG_LABEL: hint.detail["tag"]} if "tag" in hint.detail else {}
 
 
 def _iso(seconds: float) -> str:

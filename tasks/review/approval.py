@@ -39,7 +39,7 @@ from tasks.review.tags import (
 )
 from tasks.workspace import Workspace
 
-PASSED_GATES = ("passed", "no champion")
+PASSED = "passed"
 SHORTEST_HASH = 12
 """As many characters of a report's hash name it."""
 FINGERPRINT_LENGTH = 16
@@ -165,7 +165,7 @@ def decide(
 
 def override_of(tags: Mapping[str, str]) -> str | None:
     """The reason why a gate that did not pass does not matter; None where it passed."""
-    return None if tags.get(GATE) in PASSED_GATES else tags.get(OVERRIDE, "").strip() or None
+    return None if tags.get(GATE) == PASSED else tags.get(OVERRIDE, "").strip() or None
 
 
 def _problems(
@@ -181,7 +181,7 @@ def _problems(
             f"it lapsed on {_day(until)}, {valid_days} days after a flow first saw it; if it still holds, write "
             f"{REASON} anew"
         )
-    if tags.get(GATE) not in PASSED_GATES and not tags.get(OVERRIDE, "").strip():
+    if tags.get(GATE) != PASSED and not tags.get(OVERRIDE, "").strip():
         problems.append(
             f"the gate says {tags.get(GATE, 'nothing')}{_summary(tags)}; to approve it nevertheless, say why in "
             f"{OVERRIDE}"
@@ -216,7 +216,7 @@ def _waiting_words(tags: Mapping[str, str], champion: str | None) -> str:
         return "for a report; `fpenet run retrain` makes it"
     if tags.get(COMPARED_WITH, NOBODY) != (champion or NOBODY):
         return _champion_changed(tags, champion)
-    override = "" if tags.get(GATE) in PASSED_GATES else f", and {OVERRIDE} (gate: {tags.get(GATE, 'none')})"
+    override = "" if tags.get(GATE) == PASSED else f", and {OVERRIDE} (gate: {tags.get(GATE, 'none')})"
     return (
         f"for a reviewer: read review/index.html of the version's run, then set {BY}, {REASON}, "
         f"{REPORT} = {report}{override}, and {REVIEW} = {APPROVED}; or {BY}, {REASON} and {REVIEW} = {REJECTED}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.entry.commands.parsers import add_command, add_workspace
 
-FLOWS = ("retrain", "quality", "suggest", "sync")
+FLOWS = ("retrain", "quality", "review", "suggest", "sync")
 """Each is the function of its name in `flows.<name>`, and takes the path of a configuration."""
 
 
