@@ -35,6 +35,9 @@ LARGEST_FLOAT16 = 65504.0
 OPSET_CEILING = 13
 """Newest opset that TensorRT 8.2 (JetPack 4.6) reads."""
 
+HALF_SCALES_OPSET, HALF_SCALES_IR_VERSION = 19, 9
+"""The first in which a QuantizeLinear takes FP16."""
+
 # fmt: off
 READABLE_OPS = frozenset((
     "Add", "Cast", "Concat", "Conv", "ConvTranspose", "DequantizeLinear", "GlobalMaxPool", "MaxPool", "Mul",
@@ -124,8 +127,6 @@ def check_readable(model: onnx.ModelProto, where: str) -> None:
         ModelFileError: the graph breaks ONNX's own rules, its opset is above `OPSET_CEILING`, or it holds an
             operator that is not in `READABLE_OPS`.
     """
-    import onnx
-
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     if opset > OPSET_CEILING:
         raise ModelFileError(
@@ -138,6 +139,17 @@ def check_readable(model: onnx.ModelProto, where: str) -> None:
             f"{where}: {', '.join(foreign)} can't be read by every target; the operators in use are "
             f"{', '.join(sorted(READABLE_OPS))}"
         )
+    check_graph(model, where)
+
+
+def check_graph(model: onnx.ModelProto, where: str) -> None:
+    """Refuse what breaks ONNX's own rules.
+
+    Raises:
+        ModelFileError: what it breaks.
+    """
+    import onnx
+
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -159,6 +171,28 @@ def with_interface(model: onnx.ModelProto, *, naming: Naming = "onnx", batch: in
         value.name = names.get(value.name, value.name)
         if batch is not None:
             value.type.tensor_type.shape.dim[0].dim_value = batch
+    return copy
+
+
+def with_heatmap(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelProto:
+    """The same graph, which also puts out the heatmap's logits (B, N, H, W); nothing is computed otherwise.
+
+    Raises:
+        ModelFileError: the graph has no heatmap under its own name.
+    """
+    import onnx
+
+    name = heatmap_name(num_keypoints)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    if name in (value.name for value in graph.output):
+        return copy
+    inner = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    if name not in inner:
+        raise ModelFileError(f"no tensor '{name}' in the graph; export it with this project")
+    graph.output.append(inner[name])
+    graph.output[-1].type.tensor_type.shape.dim[0].CopyFrom(graph.input[0].type.tensor_type.shape.dim[0])
     return copy
 
 
@@ -192,6 +226,20 @@ def to_float16(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelProto:
     nodes = [first, *body, last, *head]
     del half.graph.node[:]
     half.graph.node.extend(nodes)
+    return half
+
+
+def with_half_scales(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelProto:
+    """A graph with Q/DQ of which all else up to the heatmap, their scales too, is in FP16.
+
+    Opset `HALF_SCALES_OPSET`: what the operators in `READABLE_OPS` do has not changed since 13.
+
+    Raises:
+        ModelFileError: a weight is beyond FP16's largest number.
+    """
+    half = to_float16(model, num_keypoints)
+    next(entry for entry in half.opset_import if entry.domain == "").version = HALF_SCALES_OPSET
+    half.ir_version = HALF_SCALES_IR_VERSION
     return half
 
 

@@ -5,6 +5,10 @@
     int8    Q/DQ, with those layers in float that move keypoints most, until the shift is 0.8 of the target's gate
     mixed   the same with more layers in float: at least one more, until the shift is half of the gate
 
+What INT8 leaves in float is FP16 where the target's parser reads FP16 scales (opset 19: TensorRT 10 and later,
+TensorRT-RTX): a strongly typed builder takes types as they stand and would compute it in FP32. TensorRT 8.x chooses
+FP16 by itself (`--fp16`); a CPU is faster in FP32.
+
 The shift is measured on the calibration faces, the gate on others; hence the room between them.
 """
 
@@ -16,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from deploy.calibration import Crops, require_usable
 from deploy.onnx_export import OnnxSummary, load_onnx, summarise
-from deploy.onnx_graph import check_readable, to_float16
+from deploy.onnx_graph import HALF_SCALES_OPSET, to_float16, with_half_scales
 from deploy.targets import Precision, Target, TargetGates
 from schemas.errors import CalibrationError
 from schemas.storage import sha256_of
@@ -44,7 +48,7 @@ class PreparedGraph:
     Attributes:
         model: ONNX, serialised; the same inputs give the same bytes.
         float_layers: convolutions that were left in float on purpose; none for fp32 and fp16.
-        shift: distance of an INT8 graph's keypoints from those of the float graph, on calibration faces.
+        shift: from the float graph, on calibration faces, before what INT8 leaves in float became FP16.
         calibration_sha256: see `calibration_sha256`.
     """
 
@@ -69,13 +73,22 @@ def graph_in(onnx: Path, target: Target, *, calibration: Crops | None = None) ->
     if precision == "fp32":
         return PreparedGraph(onnx.read_bytes(), precision, (), None, None)
     summary, model = summarise(onnx), load_onnx(onnx)
-    where = f"{onnx} in {precision.upper()}"
     if precision == "fp16":
-        return PreparedGraph(_bytes(to_float16(model, summary.num_keypoints), where), precision, (), None, None)
+        half = to_float16(model, summary.num_keypoints)
+        return PreparedGraph(_bytes(half), precision, (), None, None)
     made = _quantised(model, summary, target, calibration)
+    quantised = with_half_scales(made.model, summary.num_keypoints) if reads_half_scales(target) else made.model
     return PreparedGraph(
-        _bytes(made.model, where), precision, made.float_layers, made.shift, calibration_sha256(target, calibration)
+        _bytes(quantised),
+        precision,
+        made.float_layers,
+        made.shift,
+        calibration_sha256(target, calibration),
     )
+
+
+def reads_half_scales(target: Target) -> bool:
+    return target.builder != "onnxruntime" and target.opset_ceiling >= HALF_SCALES_OPSET
 
 
 def calibration_sha256(target: Target, calibration: Crops | None) -> str | None:
@@ -86,6 +99,7 @@ def calibration_sha256(target: Target, calibration: Crops | None) -> str | None:
     return sha256_of(
         {
             "crops": calibration.id,
+            "half": reads_half_scales(target),
             "aim": _aim(target.precision),
             "parity": gates.parity.mean_px,
             "regions": {name: bound.mean_px for name, bound in gates.regions.items()},
@@ -120,6 +134,5 @@ def _fits(shift: Parity, gates: TargetGates, aim: float) -> bool:
     return all(px <= aim * gates.parity_of(region).mean_px for region, px in shift.mean_px.items())
 
 
-def _bytes(model: onnx.ModelProto, where: str) -> bytes:
-    check_readable(model, where)
+def _bytes(model: onnx.ModelProto) -> bytes:
     return model.SerializeToString(deterministic=True)

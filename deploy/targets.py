@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.errors import SpecError, nearest
+from schemas.layouts import layout
 from schemas.yamlspec import SpecModel, load_spec
 
 CATALOGUE = Path(__file__).with_name("targets.yaml")
@@ -59,6 +60,15 @@ class TargetGates(SpecModel):
     min_fps: Positive | None = None
     max_p99_ms: Positive | None = None
     max_size_mib: Positive | None = None
+
+    @field_validator("regions")
+    @classmethod
+    def _known(cls, regions: dict[str, ParityBound]) -> dict[str, ParityBound]:
+        known = layout(80).regions
+        for name in regions:
+            if name not in known:
+                raise ValueError(f"there is no region '{name}'{nearest(name, known)}; known: {', '.join(known)}")
+        return regions
 
     def parity_of(self, region: str) -> ParityBound:
         return self.regions.get(region, self.parity)
