@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect.utilities.annotations import quote
 
 from schemas.config import WorkflowConfig
-from schemas.errors import GateError, SpecError
+from schemas.errors import SpecError
 from schemas.experiment import ExperimentSpec
 from schemas.yamlspec import load_spec
 from tasks.evaluate import KpiCrops
@@ -18,6 +18,7 @@ from tasks.steps import (
     evaluate_candidate,
     export_candidate,
     index_lineage,
+    judge_candidate,
     leave_to_devices,
     pull_source,
     register,
@@ -31,16 +32,17 @@ from tasks.summarise import RunResults, gate_results
 
 
 def make_candidate(settings: WorkflowConfig) -> str:
-    """Pull, validate, snapshot, convert, train, evaluate, export, register, build, check, stage, report.
+    """Pull, validate, snapshot, convert, train, evaluate, export, register, judge, build, check, stage, report.
 
-    Steps whose inputs, configuration and code are those of an earlier run are reused. Promotion waits for review.
+    A verdict that is not "passed" stops nothing: the reviewer is told, and may override it. Steps whose inputs,
+    configuration and code are those of an earlier run are reused. Promotion waits for review.
     Called inside a flow that holds the project's lease.
 
     Returns:
         Path of the run's page.
 
     Raises:
-        GateError: the candidate is worse than the configuration allows; it is registered, nothing is staged.
+        GateError: the ONNX file or an engine is further from Keras than its bound.
         FpenetError: see `schemas.errors`.
     """
     spec = load_experiment(settings)
@@ -54,25 +56,22 @@ def make_candidate(settings: WorkflowConfig) -> str:
     crops = KpiCrops(conversion, spec)
     exported = export_candidate(run, crops, trained)
     registered = register(run, spec, quote(snapshot), trained, evaluated, exported)
-    gates = gate_results(run, evaluated, exported)
-    failed = [gate for gate in gates if not gate.passed]
-    targets = [] if failed else settings.targets
-    later = leave_to_devices(run, targets)
+    verdict = judge_candidate(run, spec, conversion, trained, registered)
+    gates = gate_results(run, exported)
+    later = leave_to_devices(run, settings.targets)
     elsewhere = {engine.target for engine in later}
     engines = [
         build_target(run, target, quote(snapshot), crops, trained, exported, registered)
-        for target in targets
+        for target in settings.targets
         if target not in elsewhere
     ]
     for engine in engines:
         stage_engine(run, engine)
     index_lineage(run)
-    results = RunResults(spec, pulls, snapshot, trained, evaluated, exported, registered, engines, gates, later)
-    page = report_run(run, quote(results))
-    if failed:
-        bounds = "; ".join(f"{gate.name} is {gate.value:.3g} {gate.unit}, at most {gate.bound:g}" for gate in failed)
-        raise GateError(f"{bounds}. Nothing was staged; the page says more: {page}")
-    return str(page)
+    results = RunResults(
+        spec, pulls, snapshot, trained, evaluated, exported, registered, verdict, engines, gates, later
+    )
+    return str(report_run(run, quote(results)))
 
 
 def load_experiment(settings: WorkflowConfig) -> ExperimentSpec:

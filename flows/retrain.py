@@ -20,7 +20,7 @@ def retrain(config: str) -> str:
         What came of it, for people.
 
     Raises:
-        GateError: the candidate is worse than the configuration allows; it is registered, nothing is staged.
+        GateError: the ONNX file or an engine is further from Keras than its bound.
         FpenetError: see `schemas.errors`.
     """
     return work_on_project(config, "retrain")

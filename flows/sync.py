@@ -23,7 +23,7 @@ def sync(config: str, project_id: int | None = None) -> str:
         What came of it, for people.
 
     Raises:
-        GateError: a candidate was made, and is worse than the configuration allows.
+        GateError: a candidate was made, whose ONNX file or engine is further from Keras than its bound.
         FpenetError: see `schemas.errors`.
     """
     return work_on_project(config, "look", project_id=project_id)

@@ -67,15 +67,14 @@ class Tracking(SpecModel):
 
 
 class Gates(SpecModel):
-    """Bounds of a candidate; those of an engine are its target's (`deploy/targets.yaml`).
+    """Bounds of a candidate's file; those of an engine are its target's (`deploy/targets.yaml`), those of its error
+    on the KPI faces the rules of promotion.
 
     Attributes:
         onnx_parity_px: the furthest that a keypoint of the ONNX file may be from Keras's, in network-input pixels.
-        max_all_error_crop_px: largest KPI error of the region All, in crop pixels; null sets no bound.
     """
 
     onnx_parity_px: Annotated[float, Field(gt=0)] = 1e-3
-    max_all_error_crop_px: Annotated[float, Field(gt=0)] | None = None
 
 
 class QualitySettings(SpecModel):

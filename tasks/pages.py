@@ -34,7 +34,13 @@ def render_page(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "size": size, "number": number, "picture": _picture}
+    environment.filters |= {
+        "duration": duration,
+        "size": size,
+        "number": number,
+        "picture": _picture,
+        "signed": signed,
+    }
     return environment.get_template(template).render(unit_names=UNIT_NAMES, slice_titles=SLICE_TITLES, **values)
 
 
@@ -69,6 +75,11 @@ def number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.2f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
+
+
+def signed(value: float | None) -> str:
+    """A difference: always with its sign, two decimals."""
+    return "–" if value is None else f"{value:+.2f}"
 
 
 def _picture(path: str) -> str:

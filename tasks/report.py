@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from model.charts import UNIT_NAMES
 from model.figures import history_charts
+from model.paired import REGION
 from model.region_error import Unit
 from schemas.layouts import layout
 from schemas.storage import write_bytes, write_json
-from tasks.pages import duration, evaluation_values, number, render_page, size
-from tasks.summary import EngineSummary, RunSummary
+from tasks.pages import duration, evaluation_values, number, render_page, signed, size
+from tasks.summary import EngineSummary, RunSummary, VerdictSummary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,6 +44,8 @@ def render(summary: RunSummary) -> str:
 def print_summary(summary: RunSummary, console: Console) -> None:
     """The run in a terminal: region errors, engines, gates. Its steps have told how they went."""
     print_evaluation(summary.evaluation, console)
+    if summary.verdict is not None:
+        _print_verdict(summary.verdict, console)
     console.print(_engine_table(summary))
     for engine in summary.engines:
         if engine.not_run:
@@ -106,6 +109,33 @@ def _region_table(title: str, report: Mapping[str, Any], order: Sequence[str]) -
 
 def _interval(cell: dict[str, Any]) -> str:
     return "–" if cell["low"] is None else f"{number(cell['low'])} to {number(cell['high'])}"
+
+
+def _print_verdict(verdict: VerdictSummary, console: Console) -> None:
+    from rich.markup import escape
+
+    against = f"champion, version {verdict.champion}" if verdict.champion else "the absolute bounds"
+    columns = ("", "faces", "subjects", "champion", "challenger", "difference", "95 %", "allowed", "")
+    table = _table(f"Challenger against {against}, crop px", *columns, right_from=1)
+    for row in verdict.rows:
+        interval = "–" if row.low_px is None else f"{signed(row.low_px)} to {signed(row.high_px)}"
+        table.add_row(
+            row.name if row.dimension == REGION else f"{row.dimension} {row.name}",
+            str(row.faces),
+            str(row.subjects),
+            number(row.champion_px),
+            number(row.challenger_px),
+            signed(row.difference_px),
+            interval,
+            number(row.allowance_px),
+            str(row.outcome),
+        )
+    if verdict.rows:
+        console.print(table)
+    mark = f"[red]{verdict.state}[/red]" if verdict.blocks else f"[green]{verdict.state}[/green]"
+    console.print(f"{mark} at the gate: {escape(verdict.summary)}", soft_wrap=True)
+    for reason in verdict.reasons:
+        console.print(f"[yellow]because[/yellow] {escape(reason)}", soft_wrap=True)
 
 
 def _engine_table(summary: RunSummary) -> Table:

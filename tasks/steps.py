@@ -39,6 +39,7 @@ from tasks.summary import LaterEngine
 from tasks.tracking import Candidate, RegisteredVersion, register_candidate
 from tasks.train import MODEL, train_network
 from tasks.validate import Validation, validate
+from tasks.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from model.progress import TerminalProgress
@@ -199,6 +200,19 @@ def register(
             ),
         )
     return version
+
+
+@step_task(name="judge")
+def judge_candidate(
+    run: Run, spec: ExperimentSpec, conversion: Conversion, trained: StepOutput, registered: RegisteredVersion
+) -> Verdict:
+    with run.step("judge") as step:
+        verdict = judge(
+            run.config, run.workspace, spec=spec, conversion=conversion, trained=trained, registered=registered
+        )
+        step.found(verdict.reused)
+        step.detail = verdict.summary
+    return verdict
 
 
 @step_task(name="build")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import time
 from collections import Counter
@@ -26,14 +27,16 @@ from tasks.summary import (
     RunSummary,
     SourceSummary,
     SplitSummary,
+    VerdictSummary,
     rejections,
 )
 from tasks.tracking import RegisteredVersion
+from tasks.verdict import Verdict
 
 
 @dataclass(frozen=True, eq=False)
 class RunResults:
-    """What the steps of a run gave. `engines` are staged, `later` are left to devices; none where a gate failed."""
+    """What the steps of a run gave. `engines` are staged, `later` are left to devices."""
 
     spec: ExperimentSpec
     pulls: Sequence[PullResult]
@@ -42,6 +45,7 @@ class RunResults:
     evaluated: StepOutput
     exported: StepOutput
     registered: RegisteredVersion
+    verdict: Verdict
     engines: Sequence[CheckedEngine]
     gates: Sequence[GateResult]
     later: Sequence[LaterEngine] = ()
@@ -76,20 +80,16 @@ def summarise(run: Run, results: RunResults) -> RunSummary:
         worst=worst,
         engines=tuple(_engine(engine) for engine in results.engines),
         gates=tuple(results.gates),
+        verdict=_verdict(results.verdict),
         steps=tuple(run.steps),
         later=tuple(results.later),
     )
 
 
-def gate_results(run: Run, evaluated: StepOutput, exported: StepOutput) -> list[GateResult]:
-    """The numbers of a candidate that have a bound."""
-    gates = run.config.gates
-    furthest = exported.result["parity"]["max_px"]["All"]
-    results = [GateResult("ONNX against Keras, furthest keypoint", furthest, gates.onnx_parity_px, "input px")]
-    if gates.max_all_error_crop_px is not None:
-        error = evaluated.result["report"]["regions"]["All"]["crop_px"]["all"]["error"]
-        results.append(GateResult("KPI error, All", error, gates.max_all_error_crop_px, "crop px"))
-    return results
+def gate_results(run: Run, exported: StepOutput) -> list[GateResult]:
+    """The numbers of a candidate's file that have a bound; the verdict holds those of its error."""
+    furthest, bound = exported.result["parity"]["max_px"]["All"], run.config.gates.onnx_parity_px
+    return [GateResult("ONNX against Keras, furthest keypoint", furthest, bound, "input px")]
 
 
 def describe_network(spec: ExperimentSpec, trained: StepOutput) -> str:
@@ -139,6 +139,11 @@ def _refused(source: str, violations: Sequence[Violation]) -> Counter[bool]:
 def _split(split: Split, snapshot: Snapshot) -> SplitSummary:
     faces = [face for face, of_face in zip(snapshot.faces, snapshot.splits, strict=True) if of_face is split]
     return SplitSummary(str(split), len(faces), len({face.subject for face in faces} - {None}))
+
+
+def _verdict(verdict: Verdict) -> VerdictSummary:
+    names = (field.name for field in dataclasses.fields(VerdictSummary))
+    return VerdictSummary(**{name: getattr(verdict, name) for name in names})
 
 
 def _engine(engine: CheckedEngine) -> EngineSummary:

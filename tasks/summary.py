@@ -6,9 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from schemas.records import Violation
+
+if TYPE_CHECKING:
+    from model.paired import Row
 
 EXAMPLES = 5
 
@@ -131,6 +134,21 @@ class GateResult:
 
 
 @dataclass(frozen=True)
+class VerdictSummary:
+    """The candidate against the champion, or against the absolute bounds: `tasks.verdict.Verdict`.
+
+    `blocks`: who approves the version all the same has to say why.
+    """
+
+    state: str
+    summary: str
+    blocks: bool
+    champion: str | None
+    reasons: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
 class StepSummary:
     """A step of the flow; `detail` is one line about its result."""
 
@@ -152,6 +170,7 @@ class RunSummary:
         code_version: of the project; `git_commit` where known.
         network: type and size in words.
         sources, splits, rejections, steps, gates, engines: see the classes.
+        verdict: None where a run judged nothing.
         history: `model.checkpoint.EpochResult`s as mappings.
         evaluation: the evaluation's `report.json`.
         best, worst: drawn faces of the KPI set.
@@ -178,6 +197,7 @@ class RunSummary:
     gates: tuple[GateResult, ...]
     steps: tuple[StepSummary, ...]
     later: tuple[LaterEngine, ...] = ()
+    verdict: VerdictSummary | None = None
     notes: tuple[str, ...] = ()
 
     @property

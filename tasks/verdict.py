@@ -216,7 +216,7 @@ def _summary(state: State, rows: Sequence[Row], champion: CurrentModel | None) -
 def _words(row: Row) -> str:
     name = row.name if row.dimension == REGION else f"{row.dimension} {row.name}"
     if row.outcome is Outcome.INCONCLUSIVE:
-        return f"{name} has {row.subjects} subjects"
+        return f"{name} has too few subjects, {row.subjects}, or faces of unknown ones"
     value = row.challenger_px if row.difference_px is None else row.difference_px
     sign = "" if row.difference_px is None else "+"
     return f"{name} {value:{sign}.3f} px, at most {row.high_px:{sign}.3f}, allowed {row.allowance_px:g}"

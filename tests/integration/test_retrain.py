@@ -80,16 +80,20 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(finished, faces
     assert content(config) == content(finished)
 
 
-def test_a_bound_that_is_missed_stages_nothing_and_says_so(finished, faces):
-    """A candidate that is too bad is registered and shown, not staged."""
-    config = write_project(finished.parent, faces=faces, gates={"max_all_error_crop_px": 0.01})
-    staged = (finished.parent / "workspace/targets/cpu/staging.json").read_bytes()
+def test_a_candidate_that_fails_at_the_gate_is_staged_and_its_reviewer_is_told(finished, faces):
+    rules = finished.parent / "rules.yaml"
+    rules.write_text(
+        "minimum_subjects: 2\nallowance_crop_px: {regions: {All: 0.1}}\nbounds_crop_px: {All: 0.01, Eyes: 100}\n"
+    )
+    config = write_project(finished.parent, faces=faces, promotion_rules=str(rules))
     code, output = run(config)
-    assert code == 4, output
-    assert "at most 0.01. Nothing was staged" in output
-    assert (finished.parent / "workspace/targets/cpu/staging.json").read_bytes() == staged
-    (gate,) = [gate for gate in summaries(config)[-1]["gates"] if "KPI" in gate["name"]]
-    assert gate["value"] > gate["bound"] == 0.01
+    assert code == 0, output
+    assert "failed at the gate" in output
+    summary = summaries(config)[-1]
+    outcomes = {row["name"]: row["outcome"] for row in summary["verdict"]["rows"]}
+    assert (outcomes["All"], outcomes["Eyes"], outcomes["Nose"]) == ("failed", "passed", "shown")
+    assert summary["verdict"]["blocks"] and summary["verdict"]["champion"] is None
+    assert [engine["stage"] for engine in summary["engines"]] == ["staging"]
 
 
 def test_a_folder_without_annotations_is_told(tmp_path):
