@@ -21,6 +21,7 @@ class Workspace:
     verdicts/<key>/    verdict.json, faces.parquet: challenger against champion, face by face
     engines/<build_key>/   engine and manifest
     targets/<target>/  a pointer file per stage, log.jsonl
+    bundles/           what `fpenet bundle` wrote: <target>-<stage>.tar.gz
     reports/<run>/     index.html, summary.json
     rollouts/<id>/     index.html, result.json: a version on its way to the devices; lease/: who rolls out
     review/            what was accepted, a log of decisions; <key>/ the page of a version
@@ -90,6 +91,10 @@ class Workspace:
     @property
     def targets(self) -> Path:
         return self.root / "targets"
+
+    @property
+    def bundles(self) -> Path:
+        return self.root / "bundles"
 
     @property
     def reports(self) -> Path:

@@ -28,6 +28,7 @@ COMMANDS = [
     "label-studio",
     "annotations",
     "gateway",
+    "bundle",
     "review",
     "lineage",
 ]

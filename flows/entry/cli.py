@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from flows.entry.commands import annotations, gateway, label_studio, lineage, review, tao, workflow
+from flows.entry.commands import annotations, bundle, gateway, label_studio, lineage, review, tao, workflow
 from flows.entry.quiet import hold_tensorflow_start
 from schemas.errors import FpenetError
 
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="fpenet", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (tao, workflow, label_studio, gateway, annotations, lineage, review):
+    for group in (tao, workflow, label_studio, gateway, annotations, lineage, review, bundle):
         group.add(commands)
     return parser
 

@@ -1,0 +1,1 @@
+"""What a device team gets: an engine with what DeepStream and Triton need, checksums and a signature."""

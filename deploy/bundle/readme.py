@@ -1,0 +1,223 @@
+"""README.md of a bundle: what it is, what was measured, how it is used, what was not run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deploy.builder_graph import network_input, soft_argmax_layers
+from deploy.builders.trtexec_lines import build_line
+from deploy.bundle import deepstream, triton
+from deploy.bundle.release import Release
+from deploy.bundle.signing import PUBLIC_SUFFIX, SIGNATURE, SUMS
+from deploy.onnx_graph import heatmap_name
+from deploy.targets import GpuTarget, TrtexecTarget
+from schemas.layouts import layout
+
+README = "README.md"
+PUBLIC_KEY = f"signer{PUBLIC_SUFFIX}"
+OTHER_TENSORRT = "10"
+"""Whose `trtexec` line stands in the README where the target itself is not built by TensorRT."""
+
+
+def readme(release: Release, files: Mapping[str, bytes], *, signer: str) -> str:
+    """Markdown. `files`: the bundle's other files; `signer`: fingerprint of the key, '' for an unsigned bundle."""
+    sections = (
+        _what(release),
+        _genuine(signer),
+        _contents(files),
+        _measured(release),
+        _not_run(release),
+        _valid_for(release),
+        _building(release),
+        _deepstream(release),
+        _triton(release),
+    )
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _what(release: Release) -> str:
+    provenance, target = release.provenance, release.target
+    channels, height, width = release.onnx.input_shape
+    version = f" version {provenance.model_version}" if provenance.model_version else ""
+    lines = [
+        f"# FPENet for {target.title}",
+        "",
+        f"Finds {release.onnx.num_keypoints} keypoints of a face in its crop: {channels} x {height} x {width}, "
+        "float32, 0..255, a square around the face. Out come keypoints in pixels of the crop (`softargmax`) and a "
+        "confidence each (`softargmax:1`).",
+        "",
+        f"- model: {provenance.model_name}{version}",
+        f"- training snapshot: `{provenance.snapshot_id}`",
+        f"- target: `{target.name}`, {release.precision.upper()}, 1 to {target.batch.maximum} faces a call, tuned "
+        f"for {target.batch.optimum}",
+        f"- engine: `{release.manifest['build_key']}`, by {release.manifest['builder']}",
+        f"- stage: {release.stage} since {release.since}",
+    ]
+    if release.stage != "production":
+        lines += ["", f"**Not promoted to production**: it is at stage {release.stage}."]
+    return "\n".join(lines)
+
+
+def _genuine(signer: str) -> str:
+    if not signer:
+        return (
+            "## Is it genuine?\n\n**UNSIGNED**: nothing says who made it. Whether files were damaged on the way:\n\n"
+            + _shell(f"sha256sum -c {SUMS}")
+        )
+    openssl = (
+        f"openssl pkeyutl -verify -pubin -inkey {PUBLIC_KEY} -rawin -in {SUMS} -sigfile {SIGNATURE} && \\\n"
+        f"  sha256sum -c {SUMS}"
+    )
+    return (
+        f"## Is it genuine?\n\nSigned (Ed25519) by the key with the fingerprint `{signer}`. Check it with the "
+        "signer's public key, which you have from the signer: a key that came with the files would prove nothing.\n\n"
+        + _shell(f"fpenet bundle verify . --public-key {PUBLIC_KEY}")
+        + "\n\nor without this project, which does not notice added files:\n\n"
+        + _shell(openssl)
+    )
+
+
+def _contents(files: Mapping[str, bytes]) -> str:
+    rows = ((f"`{name}`", f"{len(content):,}") for name, content in sorted(files.items()))
+    return "## What is in it\n\n" + _table(("file", "bytes"), rows)
+
+
+def _measured(release: Release) -> str:
+    check = release.manifest["check"]
+    columns = {"ONNX file": check["graph"], "engine": check["parity"]}
+    known = {name: parity for name, parity in columns.items() if parity}
+    head = ("region", *(f"{name}, {kind}" for name in known for kind in ("mean px", "worst px")))
+    rows = (
+        (
+            region,
+            *(f"{parity[kind][region]:.2g}" for parity in known.values() for kind in ("mean_px", "max_px")),
+        )
+        for region in check["graph"]["mean_px"]
+    )
+    text = (
+        "## What was measured\n\nDistance of the keypoints from those of the trained network in float, in pixels of "
+        f"the crop, on {check['graph']['faces']} faces of the KPI set. How far the network itself is from the labels "
+        "stands on the page of its version in the registry.\n\n" + _table(head, rows)
+    )
+    return text + (f"\n\n{_speed(check['latency'])}" if check["latency"] else "")
+
+
+def _speed(latency: dict[str, Any]) -> str:
+    return (
+        f"One call with {latency['batch']} faces: p50 {latency['p50_ms']:.2f} ms, p99 {latency['p99_ms']:.2f} ms, "
+        f"{1000 * latency['batch'] / latency['p50_ms']:,.0f} faces a second ({latency['runs']} calls)."
+    )
+
+
+def _not_run(release: Release) -> str:
+    check, missing = release.manifest["check"], []
+    if check["parity"] is None:
+        missing.append(
+            f"The engine was built and **not run**: it {check['reason']}. Its ONNX file was run on a CPU instead; "
+            "measure engine and speed on the device before you rely on them."
+        )
+    if release.needs_gpu:
+        missing.append(
+            "The DeepStream files were checked against the ONNX file, not in a DeepStream pipeline. An engine that "
+            "DeepStream builds of it is another one than the engine that was checked."
+        )
+    missing.append("The Triton configuration was checked against the model, not in a Triton server.")
+    return "## What was not run\n\n" + "\n".join(f"- {line}" for line in missing)
+
+
+def _valid_for(release: Release) -> str:
+    target = release.target
+    rows = [(f"built by {name}", version) for name, version in sorted(release.manifest["versions"].items())]
+    if isinstance(target, GpuTarget):
+        rows += [("runs on GPU", target.devices), ("runs with TensorRT", target.tensorrt)]
+        rows += [("runs with JetPack", target.jetpack)] if target.jetpack else []
+    elif release.needs_gpu:
+        rows.append(("runs on GPU", target.devices))
+    rows.append(("ONNX opset", str(release.onnx.opset)))
+    return (
+        "## What it is valid for\n\n"
+        + _table(("", ""), rows)
+        + ("\n\nAn engine runs on no other GPU and TensorRT: build it again there." if release.is_plan else "")
+    )
+
+
+def _building(release: Release) -> str:
+    text = (
+        "## Build the engine again\n\n"
+        f"`engine/{release.manifest['reproduce']}` does what was done, with this project installed."
+    )
+    if not release.needs_gpu:
+        return text
+    version = release.target.tensorrt if isinstance(release.target, GpuTarget) else OTHER_TENSORRT
+    return (
+        f"{text} With nothing but TensorRT {version}, in `engine/`:\n\n{_shell(trtexec_line(release, version))}\n\n"
+        "The precision stands in the ONNX file; TensorRT 8 wants to be told as well. Soft-argmax stays in FP32: FP16 "
+        "knows no steps below 1/16 px beyond pixel 64."
+    )
+
+
+def trtexec_line(release: Release, version: str) -> str:
+    """The command that builds the bundle's engine with this version of TensorRT, one option a line."""
+    like = release.target.model_dump(include={"name", "title", "precision", "opset_ceiling", "batch", "gates"})
+    known = {"compute_capability": 75, "workspace_mib": None, **release.target.model_dump(include={"workspace_mib"})}
+    target = TrtexecTarget.model_validate({**like, **known, "builder": "trtexec", "tensorrt": version})
+    model = release.model
+    layers = soft_argmax_layers(model)
+    program, *options = build_line("trtexec", version, target, network_input(model), float32_layers=layers)
+    return " \\\n  ".join((program, *map(shlex.quote, options)))
+
+
+def _deepstream(release: Release) -> str:
+    if not release.needs_gpu:
+        return "## DeepStream\n\nNo files for it: DeepStream needs a GPU."
+    num_keypoints = release.onnx.num_keypoints
+    folder, config = deepstream.FOLDER, deepstream.CONFIG
+    engine = (
+        f"To run the very engine that was checked, take `{deepstream.ENGINE_CONFIG}`: its TensorRT must be "
+        "DeepStream's, and it puts out no heatmap, which NVIDIA's sample does not read."
+        if release.is_plan
+        else "The engine in `engine/` is TensorRT-RTX's, which DeepStream does not read."
+    )
+    steps = (
+        f"Copy `{folder}/` to where it can be written: nvinfer keeps the engine there that it builds at first start.",
+        f"Set `config-file-path` of the secondary nvinfer behind a face detector to `{config}`. Its tensors are "
+        f"`softargmax` ({num_keypoints} x 2), `softargmax:1` ({num_keypoints}) and "
+        f"`{heatmap_name(num_keypoints)}`. {engine}",
+        "Make the detector's boxes square, on the longer side, before this stage, as NVIDIA's sample does: nvinfer "
+        "scales a box to the crop whatever its shape.",
+        "For the sample (`deepstream-faciallandmark-app` of deepstream_tao_apps) name `config-file-path` of "
+        "`secondary-gie` and of `model-config` in its YAML: "
+        f"`{config}` and `sample_faciallandmarks_config.yml`; `.txt` is for its older versions. {_sample(release)}",
+    )
+    return "## DeepStream\n\n" + "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
+
+
+def _sample(release: Release) -> str:
+    known = layout(release.onnx.num_keypoints)
+    if known.is_face:
+        return "Its eye rectangles go around points 37 to 48, which are the eyes here too."
+    return "Its eye rectangles go around points 37 to 48, which are no eyes in this layout: leave them out."
+
+
+def _triton(release: Release) -> str:
+    served = (
+        "It serves the engine in `engine/`: take the Triton whose TensorRT is that of the table above."
+        if release.is_plan
+        else "It serves the ONNX file by ONNX Runtime."
+    )
+    return (
+        f"## Triton\n\n{served}\n\n{_shell(f'tritonserver --model-repository=$PWD/{triton.FOLDER}')}\n\n"
+        f"The model is called `{triton.NAME}`, as in NVIDIA's DeepStream samples."
+    )
+
+
+def _shell(command: str) -> str:
+    return f"```sh\n{command}\n```"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = tuple(head)
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,126 @@
+"""The engine that a bundle is made of: at a stage, whole, and not refused by its check."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import TypeAdapter
+
+from deploy import stages
+from deploy.engine import NOT_RUN_HERE, Provenance
+from deploy.onnx_export import OnnxSummary, summarise
+from deploy.targets import Target, find_target
+from schemas.errors import GateError, InputError, StorageError
+from schemas.storage import read_json, sha256_file
+
+StageName = Literal["production", "canary", "staging"]
+STAGES: tuple[str, ...] = get_args(StageName)
+SHIPPABLE = ("passed", NOT_RUN_HERE)
+
+
+@dataclass(frozen=True)
+class Release:
+    """An engine at a stage.
+
+    Attributes:
+        target: as the engine was built for it; title and gates are the catalogue's.
+        stage: where it is.
+        since: UTC, ISO 8601: when it came there.
+        directory: holds the files.
+        manifest: `manifest.json`, with the provenance of the pointer: an engine may serve several model versions.
+        onnx: what the builder was given.
+    """
+
+    target: Target
+    stage: StageName
+    since: str
+    directory: Path
+    manifest: dict[str, Any]
+    onnx: OnnxSummary
+
+    @property
+    def engine(self) -> Path:
+        return self.directory / self.manifest["engine"]
+
+    @property
+    def model(self) -> Path:
+        return self.directory / "model.onnx"
+
+    @property
+    def precision(self) -> str:
+        """What the engine is in: the catalogue's, or what was fallen back to."""
+        return self.target.precision
+
+    @property
+    def provenance(self) -> Provenance:
+        return Provenance(**self.manifest["provenance"])
+
+    @property
+    def is_plan(self) -> bool:
+        """True for what TensorRT itself reads; neither DeepStream nor Triton reads a plan of TensorRT-RTX."""
+        return self.target.builder in ("tensorrt", "trtexec")
+
+    @property
+    def needs_gpu(self) -> bool:
+        return self.target.builder != "onnxruntime"
+
+    @property
+    def name(self) -> str:
+        """Names the bundle: `fpenet-t4-37241a366af9fb771666`."""
+        return f"fpenet-{self.target.name}-{self.manifest['build_key']}"
+
+
+def release_at(targets: Path, target: str, stage: StageName) -> Release:
+    """The engine of `target` at `stage`.
+
+    Raises:
+        SpecError: no such target.
+        InputError: nothing is at this stage.
+        StorageError: engine or ONNX are gone, or are not the bytes that were built and checked.
+        GateError: its check did not pass.
+    """
+    known = find_target(target)
+    pointer = getattr(stages.status(targets, target), stage)
+    if pointer is None:
+        raise InputError(_nothing(targets, target, stage))
+    staged = pointer.engine
+    directory = (targets / target / staged.engine).resolve().parent
+    manifest = _manifest(directory)
+    provenance = Provenance(staged.model_name, staged.model_version, staged.snapshot_id)
+    manifest = {**manifest, "provenance": asdict(provenance)}
+    _require_whole(directory, {manifest["engine"]: staged.engine_sha256, "model.onnx": manifest["model_sha256"]})
+    _require_passed(manifest["check"], target)
+    settings = {**known.model_dump(), **manifest["target"], "precision": manifest["precision"]}
+    built: Target = TypeAdapter(Target).validate_python(settings)
+    return Release(built, stage, pointer.event.at, directory, manifest, summarise(directory / "model.onnx"))
+
+
+def _nothing(targets: Path, target: str, stage: str) -> str:
+    held = [name for name in STAGES if getattr(stages.status(targets, target), name) is not None]
+    other = f"; there is one at {' and '.join(held)}: name it with --stage {held[0]}" if held else ""
+    return f"target '{target}': no engine at stage {stage}{other}; `fpenet status` shows what is where"
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    path = directory / "manifest.json"
+    if not path.is_file():
+        raise StorageError(f"{path}: is gone; run the flow again to build and check the engine anew")
+    return read_json(path)
+
+
+def _require_whole(directory: Path, files: dict[str, str]) -> None:
+    for name, sha256 in files.items():
+        path = directory / name
+        if not path.is_file() or sha256_file(path) != sha256:
+            state = "is not the file that was built and checked (SHA-256 differs)" if path.is_file() else "is gone"
+            raise StorageError(f"{path}: {state}; run the flow again to build it anew")
+
+
+def _require_passed(check: dict[str, Any], target: str) -> None:
+    if check["state"] not in SHIPPABLE:
+        raise GateError(
+            f"target '{target}': its engine's check says '{check['state']}': {check['reason'] or 'no reason given'}; "
+            "such an engine is not bundled"
+        )

@@ -1,0 +1,60 @@
+"""`fpenet bundle`, `fpenet bundle verify`, `fpenet bundle keygen`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from schemas.errors import InputError
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def bundle(arguments: argparse.Namespace) -> int:
+    from deploy.bundle.bundle import make_bundle
+    from deploy.bundle.signing import KEY_VARIABLE, signing_key_from_environment
+    from tasks.workspace import Workspace
+
+    if not arguments.target:
+        raise InputError("whose engine? name a target device with --target, such as cpu; `fpenet status` lists them")
+    workspace = Workspace(Path(arguments.workspace))
+    default = workspace.bundles / f"{arguments.target}-{arguments.stage}.tar.gz"
+    output = Path(arguments.output) if arguments.output else default
+    key = signing_key_from_environment()
+    made = make_bundle(workspace.targets, arguments.target, arguments.stage, output, key=key)
+    release, provenance = made.release, made.release.provenance
+    console.print(
+        f"{made.path}: {provenance.model_name} {provenance.model_version}, {release.precision.upper()} engine "
+        f"{release.manifest['build_key'][:8]} of {release.stage} for {release.target.title}; {len(made.files)} "
+        f"files, {sum(made.files.values()):,} bytes",
+        markup=False,
+    )
+    if made.fingerprint:
+        console.print(f"signed by {made.fingerprint}")
+    else:
+        console.print(f"[yellow]unsigned[/]: {KEY_VARIABLE} names no key; `fpenet bundle keygen` makes one")
+    return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    from deploy.bundle.bundle import verify_bundle
+
+    public_key = Path(arguments.public_key) if arguments.public_key else None
+    found = verify_bundle(Path(arguments.path), public_key=public_key, unsigned_ok=arguments.unsigned_ok)
+    signer = f"signed by {found.fingerprint}" if found.fingerprint else "[yellow]who made it was not checked[/]"
+    console.print(f"{arguments.path}: {found.files} files are as they were made; {signer}")
+    return 0
+
+
+def keygen(arguments: argparse.Namespace) -> int:
+    from deploy.bundle.signing import KEY_VARIABLE, PUBLIC_SUFFIX, make_keys
+
+    made = make_keys(Path(arguments.key))
+    console.print(
+        f"{arguments.key}: private key, for {KEY_VARIABLE}; keep it secret\n"
+        f"{arguments.key}{PUBLIC_SUFFIX}: public key, for those who verify\n"
+        f"fingerprint {made}"
+    )
+    return 0
