@@ -3,8 +3,12 @@
 `<targets>/<target>/` holds
 
     staging.json      the engine that waits for review
-    production.json   the engine that devices fetch, and the ones before it, for `rollback`
+    canary.json       the engine that the canary devices try
+    production.json   the engine that all devices get, and the ones before it, for `rollback`
     log.jsonl         one line per change; lines are only ever added
+
+An engine goes from `staging` to `canary` to `production`; a target without canary devices skips `canary`, and its log
+says so. A rollback ends a canary: its devices get what is in production again.
 
 A change is one atomic replacement of a pointer file. The log line follows it; if a process dies between the two,
 the next change, or `history`, adds the line first, from what the pointer holds.
@@ -23,11 +27,15 @@ from typing import Literal
 from filelock import FileLock
 from pydantic import ValidationError
 
+from deploy.devices import Ring
 from schemas.errors import InputError, StorageError
 from schemas.storage import canonical_json, read_json, sha256_file, write_bytes, write_json
 from schemas.yamlspec import SpecModel
 
-Action = Literal["stage", "promote", "rollback"]
+Action = Literal["stage", "canary", "promote", "rollback"]
+Stage = Literal["staging", "canary", "production"]
+Promoted = Literal["canary", "production"]
+STAGES: tuple[Stage, ...] = ("staging", "canary", "production")
 
 
 class StagedEngine(SpecModel):
@@ -54,7 +62,7 @@ class StagedEngine(SpecModel):
 
 
 class Event(SpecModel):
-    """One change. `number` counts the changes of a target from 1; `at` is UTC, ISO 8601."""
+    """One change. `number` counts those of a target from 1; `at` is UTC, ISO 8601; `note` is what was special."""
 
     number: int
     action: Action
@@ -63,6 +71,7 @@ class Event(SpecModel):
     why: str
     engine: StagedEngine
     before: StagedEngine | None
+    note: str = ""
 
 
 class Pointer(SpecModel):
@@ -82,7 +91,23 @@ class StageStatus:
 
     target: str
     staging: Pointer | None
+    canary: Pointer | None
     production: Pointer | None
+
+    @property
+    def held(self) -> Iterator[tuple[Stage, Pointer]]:
+        """Stages that hold an engine, the one that most devices have first."""
+        stages: tuple[tuple[Stage, Pointer | None], ...] = (
+            ("production", self.production),
+            ("canary", self.canary),
+            ("staging", self.staging),
+        )
+        return ((name, pointer) for name, pointer in stages if pointer is not None)
+
+    def wanted(self, ring: Ring) -> tuple[Stage, Pointer] | None:
+        """What devices of a ring ought to run: canary devices what changed last, others what is in production."""
+        found = [(name, pointer) for name, pointer in self.held if name == "production" or name == ring]
+        return max(found, key=lambda item: item[1].event.number, default=None)
 
 
 def stage(targets: Path, target: str, directory: Path, *, by: str, why: str) -> Pointer:
@@ -102,24 +127,29 @@ def stage(targets: Path, target: str, directory: Path, *, by: str, why: str) -> 
         return _point(place, "staging", Pointer(event=event))
 
 
-def promote(targets: Path, target: str, *, by: str, why: str) -> Pointer:
-    """Point `production` at the engine at `staging`. Nothing changes if it is there already.
+def promote(
+    targets: Path, target: str, *, by: str, why: str, to: Promoted = "production", has_canaries: bool = False
+) -> Pointer:
+    """Point `canary` at the engine at `staging`, or `production` at the one at `canary`. Nothing changes if it is
+    there already.
+
+    Args:
+        has_canaries: whether the target has canary devices; without them production takes what is at `staging`.
 
     Raises:
-        InputError: nothing is staged.
+        InputError: nothing is at the stage before; or `canary` is asked for without canary devices.
         StorageError: the engine's file is gone or was changed since it was staged.
     """
     with _changing(targets, target) as place:
-        staged = _read(place, "staging")
-        if staged is None:
-            raise InputError(_NOTHING.format(target=target))
-        _verify(staged.engine, place)
-        current = _read(place, "production")
-        if current is not None and current.engine == staged.engine:
+        engine, note = _candidate(place, target, to, has_canaries)
+        _verify(engine, place)
+        current = _stage(place, to)
+        if current is not None and current.engine == engine:
             return current
-        earlier = [] if current is None else [*current.earlier, current.engine]
-        event = _event(place, "promote", staged.engine, current and current.engine, by, why)
-        return _point(place, "production", Pointer(event=event, earlier=earlier))
+        earlier = [*current.earlier, current.engine] if current and to == "production" else []
+        action: Action = "canary" if to == "canary" else "promote"
+        event = _event(place, action, engine, current and current.engine, by, why, note)
+        return _point(place, to, Pointer(event=event, earlier=earlier))
 
 
 def rollback(targets: Path, target: str, *, by: str, why: str) -> Pointer:
@@ -142,7 +172,7 @@ def rollback(targets: Path, target: str, *, by: str, why: str) -> Pointer:
 def status(targets: Path, target: str) -> StageStatus:
     """What a target's stages hold."""
     place = targets / target
-    return StageStatus(target, _read(place, "staging"), _read(place, "production"))
+    return StageStatus(target, *(_stage(place, name) for name in STAGES))
 
 
 def history(targets: Path, target: str) -> list[Event]:
@@ -154,6 +184,11 @@ def history(targets: Path, target: str) -> list[Event]:
 
 
 _NOTHING = "target '{target}': nothing is staged; run the flow `retrain` with this target first"
+_NO_CANARY = (
+    "target '{target}': nothing is at canary; an engine comes into production by way of the canary devices: "
+    "`fpenet promote --target {target} --to canary` first"
+)
+_NO_CANARY_DEVICES = "target '{target}' has no canary devices; list one in the devices file, or promote to production"
 
 
 @contextmanager
@@ -165,6 +200,28 @@ def _changing(targets: Path, target: str) -> Iterator[Path]:
     with FileLock(place / ".lock"):
         _complete_log(place)
         yield place
+
+
+def _candidate(place: Path, target: str, to: Promoted, has_canaries: bool) -> tuple[StagedEngine, str]:
+    """The engine at the stage before, and what is to be noted."""
+    if to == "canary" and not has_canaries:
+        raise InputError(_NO_CANARY_DEVICES.format(target=target))
+    source: Stage = "canary" if to == "production" and has_canaries else "staging"
+    pointer = _stage(place, source)
+    if pointer is None:
+        raise InputError((_NOTHING if source == "staging" else _NO_CANARY).format(target=target))
+    return pointer.engine, "" if has_canaries else "without a canary: the target has no canary devices"
+
+
+def _stage(place: Path, name: Stage) -> Pointer | None:
+    """What a stage holds. A canary is over with the rollback that follows it."""
+    pointer = _read(place, name)
+    if name != "canary" or pointer is None:
+        return pointer
+    production = _read(place, "production")
+    if production is None or production.event.number < pointer.event.number:
+        return pointer
+    return None if production.event.action == "rollback" else pointer
 
 
 def _described(directory: Path, place: Path) -> StagedEngine:
@@ -193,20 +250,26 @@ def _verify(engine: StagedEngine, place: Path) -> None:
 
 
 def _event(
-    place: Path, action: Action, engine: StagedEngine, before: StagedEngine | None, by: str, why: str
+    place: Path,
+    action: Action,
+    engine: StagedEngine,
+    before: StagedEngine | None,
+    by: str,
+    why: str,
+    note: str = "",
 ) -> Event:
     number = len(_log_lines(place)) + 1
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return Event(number=number, action=action, at=now, by=by, why=why, engine=engine, before=before)
+    return Event(number=number, action=action, at=now, by=by, why=why, engine=engine, before=before, note=note)
 
 
-def _point(place: Path, name: str, pointer: Pointer) -> Pointer:
+def _point(place: Path, name: Stage, pointer: Pointer) -> Pointer:
     write_json(place / f"{name}.json", pointer.model_dump(mode="json"))
     _append(place, pointer.event)
     return pointer
 
 
-def _read(place: Path, name: str) -> Pointer | None:
+def _read(place: Path, name: Stage) -> Pointer | None:
     path = place / f"{name}.json"
     try:
         return Pointer.model_validate_json(path.read_bytes()) if path.is_file() else None
@@ -226,7 +289,7 @@ def _append(place: Path, event: Event) -> None:
 
 def _complete_log(place: Path) -> None:
     """Add the line of a change whose process died before it could."""
-    pointers = (_read(place, name) for name in ("staging", "production"))
+    pointers = (_read(place, name) for name in STAGES)
     events = sorted((pointer.event for pointer in pointers if pointer), key=lambda event: event.number)
     for event in events:
         if event.number > len(_log_lines(place)):

@@ -49,14 +49,17 @@ def check_history(root: Path) -> list[stages.Event]:
     """The log's events, once it is certain that they follow from one another and end where the pointers are."""
     events = stages.history(root / "targets", "cpu")
     assert [event.number for event in events] == list(range(1, len(events) + 1))
-    held = {"staging": None, "production": None}
+    held = dict.fromkeys(stages.STAGES)
     for event in events:
-        stage = "staging" if event.action == "stage" else "production"
+        stage = {"stage": "staging", "canary": "canary"}.get(event.action, "production")
         assert event.before == held[stage]
-        assert event.engine == held["staging"] or event.action != "promote"
+        if event.action in ("canary", "promote"):
+            assert event.engine == held["staging" if event.action == "canary" or event.note else "canary"]
         held[stage] = event.engine
+        if event.action == "rollback":
+            held["canary"] = None
     now = stages.status(root / "targets", "cpu")
-    assert held == {n: p and p.engine for n, p in (("staging", now.staging), ("production", now.production))}
+    assert held == dict.fromkeys(stages.STAGES) | {name: pointer.engine for name, pointer in now.held}
     return events
 
 
@@ -123,6 +126,52 @@ def test_a_damaged_pointer_is_named(tmp_path):
     (tmp_path / "targets" / "cpu" / "production.json").write_text("{")
     with pytest.raises(StorageError, match=r"production\.json: not a pointer"):
         stages.status(tmp_path / "targets", "cpu")
+
+
+def test_production_is_reached_by_way_of_the_canary_devices(tmp_path):
+    targets = tmp_path / "targets"
+    stages.stage(targets, "cpu", engine(tmp_path, "key1"), **WHO)
+    with pytest.raises(InputError, match=r"nothing is at canary; .* --target cpu --to canary` first"):
+        stages.promote(targets, "cpu", **WHO, has_canaries=True)
+    with pytest.raises(InputError, match="has no canary devices"):
+        stages.promote(targets, "cpu", **WHO, to="canary")
+    stages.promote(targets, "cpu", **WHO, to="canary", has_canaries=True)
+    assert production(tmp_path) == ""
+    stages.stage(targets, "cpu", engine(tmp_path, "key2"), **WHO)
+    stages.promote(targets, "cpu", **WHO, has_canaries=True)
+    assert production(tmp_path) == "key1", "what was tried, not what was staged since"
+    assert [(event.action, event.note) for event in check_history(tmp_path)] == [
+        ("stage", ""),
+        ("canary", ""),
+        ("stage", ""),
+        ("promote", ""),
+    ]
+
+
+def test_without_canary_devices_the_log_says_so(tmp_path):
+    put_in_production(tmp_path, "key1")
+    assert "no canary devices" in check_history(tmp_path)[-1].note
+
+
+def test_canary_devices_want_what_changed_last(tmp_path):
+    """A rollback takes the engine off the canary devices too."""
+    targets = tmp_path / "targets"
+    wanted = []
+    for name in ("key1", "key2"):
+        stages.stage(targets, "cpu", engine(tmp_path, name), **WHO)
+        for to in ("canary", "production"):
+            stages.promote(targets, "cpu", **WHO, to=to, has_canaries=True)
+            now = stages.status(targets, "cpu")
+            wanted.append([found and found[1].engine.build_key for found in map(now.wanted, ("canary", "main"))])
+    assert wanted == [["key1", None], ["key1", "key1"], ["key2", "key1"], ["key2", "key2"]]
+    stages.rollback(targets, "cpu", **WHO)
+    now = stages.status(targets, "cpu")
+    assert {now.wanted(ring)[1].engine.build_key for ring in ("canary", "main")} == {"key1"}
+    assert now.canary is None
+    with pytest.raises(InputError, match="nothing is at canary"):
+        stages.promote(targets, "cpu", **WHO, has_canaries=True)
+    stages.promote(targets, "cpu", **WHO, to="canary", has_canaries=True)
+    check_history(tmp_path)
 
 
 def test_doing_it_twice_changes_nothing(tmp_path):
@@ -205,7 +254,7 @@ class Stages(RuleBasedStateMachine):
         self.root = Path(self.folder.name)
         for index in range(3):
             engine(self.root, f"key{index}")
-        self.staged = ""
+        self.staged = self.tried = ""
         self.produced: list[str] = []
 
     @rule(index=st.integers(0, 2))
@@ -215,16 +264,28 @@ class Stages(RuleBasedStateMachine):
 
     @precondition(lambda self: self.staged)
     @rule()
-    def promote(self) -> None:
-        stages.promote(self.root / "targets", "cpu", **WHO)
-        if self.produced[-1:] != [self.staged]:
-            self.produced.append(self.staged)
+    def try_out(self) -> None:
+        stages.promote(self.root / "targets", "cpu", **WHO, to="canary", has_canaries=True)
+        self.tried = self.staged
+
+    @precondition(lambda self: self.staged)
+    @rule(has_canaries=st.booleans())
+    def promote(self, has_canaries: bool) -> None:
+        chosen = self.tried if has_canaries else self.staged
+        if not chosen:
+            with pytest.raises(InputError):
+                stages.promote(self.root / "targets", "cpu", **WHO, has_canaries=has_canaries)
+            return
+        stages.promote(self.root / "targets", "cpu", **WHO, has_canaries=has_canaries)
+        if self.produced[-1:] != [chosen]:
+            self.produced.append(chosen)
 
     @precondition(lambda self: len(self.produced) > 1)
     @rule()
     def rollback(self) -> None:
         back = stages.rollback(self.root / "targets", "cpu", **WHO)
         assert back.event.before.build_key == self.produced.pop()
+        self.tried = ""
 
     @precondition(lambda self: self.staged and len(self.produced) < 2)
     @rule()
