@@ -24,7 +24,7 @@ class Workspace:
     bundles/           what `fpenet bundle` wrote: <target>-<stage>.tar.gz
     reports/<run>/     index.html, summary.json
     rollouts/<id>/     index.html, result.json: a version on its way to the devices; lease/: who rolls out
-    review/            what was accepted, a log of decisions; <key>/ the page of a version
+    review/            what was accepted, a log of decisions; pages/<key>/: what reviewers read
     gateway/           the journal of the webhook gateway
     lease/             who works on the project, and what is asked of it meanwhile
     seen.json          what the last look at the sources found, and since when
@@ -103,6 +103,10 @@ class Workspace:
     @property
     def review(self) -> Path:
         return self.root / "review"
+
+    @property
+    def review_pages(self) -> Path:
+        return self.review / "pages"
 
     @property
     def accepted(self) -> Path:
