@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from deploy.targets import Target, load_targets
+from deploy.targets import Target, TrtexecTarget, load_targets
 from schemas.errors import SpecError, nearest
 from schemas.yamlspec import SpecModel, load_spec
 
@@ -19,11 +20,15 @@ Ring = Literal["canary", "main"]
 
 
 class LocalReach(SpecModel):
-    """This machine; `directory` is where it keeps its engines, `trtexec` the program where it builds by it."""
+    """This machine; `directory` is where it keeps its engines, `trtexec` the program where it builds by it.
+
+    `python`: the interpreter with this project; null is the one that runs now.
+    """
 
     kind: Literal["local"]
     directory: Text
     trtexec: Text = "trtexec"
+    python: Text | None = None
 
 
 class SshReach(SpecModel):
@@ -35,6 +40,8 @@ class SshReach(SpecModel):
         known_hosts: file with the device's host key; null takes ~/.ssh/known_hosts. It is always checked.
         connect_timeout_s: after which it counts as offline.
         trtexec: the program on the device; JetPack keeps it in /usr/src/tensorrt/bin.
+        python: the interpreter on the device that has this project; null where it has none, as a Jetson, whose
+            engines trtexec builds and runs.
     """
 
     kind: Literal["ssh"]
@@ -46,6 +53,7 @@ class SshReach(SpecModel):
     known_hosts: Text | None = None
     connect_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     trtexec: Text = "/usr/src/tensorrt/bin/trtexec"
+    python: Text | None = None
 
 
 class WorkPoolReach(SpecModel):
@@ -100,6 +108,26 @@ def load_devices(path: Path = FLEET, targets: dict[str, Target] | None = None) -
                 f"there is no target '{device.target}'{nearest(device.target, known)}; known: {', '.join(known)}",
             )
     return devices
+
+
+def program_of(device: Device, target: Target) -> str:
+    """What builds and runs the engines of `target` on a device: `trtexec`, or the Python with this project.
+
+    Raises:
+        SpecError: the device is behind SSH and has no such Python.
+    """
+    reach = device.reach
+    if isinstance(target, TrtexecTarget):
+        return "trtexec" if isinstance(reach, WorkPoolReach) else reach.trtexec
+    if not isinstance(reach, SshReach):
+        return (reach.python if isinstance(reach, LocalReach) else None) or sys.executable
+    if reach.python is None:
+        raise SpecError(
+            f"devices.{device.name}.reach.python",
+            f"engines of target '{target.name}' are built and run by this project's own Python ({target.builder}): "
+            "install it on the device and name its interpreter here, or reach the device by a work pool",
+        )
+    return reach.python
 
 
 def ring(devices: Iterable[Device], target: str, name: Ring) -> list[Device]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from deploy.builders.base import Probe
 from deploy.builders.registry import BUILDERS
+from deploy.gpus import Gpu, find_gpu
 from deploy.targets import Target, load_targets
 
 PACKAGES = (
@@ -26,18 +25,10 @@ PACKAGES = (
     "label-studio-sdk",
     "tensorrt-rtx-cu13-bindings",
     "tensorrt",
+    "cuda-python",
+    "asyncssh",
     "prefect-dask",
 )
-NVIDIA_SMI = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader")
-NVIDIA_SMI_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """`devices`: a line each with name, compute capability and driver; empty where there is none, with `reason`."""
-
-    devices: tuple[str, ...]
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -94,19 +85,6 @@ def installed(packages: Iterable[str]) -> dict[str, str | None]:
         except PackageNotFoundError:
             found[package] = None
     return found
-
-
-def find_gpu() -> Gpu:
-    """NVIDIA GPUs by the driver's own tool."""
-    if shutil.which(NVIDIA_SMI[0]) is None:
-        return Gpu((), "no NVIDIA driver (nvidia-smi is not here)")
-    try:
-        listed = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Gpu((), f"nvidia-smi failed: {error}")
-    if listed.returncode:
-        return Gpu((), f"nvidia-smi failed: {(listed.stderr or listed.stdout).strip()}")
-    return Gpu(tuple(listed.stdout.strip().splitlines()), "")
 
 
 def _target_health(target: Target, probe: Probe) -> TargetHealth:

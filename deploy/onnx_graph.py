@@ -174,25 +174,39 @@ def with_interface(model: onnx.ModelProto, *, naming: Naming = "onnx", batch: in
     return copy
 
 
+def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """The same graph, which also puts out the tensors `names`; what is an output already stays so once.
+
+    Build an engine of it to see inside a device.
+
+    Raises:
+        ModelFileError: the graph has no such tensor.
+    """
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    inner = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    there = {value.name for value in copy.graph.output}
+    for name in names:
+        if name in there:
+            continue
+        if name not in inner:
+            raise ModelFileError(f"no tensor '{name}' in the graph; export it with this project")
+        copy.graph.output.append(inner[name])
+        there.add(name)
+    return copy
+
+
 def with_heatmap(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelProto:
     """The same graph, which also puts out the heatmap's logits (B, N, H, W); nothing is computed otherwise.
 
     Raises:
         ModelFileError: the graph has no heatmap under its own name.
     """
-    import onnx
-
-    name = heatmap_name(num_keypoints)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    graph = copy.graph
-    if name in (value.name for value in graph.output):
-        return copy
-    inner = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
-    if name not in inner:
-        raise ModelFileError(f"no tensor '{name}' in the graph; export it with this project")
-    graph.output.append(inner[name])
-    graph.output[-1].type.tensor_type.shape.dim[0].CopyFrom(graph.input[0].type.tensor_type.shape.dim[0])
+    copy = with_outputs(model, [heatmap_name(num_keypoints)])
+    batch = copy.graph.input[0].type.tensor_type.shape.dim[0]
+    copy.graph.output[-1].type.tensor_type.shape.dim[0].CopyFrom(batch)
     return copy
 
 

@@ -6,6 +6,7 @@ Legend: B faces, S side of the crop, C channels, N keypoints.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -125,5 +126,10 @@ def measure_latency(
         started = time.perf_counter()
         engine.predict(crops)
         times_ms.append(1000 * (time.perf_counter() - started))
-    p50, p90, p99 = np.percentile(times_ms[warm_up:], (50, 90, 99))
-    return Latency(batch, runs, float(p50), float(p90), float(p99))
+    return latency_of(times_ms[warm_up:], batch=batch)
+
+
+def latency_of(times_ms: Sequence[float], *, batch: int) -> Latency:
+    """Of single calls, in milliseconds, that were made after warm-up."""
+    p50, p90, p99 = np.percentile(times_ms, (50, 90, 99))
+    return Latency(batch, len(times_ms), float(p50), float(p90), float(p99))

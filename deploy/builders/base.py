@@ -50,13 +50,17 @@ class BuildResult:
         engine: the file.
         seconds: how long it took.
         log: what the builder said.
-        command: arguments of `python` that make the engine again, run inside the engine's directory.
+        command: arguments of `program` that make the engine again, run inside the engine's directory.
+        program: `python` stands for an interpreter with this project.
+        timing_cache: file beside the engine with what the builder measured, which makes it choose the same again.
     """
 
     engine: Path
     seconds: float
     log: str
     command: tuple[str, ...]
+    program: str = "python"
+    timing_cache: str | None = None
 
 
 class Engine(Protocol):

@@ -28,6 +28,7 @@ class OnnxRuntimeBuilder:
 
     name = "onnxruntime"
     suffix = ".onnx"
+    module = MODULE
 
     def versions(self) -> dict[str, str]:
         return {"onnxruntime": version("onnxruntime")}
@@ -38,7 +39,13 @@ class OnnxRuntimeBuilder:
     def build(
         self, onnx: Path, target: OnnxRuntimeTarget, directory: Path, *, timeout_s: float = BUILD_TIMEOUT_S
     ) -> BuildResult:
-        return build_with_module(MODULE, onnx, directory / f"engine{self.suffix}", (), timeout_s=timeout_s)
+        return build_with_module(
+            MODULE, onnx, directory / f"engine{self.suffix}", self.module_options(target), timeout_s=timeout_s
+        )
+
+    def module_options(self, target: OnnxRuntimeTarget) -> tuple[str, ...]:
+        """What the builder's process is told beside the files."""
+        return ()
 
     def not_runnable(self, target: OnnxRuntimeTarget) -> str:
         return ""

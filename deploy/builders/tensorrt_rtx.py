@@ -11,16 +11,13 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 from deploy.builders.base import BUILD_TIMEOUT_S, BuildResult, Probe, build_with_module, probe_module
+from deploy.builders.network import build_plan
 from deploy.targets import TensorRtRtxTarget
-from schemas.errors import EngineBuildError, ModelFileError
+from schemas.errors import ModelFileError
 from schemas.storage import write_bytes
-
-if TYPE_CHECKING:
-    import tensorrt_rtx_bindings
 
 MODULE = "deploy.builders.tensorrt_rtx"
 PACKAGES = ("tensorrt_rtx_cu13_bindings", "tensorrt_rtx_cu13_libs")
@@ -31,6 +28,7 @@ class TensorRtRtxBuilder:
 
     name = "tensorrt-rtx"
     suffix = ".plan"
+    module = MODULE
 
     def versions(self) -> dict[str, str]:
         try:
@@ -46,6 +44,11 @@ class TensorRtRtxBuilder:
     def build(
         self, onnx: Path, target: TensorRtRtxTarget, directory: Path, *, timeout_s: float = BUILD_TIMEOUT_S
     ) -> BuildResult:
+        options = self.module_options(target)
+        return build_with_module(MODULE, onnx, directory / f"engine{self.suffix}", options, timeout_s=timeout_s)
+
+    def module_options(self, target: TensorRtRtxTarget) -> tuple[str, ...]:
+        """What the builder's process is told beside the files."""
         batch = target.batch
         options = (
             "--compute-capabilities",
@@ -55,7 +58,7 @@ class TensorRtRtxBuilder:
         )
         if target.workspace_bytes is not None:
             options += ("--workspace", str(target.workspace_bytes))
-        return build_with_module(MODULE, onnx, directory / f"engine{self.suffix}", options, timeout_s=timeout_s)
+        return options
 
     def not_runnable(self, target: TensorRtRtxTarget) -> str:
         """Always a reason: an engine needs a GPU of its generation, and is compared with Keras there."""
@@ -80,52 +83,14 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--batch", type=int, nargs=3, required=True, metavar=("MIN", "OPT", "MAX"))
     parser.add_argument("--workspace", type=int, metavar="BYTES")
     given = parser.parse_args(arguments)
-    plan = build_plan(tensorrt, given.onnx, given.compute_capabilities, given.batch, workspace=given.workspace)
-    write_bytes(given.engine, plan)
-
-
-def build_plan(
-    tensorrt: ModuleType,
-    onnx: Path,
-    compute_capabilities: Sequence[int],
-    batch: Sequence[int],
-    *,
-    workspace: int | None = None,
-) -> bytes:
-    """A serialised engine; precision is what the ONNX file says (strongly typed), and so is a fixed batch.
-
-    Raises:
-        EngineBuildError: TensorRT-RTX can't parse or build it.
-    """
-    logger = tensorrt.Logger(tensorrt.Logger.INFO)
-    builder = tensorrt.Builder(logger)
-    network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = tensorrt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(onnx)):
-        problems = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
-        raise EngineBuildError(f"{onnx}: not parsed: {problems}")
-    config = _configured(tensorrt, builder, network, compute_capabilities, batch)
-    if workspace is not None:
-        config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, workspace)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise EngineBuildError(f"{onnx}: TensorRT-RTX built nothing; its log says why")
-    return bytes(plan)
-
-
-def _configured(
-    tensorrt: ModuleType, builder: Any, network: Any, compute_capabilities: Sequence[int], batch: Sequence[int]
-) -> tensorrt_rtx_bindings.IBuilderConfig:
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = len(compute_capabilities)
-    for index, capability in enumerate(compute_capabilities):
-        config.set_compute_capability(getattr(tensorrt.ComputeCapability, f"SM{capability}"), index)
-    crops = network.get_input(0)
-    fixed, *image_CSS = crops.shape
-    profile = builder.create_optimization_profile()
-    profile.set_shape(crops.name, *((count if fixed < 0 else fixed, *image_CSS) for count in batch))
-    config.add_optimization_profile(profile)
-    return config
+    plan = build_plan(
+        tensorrt,
+        given.onnx,
+        given.batch,
+        compute_capabilities=given.compute_capabilities,
+        workspace=given.workspace,
+    )
+    write_bytes(given.engine, plan.engine)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""What a builder has to know of a graph: whether its parser reads it, its input, what must stay in FP32.
+
+Legend: C channels, S side of the crop.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.builders.trtexec_lines import NetworkInput
+from deploy.onnx_graph import READABLE_OPS, check_graph
+from deploy.targets import OnnxRuntimeTarget, Target
+from schemas.errors import ModelFileError
+
+if TYPE_CHECKING:
+    import onnx
+
+HEATMAP = "conv_keypoints_m"
+
+
+def require_readable(model: bytes, target: Target, where: str) -> None:
+    """Let a graph pass that the parser of a target's builder reads.
+
+    Raises:
+        ModelFileError: its opset is above the target's, it holds an operator that the parser does not know (the
+            message names it and its node), or it breaks ONNX's own rules.
+    """
+    import onnx
+
+    graph = onnx.load_from_string(model)
+    require_opset(_opset(graph), target, where)
+    if not isinstance(target, OnnxRuntimeTarget):
+        unknown = [node for node in graph.graph.node if node.op_type not in READABLE_OPS or node.domain]
+        if unknown:
+            shown = ", ".join(f"{node.op_type} (node '{node.name}')" for node in unknown[:5])
+            raise ModelFileError(
+                f"{where}: {shown} is not among the operators that {_parser(target)} is known to read, target "
+                f"'{target.name}'; export the model with this project, or build it for 'cpu'"
+            )
+    check_graph(graph, where)
+
+
+def require_opset(opset: int, target: Target, where: str) -> None:
+    """Let an opset pass that the target reads.
+
+    Raises:
+        ModelFileError: it is newer.
+    """
+    if opset > target.opset_ceiling:
+        raise ModelFileError(
+            f"{where}: opset {opset} is above {target.opset_ceiling}, the newest that target '{target.name}' reads; "
+            "export with a lower opset"
+        )
+
+
+def network_input(path: Path) -> NetworkInput:
+    """The crops that an ONNX file takes.
+
+    Raises:
+        ModelFileError: it takes something else.
+    """
+    import onnx
+
+    values = onnx.load(path, load_external_data=False).graph.input
+    dims = [dim.dim_value for dim in values[0].type.tensor_type.shape.dim] if len(values) == 1 else []
+    if len(dims) != 4 or not all(dims[1:]):
+        raise ModelFileError(f"{path}: takes no crops (batch, channels, side, side) as its only input")
+    return NetworkInput(values[0].name, (dims[1], dims[2], dims[3]), dims[0] or None)
+
+
+def soft_argmax_layers(path: Path) -> tuple[str, ...]:
+    """Names of the nodes behind the heatmap, in the graph's order; none where no tensor is called as ours is."""
+    import onnx
+
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    behind = {name for node in nodes for name in node.output if name.removeprefix(HEATMAP).isdigit()}
+    found = []
+    for node in nodes:
+        if behind.intersection(node.input):
+            behind.update(node.output)
+            found.append(node.name)
+    return tuple(found)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _parser(target: Target) -> str:
+    version = getattr(target, "tensorrt", "")
+    return f"TensorRT {version}" if version else "TensorRT-RTX"

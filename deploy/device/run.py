@@ -1,0 +1,148 @@
+"""An engine run on a device: its predictions of crops, and how long a call takes there.
+
+Legend: B faces, C channels, S side of the crop, N keypoints.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any
+
+import numpy as np
+
+from deploy.builders.base import Predictions
+from deploy.builders.process import Finished
+from deploy.builders.trtexec_lines import NetworkInput, run_line
+from deploy.device.build import refusal
+from deploy.device.scratch import scratch
+from deploy.onnx_graph import CONFIDENCE_NAME, INPUT_NAME, KEYPOINTS_NAME
+from deploy.parity import Latency, latency_of
+from deploy.shells.base import Shell
+from deploy.targets import Target, TrtexecTarget
+from schemas.errors import ModelFileError
+
+RUN_TIMEOUT_S = 300.0
+RUNNING = "running"
+MODULE = "deploy.device.run_engine"
+
+_NOT_A_NUMBER = re.compile(r"(?<![\w.])-?nan\b")
+_INFINITE = re.compile(r"(?<![\w.-])(-?)inf\b")
+
+
+def run_there(
+    shell: Shell, target: Target, engine: str, images_BSSC: np.ndarray, *, program: str
+) -> tuple[Predictions, Latency]:
+    """Predictions of all crops, and the latency of `target.batch.optimum` of them after warm-up, on a device.
+
+    Args:
+        engine: file on the device, absolute or relative to the shell's directory.
+        images_BSSC: float32 (B, S, S, C), 0..255, of any B.
+        program: `trtexec`, or the Python that has this project.
+
+    Raises:
+        ModelFileError: the device can't load or run the engine.
+        DeviceOfflineError: it went away.
+    """
+    engine = str(shell.directory / engine)
+    if isinstance(target, TrtexecTarget):
+        with scratch(shell, f"{RUNNING}/{target.name}") as folder:
+            found = _trtexec_predictions(shell, target, engine, images_BSSC, folder, program)
+            return found, _trtexec_latency(shell, target, engine, images_BSSC, folder, program)
+    return _by_module(shell, target, engine, images_BSSC, program)
+
+
+def predict_there(
+    shell: Shell, target: TrtexecTarget, engine: str, images_BSSC: np.ndarray, *, program: str
+) -> Predictions:
+    """The predictions of `run_there`, without timing."""
+    with scratch(shell, f"{RUNNING}/{target.name}") as folder:
+        return _trtexec_predictions(shell, target, str(shell.directory / engine), images_BSSC, folder, program)
+
+
+def _trtexec_predictions(
+    shell: Shell, target: TrtexecTarget, engine: str, images_BSSC: np.ndarray, folder: str, program: str
+) -> Predictions:
+    """One process for each batch, each of the largest size that the engine takes."""
+    size, images_BCSS = target.batch.maximum, _channels_first(images_BSSC)
+    parts = []
+    for start in range(0, len(images_BCSS), size):
+        crops_BCSS = _filled(images_BCSS[start : start + size], target.batch.minimum)
+        _trtexec(shell, engine, crops_BCSS, folder, program, timed=False)
+        outputs = _outputs(shell, f"{folder}/outputs.json")
+        parts.append([values[: len(images_BCSS) - start] for values in outputs])
+    return Predictions(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _trtexec_latency(
+    shell: Shell, target: TrtexecTarget, engine: str, images_BSSC: np.ndarray, folder: str, program: str
+) -> Latency:
+    batch = target.batch.optimum
+    crops_BCSS = _filled(_channels_first(images_BSSC)[:batch], batch)
+    _trtexec(shell, engine, crops_BCSS, folder, program, timed=True)
+    calls = json.loads(_read(shell, f"{folder}/times.json"))
+    return latency_of([call["latencyMs"] for call in calls], batch=batch)
+
+
+def _trtexec(
+    shell: Shell, engine: str, crops_BCSS: np.ndarray, folder: str, program: str, *, timed: bool
+) -> Finished:
+    count, channels, side, _ = crops_BCSS.shape
+    shell.write(crops_BCSS.tobytes(), f"{folder}/crops.bin")
+    taken = NetworkInput(INPUT_NAME, (channels, side, side))
+    line = run_line(program, engine, taken, count, folder=f"{shell.directory / folder}/", timed=timed)
+    return _finished(shell, line)
+
+
+def _outputs(shell: Shell, remote: str) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (B, N, 2) and confidences (B, N) of trtexec's `--exportOutput`; it writes nan and inf as C++ does."""
+    text = _NOT_A_NUMBER.sub("NaN", _INFINITE.sub(r"\1Infinity", _read(shell, remote).decode()))
+    tensors = {tensor["name"]: _array(tensor) for tensor in json.loads(text)}
+    if not {KEYPOINTS_NAME, CONFIDENCE_NAME}.issubset(tensors):
+        raise ModelFileError(f"the engine puts out {', '.join(tensors)}; build it with this project")
+    return tensors[KEYPOINTS_NAME], tensors[CONFIDENCE_NAME]
+
+
+def _array(tensor: dict[str, Any]) -> np.ndarray:
+    shape = [int(size) for size in tensor["dimensions"].split("x")]
+    return np.array(tensor["values"], np.float32).reshape(shape)
+
+
+def _by_module(
+    shell: Shell, target: Target, engine: str, images_BSSC: np.ndarray, program: str
+) -> tuple[Predictions, Latency]:
+    """This project's own Python on the device opens the engine, runs and times it."""
+    with scratch(shell, f"{RUNNING}/{target.name}") as folder:
+        crops = io.BytesIO()
+        np.save(crops, images_BSSC.astype(np.float32))
+        shell.write(crops.getvalue(), f"{folder}/crops.npy")
+        shell.write(target.model_dump_json().encode(), f"{folder}/target.json")
+        place = f"{shell.directory / folder}"
+        _finished(shell, (program, "-m", MODULE, engine, place))
+        with np.load(io.BytesIO(_read(shell, f"{folder}/outputs.npz"))) as outputs:
+            found = Predictions(outputs["keypoints"], outputs["confidence"])
+            return found, Latency(**json.loads(str(outputs["latency"])))
+
+
+def _finished(shell: Shell, line: tuple[str, ...]) -> Finished:
+    finished = shell.run(line, timeout_s=RUN_TIMEOUT_S)
+    if finished.failure:
+        raise ModelFileError(refusal(shell, line, finished))
+    return finished
+
+
+def _read(shell: Shell, remote: str) -> bytes:
+    content = shell.read(remote)
+    if content is None:
+        raise ModelFileError(f"device '{shell.name}': the run wrote no {remote}; is its disk full?")
+    return content
+
+
+def _channels_first(images_BSSC: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(images_BSSC, -1, 1), np.float32)
+
+
+def _filled(images_BCSS: np.ndarray, count: int) -> np.ndarray:
+    """At least `count` crops, the given ones again where there are fewer."""
+    return images_BCSS if len(images_BCSS) >= count else np.resize(images_BCSS, (count, *images_BCSS.shape[1:]))
