@@ -1,0 +1,253 @@
+"""Engines on a device: copied, verified by what the device reads back, and made current in one step.
+
+`<directory>/<target>/` on the device holds
+
+    engines/<build_key>/   the engine and its manifest.json; the last three that were current, for `rollback`
+    activated.json         their build keys, and the SHA-256 that current.json may have
+    current.json           which one to run; replaced in one step
+
+Whoever runs the engine on the device reads `current.json` and nothing else. Its SHA-256 is written down before and
+after it is replaced, so a step that was cut off is told apart from a file that somebody else changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from deploy.shells.base import Shell
+from schemas.errors import DeviceError, StorageError
+from schemas.storage import canonical_json, read_json, sha256_file
+from schemas.yamlspec import SpecModel
+
+KEPT = 3
+CURRENT, ACTIVATED, MANIFEST = "current.json", "activated.json", "manifest.json"
+
+
+class CurrentEngine(SpecModel):
+    """What `current.json` holds.
+
+    Attributes:
+        engine: the engine's file, relative to `current.json`.
+        engine_sha256: of its bytes.
+        model_name, model_version, snapshot_id: where its model comes from.
+    """
+
+    build_key: str
+    engine: str
+    engine_sha256: str
+    precision: str
+    model_name: str
+    model_version: str
+    snapshot_id: str
+
+    def __str__(self) -> str:
+        version = f" version {self.model_version}" if self.model_version else ""
+        return f"engine {self.build_key} of {self.model_name}{version}"
+
+    @property
+    def content(self) -> bytes:
+        return canonical_json(self.model_dump(mode="json")) + b"\n"
+
+
+class _Activated(SpecModel):
+    """`kept`: build keys that were current, the latest last. `contents`: SHA-256 that `current.json` may have."""
+
+    kept: list[str] = []
+    contents: list[str] = []
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """An engine that is whole on a device.
+
+    Attributes:
+        engine: as `current.json` would name it.
+        path: of its file there, absolute.
+        copied: False if it was there already.
+        found: what was wrong with the one that was there before, or ''.
+    """
+
+    engine: CurrentEngine
+    path: str
+    copied: bool
+    found: str = ""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An engine that a device was told to run.
+
+    Attributes:
+        changed: False if it ran it already.
+        before: what the device ran until then; None for nothing, or nothing that can be read.
+        kept: build keys of the engines that it keeps, the current one last.
+        found: what was wrong there, or ''.
+    """
+
+    engine: CurrentEngine
+    changed: bool
+    before: CurrentEngine | None
+    kept: tuple[str, ...]
+    found: str = ""
+
+
+def described(directory: Path) -> CurrentEngine:
+    """The engine in a local directory (as `deploy.engine.write_manifest` left it), once its bytes are verified.
+
+    Raises:
+        StorageError: there is none, or its bytes are not those that were built.
+    """
+    if not (directory / MANIFEST).is_file():
+        raise StorageError(f"{directory}: no {MANIFEST}; an engine is checked before it is delivered")
+    manifest = read_json(directory / MANIFEST)
+    engine = directory / manifest["engine"]
+    if not engine.is_file() or sha256_file(engine) != manifest["engine_sha256"]:
+        raise StorageError(
+            f"{engine} is not the file that was built and checked (SHA-256 differs); run the flow again to build it"
+        )
+    return _current_of(manifest)
+
+
+def deliver(shell: Shell, directory: Path, target: str) -> Delivery:
+    """Bring the engine in a local directory to a device, unless it is whole there. The device runs what it ran.
+
+    Raises:
+        StorageError: the local engine is not the one that was built; or the device's disk is full, and nothing of
+            the new engine is left there.
+        DeviceError: the device refuses, or reads back other bytes than it was given.
+        DeviceOfflineError: it went away; the same call completes the delivery when it is back.
+    """
+    engine = described(directory)
+    place = _place(target, engine.build_key)
+    path = str(shell.directory / target / engine.engine)
+    manifest = (directory / MANIFEST).read_bytes()
+    there = shell.sha256(path)
+    if there == engine.engine_sha256 and shell.read(f"{place}/{MANIFEST}") == manifest:
+        return Delivery(engine, path, copied=False)
+    _clear(shell, place)
+    try:
+        if there != engine.engine_sha256:
+            _put(shell, directory / Path(engine.engine).name, path, engine.engine_sha256)
+        shell.write(manifest, f"{place}/{MANIFEST}")
+    except StorageError:
+        if current_engine(shell, target) != engine:
+            shell.remove(place)
+        raise
+    changed = there is not None and there != engine.engine_sha256
+    found = f"the file of {engine} was changed on the device; it is replaced" if changed else ""
+    return Delivery(engine, path, copied=True, found=found)
+
+
+def activate(shell: Shell, engine: CurrentEngine, target: str) -> Activation:
+    """Have a device run an engine that was delivered to it; earlier ones but the last are removed there.
+
+    Raises:
+        StorageError: the disk is full; it runs what it ran.
+        DeviceError: the engine is not there whole, or `current.json` does not hold what was written.
+        DeviceOfflineError: it went away; it runs the one or the other.
+    """
+    if shell.sha256(f"{target}/{engine.engine}") != engine.engine_sha256:
+        raise DeviceError(f"device '{shell.name}' does not have {engine} as it was built; deliver it first")
+    found = changed_by_hand(shell, target)
+    before = None if found else current_engine(shell, target)
+    activated, new = _activated(shell, target), _sha256(engine.content)
+    earlier = [key for key in activated.kept if key != engine.build_key][-(KEPT - 1) :]
+    _clear(shell, target)
+    if before != engine:
+        old = [_sha256(before.content)] if before else activated.contents
+        _write_activated(shell, target, _Activated(kept=activated.kept, contents=[*old, new]))
+        shell.write(engine.content, f"{target}/{CURRENT}")
+        if shell.read(f"{target}/{CURRENT}") != engine.content:
+            raise DeviceError(
+                f"device '{shell.name}': {target}/{CURRENT} reads back other than it was written; check its disk"
+            )
+    done = _Activated(kept=[*earlier, engine.build_key], contents=[new])
+    if activated != done:
+        _write_activated(shell, target, done)
+    for key in sorted(set(shell.list(f"{target}/engines")) - set(done.kept)):
+        shell.remove(_place(target, key))
+    return Activation(engine, before != engine, before, tuple(done.kept), found)
+
+
+def current_engine(shell: Shell, target: str) -> CurrentEngine | None:
+    """What a device runs for a target; None for nothing, or where `current.json` can't be read."""
+    content = shell.read(f"{target}/{CURRENT}")
+    try:
+        return None if content is None else CurrentEngine.model_validate_json(content)
+    except ValidationError:
+        return None
+
+
+def changed_by_hand(shell: Shell, target: str) -> str:
+    """What a device's `current.json` holds, if it is not what `activate` wrote; else ''."""
+    content = shell.read(f"{target}/{CURRENT}")
+    contents = _activated(shell, target).contents
+    if content is None:
+        missing = f"{target}/{CURRENT} on device '{shell.name}' was removed by hand"
+        return missing if len(contents) == 1 else ""
+    if _sha256(content) in contents:
+        return ""
+    names = current_engine(shell, target)
+    held = f"it names {names}" if names else "it is not what this project writes"
+    return f"{target}/{CURRENT} on device '{shell.name}' was changed by hand: {held}"
+
+
+def inspect(shell: Shell, target: str) -> tuple[CurrentEngine | None, str]:
+    """What a device runs, and what is wrong with it: `current.json`, or the engine's file; '' if nothing is."""
+    current, found = current_engine(shell, target), changed_by_hand(shell, target)
+    if current and not found and shell.sha256(f"{target}/{current.engine}") != current.engine_sha256:
+        found = f"the file of {current} on device '{shell.name}' is gone or was changed by hand"
+    return current, found
+
+
+def _put(shell: Shell, local: Path, path: str, sha256: str) -> None:
+    shell.put(local, path)
+    back = shell.sha256(path)
+    if back != sha256:
+        shell.remove(path)
+        raise DeviceError(
+            f"device '{shell.name}': {path} reads back with other bytes than it was given ({back}); check its disk"
+        )
+
+
+def _clear(shell: Shell, place: str) -> None:
+    """Remove what a copy that was cut off has left."""
+    for name in shell.list(place):
+        if name.startswith("."):
+            shell.remove(f"{place}/{name}")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _current_of(manifest: dict[str, Any]) -> CurrentEngine:
+    return CurrentEngine(
+        build_key=manifest["build_key"],
+        engine=f"engines/{manifest['build_key']}/{manifest['engine']}",
+        engine_sha256=manifest["engine_sha256"],
+        precision=manifest["precision"],
+        **manifest["provenance"],
+    )
+
+
+def _place(target: str, build_key: str) -> str:
+    return f"{target}/engines/{build_key}"
+
+
+def _activated(shell: Shell, target: str) -> _Activated:
+    """An empty list if it is not there or was damaged: then only the engine that comes is kept."""
+    content = shell.read(f"{target}/{ACTIVATED}")
+    try:
+        return _Activated() if content is None else _Activated.model_validate_json(content)
+    except ValidationError:
+        return _Activated()
+
+
+def _write_activated(shell: Shell, target: str, activated: _Activated) -> None:
+    shell.write(canonical_json(activated.model_dump(mode="json")), f"{target}/{ACTIVATED}")

@@ -1,0 +1,226 @@
+"""Engines on devices: this machine, and one behind a real SSH server."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy.delivery import activate, changed_by_hand, current_engine, deliver, inspect
+from deploy.devices import Device, LocalReach
+from deploy.shells.opening import open_shell
+from schemas.errors import DeviceError, DeviceOfflineError, StorageError
+from tests.engines import engine_directory
+from tests.killed import killed_at_fsync
+from tests.ssh_servers import device_server
+
+
+@dataclass
+class Place:
+    """A device, and where its files can be looked at."""
+
+    device: Device
+    directory: Path
+
+    @property
+    def current(self) -> Path:
+        return self.directory / "t4" / "current.json"
+
+    def engines(self) -> list[str]:
+        return sorted(path.name for path in (self.directory / "t4" / "engines").iterdir())
+
+    def files(self) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(self.directory)): path.read_bytes()
+            for path in self.directory.rglob("*")
+            if path.is_file()
+        }
+
+
+@pytest.fixture
+def place(tmp_path):
+    directory = tmp_path / "here"
+    reach = LocalReach(kind="local", directory=str(directory))
+    return Place(Device(name="pc", target="t4", ring="main", reach=reach), directory)
+
+
+@pytest.fixture(params=["local", "ssh"])
+def any_place(request, place, tmp_path):
+    if request.param == "local":
+        yield place
+    else:
+        with device_server(tmp_path / "device") as server:
+            yield Place(server.device(target="t4"), server.directory)
+
+
+@pytest.fixture
+def server(tmp_path):
+    with device_server(tmp_path / "device") as server:
+        yield server
+
+
+def bring(shell, directory: Path):
+    return activate(shell, deliver(shell, directory, "t4").engine, "t4")
+
+
+def test_an_engine_is_delivered_before_it_is_current(any_place, tmp_path):
+    first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
+    with open_shell(any_place.device) as shell:
+        delivered = deliver(shell, first, "t4")
+        assert delivered.copied
+        assert Path(delivered.path).read_bytes() == b"key1"
+        assert current_engine(shell, "t4") is None
+        done = activate(shell, delivered.engine, "t4")
+        assert (done.changed, done.before, done.kept, done.found) == (True, None, ("key1",), "")
+        deliver(shell, second, "t4")
+        assert current_engine(shell, "t4").build_key == "key1"
+        done = bring(shell, second)
+        assert (str(done.before), done.kept) == ("engine key1 of fpenet version 1", ("key1", "key2"))
+    held = json.loads(any_place.current.read_bytes())
+    assert (any_place.current.parent / held["engine"]).read_bytes() == b"key2"
+    assert (held["precision"], held["model_version"], held["snapshot_id"]) == ("fp16", "2", "s")
+
+
+def test_doing_it_twice_changes_nothing(place, tmp_path):
+    engine = engine_directory(tmp_path / "engines", "key1")
+    with open_shell(place.device) as shell:
+        bring(shell, engine)
+        before = place.files()
+        assert not deliver(shell, engine, "t4").copied
+        assert not bring(shell, engine).changed
+    assert place.files() == before
+
+
+def test_the_last_three_are_kept_and_going_back_copies_nothing(any_place, tmp_path):
+    names = ["key1", "key2", "key3", "key4"]
+    engines = {name: engine_directory(tmp_path / "engines", name) for name in names}
+    with open_shell(any_place.device) as shell:
+        for name in names:
+            done = bring(shell, engines[name])
+        assert done.kept == ("key2", "key3", "key4")
+        assert any_place.engines() == ["key2", "key3", "key4"]
+        assert not deliver(shell, engines["key2"], "t4").copied
+        assert bring(shell, engines["key2"]).kept == ("key3", "key4", "key2")
+        assert deliver(shell, engines["key1"], "t4").copied, "it was removed, so it is delivered again"
+
+
+def test_the_same_engine_of_another_version_is_told(place, tmp_path):
+    with open_shell(place.device) as shell:
+        bring(shell, engine_directory(tmp_path / "one", "key1", version="1"))
+        done = bring(shell, engine_directory(tmp_path / "two", "key1", version="2"))
+        assert (done.changed, done.before.model_version, done.found) == (True, "1", "")
+
+
+def test_a_tampered_engine_is_not_delivered(place, tmp_path):
+    engine = engine_directory(tmp_path / "engines", "key1")
+    (engine / "engine.onnx").write_text("tampered")
+    with open_shell(place.device) as shell, pytest.raises(StorageError, match="not the file that was built"):
+        deliver(shell, engine, "t4")
+    assert place.files() == {}
+
+
+def test_an_engine_tampered_with_on_the_device_is_found_and_replaced(place, tmp_path):
+    engine = engine_directory(tmp_path / "engines", "key1")
+    with open_shell(place.device) as shell:
+        bring(shell, engine)
+        there = place.directory / "t4/engines/key1/engine.onnx"
+        there.write_text("tampered")
+        current, found = inspect(shell, "t4")
+        assert current.build_key == "key1"
+        assert "engine key1 of fpenet version 1" in found
+        assert "was changed by hand" in found
+        with pytest.raises(DeviceError, match="does not have engine key1"):
+            activate(shell, current, "t4")
+        assert "was changed on the device" in deliver(shell, engine, "t4").found
+        assert there.read_bytes() == b"key1"
+        assert inspect(shell, "t4") == (current, "")
+
+
+@pytest.mark.parametrize("change", ["another engine", "an edit", "no JSON", "removed"])
+def test_a_current_json_changed_by_hand_is_found(change, place, tmp_path):
+    first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
+    with open_shell(place.device) as shell:
+        bring(shell, first)
+        earlier = place.current.read_bytes()
+        bring(shell, second)
+        assert changed_by_hand(shell, "t4") == ""
+        match change:
+            case "another engine":
+                place.current.write_bytes(earlier)
+            case "an edit":
+                place.current.write_bytes(place.current.read_bytes().replace(b'"2"', b'"9"'))
+            case "no JSON":
+                place.current.write_bytes(b"{")
+            case "removed":
+                place.current.unlink()
+        found = inspect(shell, "t4")[1]
+        assert "by hand" in found
+        assert ("names engine key1" in found) == (change == "another engine")
+        done = bring(shell, second)
+        assert (done.changed, done.found) == (True, found)
+        assert changed_by_hand(shell, "t4") == ""
+
+
+def test_a_disk_that_fills_keeps_the_current_engine(server, tmp_path):
+    first, second = (engine_directory(tmp_path / "engines", name, size=300_000) for name in ("key1", "key2"))
+    with open_shell(server.device(target="t4")) as shell:
+        bring(shell, first)
+        before = {path: path.stat().st_size for path in server.directory.rglob("*") if path.is_file()}
+        server.capacity = 450_000
+        with pytest.raises(StorageError, match=r"'nano-1': its disk is full: .*key2/engine\.onnx"):
+            deliver(shell, second, "t4")
+        assert {path: path.stat().st_size for path in server.directory.rglob("*") if path.is_file()} == before
+        assert inspect(shell, "t4")[0].build_key == "key1"
+        server.capacity = 700_000
+        assert bring(shell, second).before.build_key == "key1"
+
+
+def test_no_room_for_the_manifest_leaves_no_engine(server, tmp_path):
+    with open_shell(server.device(target="t4")) as shell:
+        server.capacity = 300_100
+        with pytest.raises(StorageError, match=r"manifest\.json can't be written"):
+            deliver(shell, engine_directory(tmp_path / "engines", "key1", size=300_000), "t4")
+        assert shell.list("t4/engines") == []
+
+
+def test_a_device_that_vanishes_in_the_copy_is_completed_later(server, tmp_path):
+    first, second = (engine_directory(tmp_path / "engines", name, size=300_000) for name in ("key1", "key2"))
+    with open_shell(server.device(target="t4")) as shell:
+        bring(shell, first)
+        server.vanish_after_bytes = 150_000
+        with pytest.raises(DeviceOfflineError, match="'nano-1' went away"):
+            deliver(shell, second, "t4")
+    server.come_back()
+    with open_shell(server.device(target="t4")) as shell:
+        assert inspect(shell, "t4")[0].build_key == "key1"
+        assert bring(shell, second).found == ""
+        assert shell.list("t4/engines/key2") == ["engine.onnx", "manifest.json"]
+
+
+_BRING = """
+import sys
+from pathlib import Path
+from deploy.delivery import activate, deliver
+from deploy.shells.local import LocalShell
+shell = LocalShell("pc", sys.argv[1])
+activate(shell, deliver(shell, Path(sys.argv[2]), "t4").engine, "t4")
+"""
+
+
+def test_killed_at_any_moment_a_device_runs_the_one_or_the_other(tmp_path):
+    """Five files are written, each with one fsync of its own and one of its directory."""
+    first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
+    seen = []
+    for at in range(1, 12):
+        place = tmp_path / str(at)
+        reach = LocalReach(kind="local", directory=str(place))
+        with open_shell(Device(name="pc", target="t4", ring="main", reach=reach)) as shell:
+            bring(shell, first)
+            assert killed_at_fsync(at, _BRING, place, second) == (at < 11)
+            current, found = inspect(shell, "t4")
+            seen.append(current.build_key)
+            assert found == ""
+            done = bring(shell, second)
+            assert (done.found, done.kept) == ("", ("key1", "key2"))
+            assert sorted(shell.list("t4/engines/key2")) == ["engine.onnx", "manifest.json"]
+    assert seen == ["key1"] * 7 + ["key2"] * 4
