@@ -20,6 +20,7 @@ from tasks.steps import (
     index_lineage,
     judge_candidate,
     leave_to_devices,
+    prepare_review,
     pull_source,
     register,
     report_run,
@@ -32,7 +33,8 @@ from tasks.summarise import RunResults, gate_results
 
 
 def make_candidate(settings: WorkflowConfig) -> str:
-    """Pull, validate, snapshot, convert, train, evaluate, export, register, judge, build, check, stage, report.
+    """Pull, validate, snapshot, convert, train, evaluate, export, register, judge, build, check, stage, lay it
+    before the reviewer, report.
 
     A verdict that is not "passed" stops nothing: the reviewer is told, and may override it. Steps whose inputs,
     configuration and code are those of an earlier run are reused. Promotion waits for review.
@@ -71,6 +73,7 @@ def make_candidate(settings: WorkflowConfig) -> str:
     results = RunResults(
         spec, pulls, snapshot, trained, evaluated, exported, registered, verdict, engines, gates, later
     )
+    prepare_review(run, quote(conversion), quote(results))
     return str(report_run(run, quote(results)))
 
 

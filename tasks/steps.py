@@ -32,6 +32,7 @@ from tasks.lineage.index import open_index
 from tasks.lineage.versions import VersionRecord, record_version
 from tasks.pull import PullResult, pull
 from tasks.reuse import StepOutput
+from tasks.review.page import LoggedPage, Review, known_versions, log_page, review_data
 from tasks.run import Run
 from tasks.snapshot import Snapshot, load_snapshot, take_snapshot
 from tasks.summarise import RunResults, git_commit, summarise
@@ -270,6 +271,29 @@ def index_lineage(run: Run) -> None:
                 step.detail = f"{len(index.snapshots())} snapshots, {index.read} of them new"
         except StorageError as error:
             step.detail = f"not indexed: {error}"
+
+
+@step_task(name="review page")
+def prepare_review(run: Run, conversion: Conversion, results: RunResults) -> LoggedPage | None:
+    """Lay the page before the reviewer; None for the champion, which was reviewed."""
+    registered, verdict, tracking = results.registered, results.verdict, run.config.tracking
+    with run.step("review page") as step:
+        parents = {
+            "snapshot": results.snapshot.id,
+            "training": results.trained.key,
+            "ONNX, SHA-256": results.exported.result["sha256"],
+            "MLflow run": registered.run_id,
+            **known_versions(registered, tracking, run.workspace),
+            "compared with": f"{verdict.model} version {verdict.champion}" if verdict.champion else "no champion yet",
+        }
+        data = review_data(summarise(run, results), verdict, parents)
+        review = Review(data, verdict, conversion.files[Split.KPI], results.spec, run.config.review)
+        logged = log_page(review, registered, tracking, run.workspace)
+        step.found(logged is None or logged.reused)
+        step.detail = (
+            f"waits for a reviewer, report {logged.report[:12]}" if logged else "the champion, reviewed before"
+        )
+    return logged
 
 
 @step_task(name="report")
