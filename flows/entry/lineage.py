@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
+import orjson
 from rich.console import Console
 
 from schemas.errors import InputError
@@ -24,7 +23,7 @@ _SHORT = 12
 def lineage(arguments: argparse.Namespace) -> int:
     answer = ask(arguments.name, _workspace(arguments), every=arguments.all or arguments.json)
     if arguments.json:
-        console.out(json.dumps(asdict(answer), indent=1, ensure_ascii=False))
+        console.file.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode())
     elif isinstance(answer, Backward):
         console.out("\n".join(_back(answer)))
     else:

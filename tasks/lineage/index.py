@@ -177,7 +177,7 @@ def _usable(workspace: Workspace) -> sqlite3.Connection:
     """The database with its tables; a damaged one, or one of another version, is replaced."""
     database = _connect(index_path(workspace))
     try:
-        (version,) = database.execute("PRAGMA user_version").fetchone()
+        version = _version(database)
         database.execute("SELECT count(*) FROM snapshots" if version == VERSION else "SELECT 1").fetchone()
         if version in (0, VERSION):
             return database
@@ -200,11 +200,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _update(database: sqlite3.Connection, snapshots: Path) -> int:
     """Make the index that of the snapshots; only looks at them if it is. Returns how many were read."""
-    if _known(database) == _present(snapshots):
+    if _version(database) and _known(database) == _present(snapshots):
         return 0
     database.execute("BEGIN IMMEDIATE")
     try:
-        if database.execute("PRAGMA user_version").fetchone()[0] == 0:
+        if not _version(database):
             for statement in _TABLES.split(";"):
                 database.execute(statement)
             database.execute(f"PRAGMA user_version = {VERSION}")
@@ -242,9 +242,12 @@ def _add(database: sqlite3.Connection, directory: Path, files: str) -> None:
         database.execute(statement, {"snapshot": number} if ":snapshot" in statement else {})
 
 
+def _version(database: sqlite3.Connection) -> int:
+    """Of the tables; 0 before there are any."""
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
 def _known(database: sqlite3.Connection) -> dict[str, str]:
-    if database.execute("PRAGMA user_version").fetchone()[0] == 0:
-        return {}
     return dict(database.execute("SELECT name, files FROM snapshots"))
 
 

@@ -24,6 +24,7 @@ from tasks.forget.files import files_below
 from tasks.forget.traces import Traces
 from tasks.label_studio.folder_import import import_folder
 from tasks.lease import present
+from tasks.lineage.ask import ask
 from tasks.tracking import register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
@@ -103,7 +104,7 @@ def test_no_store_keeps_a_trace_and_no_pull_brings_one_back(config, faces):
         assert len(frames) == len(crops) == 4 and bool(drawn) == (subject in KPI)
         pixels[subject] = frames + crops + drawn
         before = {path.split("/")[0] for path in holders(workspace, subject, pixels[subject])}
-        assert {"raw", "shards", "snapshots", "conversions"} <= before
+        assert {"raw", "shards", "snapshots", "conversions", "lineage"} <= before
         assert ({"evaluation", "reports", "mlflow-artifacts"} <= before) == (subject in KPI)
 
         done = subprocess.run(forget(config, subject), capture_output=True, text=True)
@@ -112,6 +113,9 @@ def test_no_store_keeps_a_trace_and_no_pull_brings_one_back(config, faces):
         wanted = "evaluate anew" if subject in KPI else "train again without the subject"
         assert f"{wanted}: fpenet version 1 (challenger)" in done.stdout
         assert f"{'check again' if subject in KPI else 'withdraw'}: cpu staging" in done.stdout
+        answer = ask(subject, Workspace(workspace))
+        assert answer.forgotten and answer.name.startswith("redacted/")
+        assert [len(version.engines) for one in answer.appearances for version in one.versions] == [1]
 
     settings = yaml.safe_load(config.read_text())
     settings["split"]["kpi_subjects"] = [name for name in KPI if name not in subjects]

@@ -13,8 +13,8 @@ _NAMES = (
 _MORE = (
     "From an engine or a version: back to its training, its snapshot, and the subjects and annotations in it, by "
     "split. From an annotation or a subject: on to every snapshot, version, engine, stage and device. A file that "
-    "was copied off a device is enough: fpenet lineage engine.plan. The first question after a new snapshot takes some "
-    "seconds more, for the index."
+    "was copied off a device is enough: fpenet lineage engine.plan. The first question after a new snapshot takes "
+    "some seconds more, for the index."
 )
 
 
