@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from deploy.builders.registry import BUILDERS
-from deploy.doctor import find_gpu
+from deploy.gpus import find_gpu
 from deploy.onnx_export import read_onnx
-from deploy.targets import Target, TensorRtRtxTarget, find_target, load_targets
+from deploy.targets import GpuTarget, OnnxRuntimeTarget, Target, TensorRtRtxTarget, find_target, load_targets
 from schemas.errors import EngineBuildError, InputError
 from schemas.sealed import Key
 from schemas.storage import write_bytes
@@ -63,7 +63,7 @@ def build_engine_file(onnx: Path, engine: Path, options: EngineOptions, *, key: 
     with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "model.onnx"
         given.write_bytes(read_onnx(onnx, key=key))
-        result = builder.build(given, target, Path(folder))
+        result = builder.build(given, target, Path(folder) / "engine")
         write_bytes(engine, result.engine.read_bytes())
     reason = builder.not_runnable(target)
     return EngineFile(engine, target, probe.reason, engine.stat().st_size, result.seconds, reason)
@@ -82,30 +82,35 @@ def adjusted(target: Target, options: EngineOptions) -> Target:
         raise InputError(f"--opt_batch_size {optimum} is above --max_batch_size {maximum}")
     changes = {"batch": batch.model_copy(update={"minimum": 1, "optimum": optimum, "maximum": maximum})}
     if options.workspace_bytes is not None:
-        if not isinstance(target, TensorRtRtxTarget):
-            raise InputError(
-                f"--max_workspace_size: {target.builder} (target '{target.name}') has no workspace to limit"
-            )
-        changes["workspace_bytes"] = options.workspace_bytes
+        changes |= _workspace(target, options.workspace_bytes)
     return target.model_copy(update=changes)
 
 
+def _workspace(target: Target, size: int) -> dict[str, int]:
+    """The setting of the target's builder. Where that counts in MiB, at least one."""
+    if isinstance(target, OnnxRuntimeTarget):
+        raise InputError(f"--max_workspace_size: {target.builder} (target '{target.name}') has no workspace to limit")
+    if isinstance(target, GpuTarget):
+        return {"workspace_mib": max(size >> 20, 1)}
+    return {"workspace_bytes": size}
+
+
 def _target_of_this_machine(onnx: Path) -> Target:
-    """The TensorRT-RTX target of the first GPU here."""
+    """The target of the first GPU here: that of TensorRT where its package is installed, else of TensorRT-RTX."""
     gpu = find_gpu()
-    rtx = {target.compute_capabilities[0]: target for target in _single_rtx_targets()}
-    if gpu.devices:
-        _, capability, *_ = (part.strip() for part in gpu.devices[0].split(","))
-        if (target := rtx.get(int(capability.replace(".", "")))) is not None:
+    known = [target for target in load_targets().values() if BUILDERS[target.builder].versions()]
+    for target in sorted(known, key=lambda target: target.builder):
+        if gpu.compute_capability is not None and gpu.compute_capability in _capabilities(target):
             return target
-    names = [target.name for target in rtx.values()]
+    names = [target.name for target in load_targets().values() if isinstance(target, TensorRtRtxTarget)]
     raise EngineBuildError(_nothing_builds(onnx, gpu.devices[0] if gpu.devices else gpu.reason, names))
 
 
-def _single_rtx_targets() -> list[TensorRtRtxTarget]:
-    """One per GPU generation."""
-    targets = [target for target in load_targets().values() if isinstance(target, TensorRtRtxTarget)]
-    return [target for target in targets if len(target.compute_capabilities) == 1]
+def _capabilities(target: Target) -> list[int]:
+    """GPU generations that engines of a target run on."""
+    if isinstance(target, TensorRtRtxTarget):
+        return list(target.compute_capabilities)
+    return [target.compute_capability] if isinstance(target, GpuTarget) else []
 
 
 def _nothing_builds(onnx: Path, gpu: str, names: list[str]) -> str:

@@ -1,6 +1,7 @@
 import os
 
-from deploy.doctor import examine, find_gpu, installed
+from deploy.doctor import examine, installed
+from deploy.gpus import find_gpu
 
 
 def test_what_is_here():
@@ -10,7 +11,7 @@ def test_what_is_here():
     assert health.builders["tensorrt-rtx"].available
     targets = {target.name: target for target in health.targets}
     assert targets["cpu"].build_why_not == targets["cpu"].run_why_not == ""
-    assert targets["rtx"].run_why_not == "needs a GPU (SM75)"
+    assert targets["rtx"].run_why_not == "needs a GPU (SM75, SM80, SM86, SM89, SM120)"
     assert health.cpus >= 1
 
 

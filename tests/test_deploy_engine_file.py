@@ -1,8 +1,8 @@
 import pytest
 
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
-from deploy.doctor import find_gpu
 from deploy.engine_file import EngineOptions, adjusted, build_engine_file
+from deploy.gpus import find_gpu
 from deploy.onnx_export import export_onnx, load_onnx, write_onnx
 from deploy.onnx_graph import to_float16, with_interface
 from deploy.targets import find_target
@@ -26,7 +26,7 @@ def test_a_named_device_is_built_for_ahead_of_time(onnx, tmp_path):
     assert (built.target.batch.minimum, built.target.batch.optimum, built.target.batch.maximum) == (1, 4, 16)
     assert built.target.workspace_bytes == 1 << 28
     assert "TensorRT-RTX" in built.builder
-    assert built.not_runnable == "needs a GPU (SM86)"
+    assert built.not_runnable == "needs a GPU (SM75, SM80, SM86, SM89, SM120)"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.engine"]
 
 

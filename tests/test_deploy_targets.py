@@ -36,7 +36,7 @@ def test_an_unknown_target_names_the_nearest():
     ("old", "new", "message"),
     [
         ("threads: 2", "threds: 2", r"threds: unknown key \(did you mean 'threads'\?\)"),
-        ("builder: onnxruntime", "builder: trtexec", "onnxruntime"),
+        ("builder: onnxruntime", "builder: trtexe", "onnxruntime"),
         ("optimum: 2", "optimum: 8", "minimum 1, optimum 8 and maximum 4 must not decrease"),
         ("precision: fp32", "precision: int4", "precision"),
         ("    threads: 2\n", "    compute_capabilities: [75]\n", "compute_capabilities: unknown key"),
