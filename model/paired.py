@@ -61,6 +61,11 @@ class Row:
     allowance_px: float | None
     outcome: Outcome
 
+    @property
+    def title(self) -> str:
+        """`Eyes`, `yaw over 60°`."""
+        return self.name if self.dimension == REGION else f"{self.dimension} {self.name}"
+
 
 def compare(
     challenger: FaceErrors,
@@ -68,7 +73,7 @@ def compare(
     slices: Mapping[str, Sequence[Slice]],
     rules: PromotionRules,
 ) -> tuple[Row, ...]:
-    """A row for every region and every slice, and for slices that the rules name and no face is in.
+    """A row for every region and every slice, and for slices that the rules gate by name and no face is in.
 
     Args:
         challenger, champion: errors of the same faces in the same order.
@@ -89,7 +94,8 @@ def compare(
             faces = _Faces(dimension, (part.name,), part.faces_F, whole)
             rows += _rows(challenger, champion, faces, [allowance.of_slice(dimension, part.name)], rules)
     found = {f"{row.dimension}/{row.name}" for row in rows}
-    return (*rows, *(_empty(name, px) for name, px in allowance.named.items() if name not in found))
+    missing = {name: px for name, px in allowance.named.items() if px is not None and name not in found}
+    return (*rows, *(_empty(name, px) for name, px in sorted(missing.items())))
 
 
 def hold_against_bounds(challenger: FaceErrors, rules: PromotionRules) -> tuple[Row, ...]:
@@ -185,8 +191,7 @@ def _outcome(interval: Interval | None, subjects: int, allowance: float | None, 
     return Outcome.PASSED if interval.high <= allowance else Outcome.FAILED
 
 
-def _empty(named: str, allowance: float | None) -> Row:
+def _empty(named: str, allowance: float) -> Row:
     """A slice that the rules name and no face is in."""
     dimension, _, name = named.partition("/")
-    outcome = Outcome.SHOWN if allowance is None else Outcome.INCONCLUSIVE
-    return Row(dimension, name, 0, 0, None, None, None, None, None, allowance, outcome)
+    return Row(dimension, name, 0, 0, None, None, None, None, None, allowance, Outcome.INCONCLUSIVE)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.charts import UNIT_NAMES
 from model.figures import history_charts
-from model.paired import REGION
+from model.paired import REGION, Outcome, Row
 from model.region_error import Unit
 from schemas.layouts import layout
 from schemas.storage import write_bytes, write_json
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PAGE, DATA = "index.html", "summary.json"
+_NOT_PASSED = (Outcome.FAILED, Outcome.INCONCLUSIVE)
 
 
 def write_report(summary: RunSummary, directory: Path) -> Path:
@@ -112,30 +113,47 @@ def _interval(cell: dict[str, Any]) -> str:
 
 
 def _print_verdict(verdict: VerdictSummary, console: Console) -> None:
+    """All regions, and the slices that did not pass; the page has every slice."""
     from rich.markup import escape
 
-    against = f"champion, version {verdict.champion}" if verdict.champion else "the absolute bounds"
-    columns = ("", "faces", "subjects", "champion", "challenger", "difference", "95 %", "allowed", "")
-    table = _table(f"Challenger against {against}, crop px", *columns, right_from=1)
-    for row in verdict.rows:
-        interval = "–" if row.low_px is None else f"{signed(row.low_px)} to {signed(row.high_px)}"
+    if verdict.rows:
+        console.print(_verdict_table(verdict))
+    colour = "red" if verdict.blocks else "green"
+    console.print(f"[{colour}]gate[/{colour}] {escape(verdict.summary)}", soft_wrap=True)
+    for reason in verdict.reasons:
+        console.print(f"[yellow]because[/yellow] {escape(reason)}", soft_wrap=True)
+
+
+def _verdict_table(verdict: VerdictSummary) -> Table:
+    shown = [row for row in verdict.rows if row.dimension == REGION or row.outcome in _NOT_PASSED]
+    if verdict.champion is None:
+        table = _table("Against the absolute bounds, crop px", "", "error", "95 %", "bound", "", right_from=1)
+        for row in shown:
+            table.add_row(
+                row.title,
+                number(row.challenger_px),
+                _between(row, number),
+                number(row.allowance_px),
+                str(row.outcome),
+            )
+        return table
+    columns = ("", "champion", "challenger", "difference", "95 %", "allowed", "")
+    table = _table(f"Against the champion, version {verdict.champion}, crop px", *columns, right_from=1)
+    for row in shown:
         table.add_row(
-            row.name if row.dimension == REGION else f"{row.dimension} {row.name}",
-            str(row.faces),
-            str(row.subjects),
+            row.title,
             number(row.champion_px),
             number(row.challenger_px),
             signed(row.difference_px),
-            interval,
+            _between(row, signed),
             number(row.allowance_px),
             str(row.outcome),
         )
-    if verdict.rows:
-        console.print(table)
-    mark = f"[red]{verdict.state}[/red]" if verdict.blocks else f"[green]{verdict.state}[/green]"
-    console.print(f"{mark} at the gate: {escape(verdict.summary)}", soft_wrap=True)
-    for reason in verdict.reasons:
-        console.print(f"[yellow]because[/yellow] {escape(reason)}", soft_wrap=True)
+    return table
+
+
+def _between(row: Row, words: Callable[[float | None], str]) -> str:
+    return "–" if row.low_px is None else f"{words(row.low_px)} to {words(row.high_px)}"
 
 
 def _engine_table(summary: RunSummary) -> Table:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from model.paired import REGION, Outcome, Row, overall
+from model.paired import Row, overall
 from schemas.config import Tracking, WorkflowConfig
 from schemas.experiment import ExperimentSpec
 from schemas.promotion_rules import PromotionRules, load_rules
@@ -199,27 +199,27 @@ def _as_verdict(told: Mapping[str, Any], directory: Path, *, reused: bool) -> Ve
 def _measure(case: _Case, opponent: Contender | None, directory: Path) -> _Finding:
     rows = score_pair(case.challenger, opponent, case.conversion.files[Split.KPI], case.rules, directory)
     state = State(overall(rows))
-    return _Finding(state, _summary(state, rows, case.champion), rows=rows)
+    return _Finding(state, _summary(case, state, rows), rows=rows)
 
 
-def _summary(state: State, rows: Sequence[Row], champion: CurrentModel | None) -> str:
-    whole = rows[0]
-    against = f"against version {champion.version}" if champion else "without a champion, by the absolute bounds"
-    size = f"{whole.faces:,} faces of {whole.subjects:,} subjects"
+def _summary(case: _Case, state: State, rows: Sequence[Row]) -> str:
+    whole, champion = rows[0], case.champion
+    against = f"against version {champion.version}" if champion else "by the absolute bounds, without a champion"
+    start = f"{state} {against} on {whole.faces:,} faces of {whole.subjects:,} subjects"
     if state is State.PASSED:
-        return f"passed {against} on {size}: {_words(whole)}"
+        return f"{start}: {_words(whole)}"
     bad = [row for row in rows if row.outcome == state]
     more = f" and {len(bad) - WORDED} more" if len(bad) > WORDED else ""
-    return f"{state} {against} on {size}: {'; '.join(map(_words, bad[:WORDED]))}{more}"
+    if state is State.INCONCLUSIVE:
+        names = ", ".join(f"{row.title} ({row.subjects})" for row in bad[:WORDED])
+        return f"{start}: under {case.rules.minimum_subjects} subjects, or faces of unknown ones, in {names}{more}"
+    return f"{start}: {'; '.join(map(_words, bad[:WORDED]))}{more}"
 
 
 def _words(row: Row) -> str:
-    name = row.name if row.dimension == REGION else f"{row.dimension} {row.name}"
-    if row.outcome is Outcome.INCONCLUSIVE:
-        return f"{name} has too few subjects, {row.subjects}, or faces of unknown ones"
     value = row.challenger_px if row.difference_px is None else row.difference_px
     sign = "" if row.difference_px is None else "+"
-    return f"{name} {value:{sign}.3f} px, at most {row.high_px:{sign}.3f}, allowed {row.allowance_px:g}"
+    return f"{row.title} {value:{sign}.3f} px, at most {row.high_px:{sign}.3f}, allowed {row.allowance_px:g}"
 
 
 def _tell(verdict: Verdict, tracking: Tracking, workspace: Workspace, registered: RegisteredVersion) -> None:
