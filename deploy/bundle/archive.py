@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -54,7 +55,7 @@ def read_bundle(path: Path) -> dict[str, bytes]:
     try:
         with tarfile.open(path, "r:gz") as archive:
             return dict(_member(archive, member) for member in archive.getmembers() if not member.isdir())
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise SignatureError(f"{path}: not a whole archive: {error}") from error
 
 

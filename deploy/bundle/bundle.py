@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from deploy.bundle.archive import read_bundle, write_bundle
 from deploy.bundle.deepstream import deepstream_files
-from deploy.bundle.readme import README, readme
-from deploy.bundle.release import Release, StageName, release_at
+from deploy.bundle.readme import README, Accuracy, readme
+from deploy.bundle.release import Release
 from deploy.bundle.sbom import NAME as SBOM
 from deploy.bundle.sbom import bill_of_materials
 from deploy.bundle.signing import Verified, fingerprint, read_public_key, verify, with_checksums
@@ -39,42 +39,39 @@ class Bundle:
 
     Attributes:
         path: folder or archive.
-        release: what it was made of.
         files: path inside it -> size in bytes.
         fingerprint: of the key that signed it, '' where none did.
     """
 
     path: Path
-    release: Release
     files: dict[str, int]
     fingerprint: str
 
 
 def make_bundle(
-    targets: Path, target: str, stage: StageName, output: Path, *, key: Ed25519PrivateKey | None = None
+    release: Release, output: Path, *, accuracy: Accuracy | None = None, key: Ed25519PrivateKey | None = None
 ) -> Bundle:
-    """Write the bundle of the engine of `target` at `stage`.
+    """Write the bundle of an engine.
 
     Args:
-        targets: of the workspace; holds the pointers.
         output: a folder that is not there yet, or a `.tar.gz` file, replaced.
+        accuracy: of its model, for the README.
         key: signs it; without one it is unsigned, and says so.
 
     Raises:
-        SpecError, InputError, StorageError, GateError: see `release_at` and `write_bundle`.
+        InputError, StorageError: see `write_bundle`.
         ModelFileError: see `deepstream_files`.
     """
-    release = release_at(targets, target, stage)
     signer = fingerprint(key.public_key()) if key else ""
-    files = with_checksums(contents(release, signer=signer), key)
+    files = with_checksums(contents(release, accuracy=accuracy, signer=signer), key)
     write_bundle(output, release.name, files)
-    return Bundle(output, release, {name: len(content) for name, content in sorted(files.items())}, signer)
+    return Bundle(output, {name: len(content) for name, content in sorted(files.items())}, signer)
 
 
-def contents(release: Release, *, signer: str = "") -> dict[str, bytes]:
+def contents(release: Release, *, accuracy: Accuracy | None = None, signer: str = "") -> dict[str, bytes]:
     """Path in the bundle -> content, without checksums. `signer`: fingerprint of the key that will sign it."""
     files = _engine_files(release) | deepstream_files(release) | triton_files(release)
-    files[README] = readme(release, files, signer=signer).encode()
+    files[README] = readme(release, files, accuracy=accuracy, signer=signer).encode()
     return files | {SBOM: bill_of_materials(release, files)}
 
 

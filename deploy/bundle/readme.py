@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from deploy.builder_graph import network_input, soft_argmax_layers
@@ -12,6 +13,7 @@ from deploy.bundle import deepstream, triton
 from deploy.bundle.release import Release
 from deploy.bundle.signing import PUBLIC_SUFFIX, SIGNATURE, SUMS
 from deploy.onnx_graph import heatmap_name
+from deploy.precision import CALIBRATED
 from deploy.targets import GpuTarget, TrtexecTarget
 from schemas.layouts import layout
 
@@ -21,12 +23,30 @@ OTHER_TENSORRT = "10"
 """Whose `trtexec` line stands in the README where the target itself is not built by TensorRT."""
 
 
-def readme(release: Release, files: Mapping[str, bytes], *, signer: str) -> str:
+@dataclass(frozen=True)
+class Accuracy:
+    """Mean errors of the trained network on the KPI faces of a snapshot, in pixels of the crop.
+
+    Attributes:
+        snapshot_id: whose KPI faces.
+        faces: how many.
+        regions: region -> error.
+    """
+
+    snapshot_id: str
+    faces: int
+    regions: Mapping[str, float]
+
+
+def readme(
+    release: Release, files: Mapping[str, bytes], *, accuracy: Accuracy | None = None, signer: str = ""
+) -> str:
     """Markdown. `files`: the bundle's other files; `signer`: fingerprint of the key, '' for an unsigned bundle."""
     sections = (
         _what(release),
         _genuine(signer),
         _contents(files),
+        _accuracy(accuracy),
         _measured(release),
         _not_run(release),
         _valid_for(release),
@@ -84,6 +104,16 @@ def _contents(files: Mapping[str, bytes]) -> str:
     return "## What is in it\n\n" + _table(("file", "bytes"), rows)
 
 
+def _accuracy(accuracy: Accuracy | None) -> str:
+    if accuracy is None:
+        return "## How accurate is the network?\n\nIts errors stand on the page of its version in the registry."
+    rows = ((region, f"{px:.2f}") for region, px in accuracy.regions.items())
+    return (
+        f"## How accurate is the network?\n\nMean distance from the labels on the {accuracy.faces:,} KPI faces of "
+        f"snapshot `{accuracy.snapshot_id}`, in pixels of the crop.\n\n" + _table(("region", "px"), rows)
+    )
+
+
 def _measured(release: Release) -> str:
     check = release.manifest["check"]
     columns = {"ONNX file": check["graph"], "engine": check["parity"]}
@@ -97,16 +127,16 @@ def _measured(release: Release) -> str:
         for region in check["graph"]["mean_px"]
     )
     text = (
-        "## What was measured\n\nDistance of the keypoints from those of the trained network in float, in pixels of "
-        f"the crop, on {check['graph']['faces']} faces of the KPI set. How far the network itself is from the labels "
-        "stands on the page of its version in the registry.\n\n" + _table(head, rows)
+        "## How far is the engine from the network?\n\nDistance of its keypoints from those of the trained network "
+        f"in float, in pixels of the crop, on {check['graph']['faces']} faces of the KPI set."
     )
-    return text + (f"\n\n{_speed(check['latency'])}" if check["latency"] else "")
+    speed = _speed(check["latency"]) if check["latency"] else ""
+    return "\n\n".join(part for part in (text, _table(head, rows), speed) if part)
 
 
 def _speed(latency: dict[str, Any]) -> str:
     return (
-        f"One call with {latency['batch']} faces: p50 {latency['p50_ms']:.2f} ms, p99 {latency['p99_ms']:.2f} ms, "
+        f"One call, batch {latency['batch']}: p50 {latency['p50_ms']:.2f} ms, p99 {latency['p99_ms']:.2f} ms, "
         f"{1000 * latency['batch'] / latency['p50_ms']:,.0f} faces a second ({latency['runs']} calls)."
     )
 
@@ -129,7 +159,7 @@ def _not_run(release: Release) -> str:
 
 def _valid_for(release: Release) -> str:
     target = release.target
-    rows = [(f"built by {name}", version) for name, version in sorted(release.manifest["versions"].items())]
+    rows = [("built by", f"{name} {version}") for name, version in sorted(release.manifest["versions"].items())]
     if isinstance(target, GpuTarget):
         rows += [("runs on GPU", target.devices), ("runs with TensorRT", target.tensorrt)]
         rows += [("runs with JetPack", target.jetpack)] if target.jetpack else []
@@ -152,9 +182,17 @@ def _building(release: Release) -> str:
         return text
     version = release.target.tensorrt if isinstance(release.target, GpuTarget) else OTHER_TENSORRT
     return (
-        f"{text} With nothing but TensorRT {version}, in `engine/`:\n\n{_shell(trtexec_line(release, version))}\n\n"
-        "The precision stands in the ONNX file; TensorRT 8 wants to be told as well. Soft-argmax stays in FP32: FP16 "
-        "knows no steps below 1/16 px beyond pixel 64."
+        f"{text} With nothing but TensorRT {version}, in a copy of `engine/`:\n\n"
+        f"{_shell(trtexec_line(release, version))}\n\n{_on_precision(release.precision)}"
+    )
+
+
+def _on_precision(precision: str) -> str:
+    calibrated = " INT8's scales too (Q/DQ): there is no calibration cache, and none is needed."
+    return (
+        "The precision stands in the ONNX file; TensorRT 8 wants to be told as well."
+        f"{calibrated if precision in CALIBRATED else ''} Soft-argmax stays in FP32: FP16 knows no steps below "
+        "1/16 px beyond pixel 64."
     )
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from deploy import stages
 from deploy.engine import NOT_RUN_HERE, Provenance
 from deploy.onnx_export import OnnxSummary, summarise
+from deploy.stages import Stage
 from deploy.targets import Target, find_target
 from schemas.errors import GateError, InputError, StorageError
 from schemas.storage import read_json, sha256_file
 
-StageName = Literal["production", "canary", "staging"]
-STAGES: tuple[str, ...] = get_args(StageName)
 SHIPPABLE = ("passed", NOT_RUN_HERE)
 
 
@@ -34,7 +33,7 @@ class Release:
     """
 
     target: Target
-    stage: StageName
+    stage: Stage
     since: str
     directory: Path
     manifest: dict[str, Any]
@@ -72,7 +71,7 @@ class Release:
         return f"fpenet-{self.target.name}-{self.manifest['build_key']}"
 
 
-def release_at(targets: Path, target: str, stage: StageName) -> Release:
+def release_at(targets: Path, target: str, stage: Stage) -> Release:
     """The engine of `target` at `stage`.
 
     Raises:
@@ -98,7 +97,7 @@ def release_at(targets: Path, target: str, stage: StageName) -> Release:
 
 
 def _nothing(targets: Path, target: str, stage: str) -> str:
-    held = [name for name in STAGES if getattr(stages.status(targets, target), name) is not None]
+    held = [name for name, _ in stages.status(targets, target).held]
     other = f"; there is one at {' and '.join(held)}: name it with --stage {held[0]}" if held else ""
     return f"target '{target}': no engine at stage {stage}{other}; `fpenet status` shows what is where"
 

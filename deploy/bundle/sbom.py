@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
+from importlib.metadata import version
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
@@ -21,6 +23,7 @@ from deploy.bundle.release import Release
 from schemas.storage import sha256_of
 
 NAME = "sbom.cdx.json"
+PROJECT = "fpenet-workflow"
 
 
 def bill_of_materials(release: Release, files: Mapping[str, bytes]) -> bytes:
@@ -43,11 +46,15 @@ def bill_of_materials(release: Release, files: Mapping[str, bytes]) -> bytes:
         description="Annotated faces that the model was trained and measured on, named by the hash of their content",
     )
     shipped = [_file(name, content) for name, content in sorted(files.items())]
-    makers = [_package(name, version) for name, version in sorted(_makers(release).items())]
+    makers = [_package(*maker) for maker in sorted(_makers(release).items())]
     bom = Bom(
         serial_number=_serial(release),
         components=[model, snapshot, *shipped, *makers],
-        metadata=BomMetaData(timestamp=datetime.fromisoformat(release.since), component=_bundle(release)),
+        metadata=BomMetaData(
+            timestamp=datetime.fromisoformat(release.since),
+            component=_bundle(release),
+            tools=ToolRepository(components=[_package(PROJECT, version(PROJECT))]),
+        ),
     )
     bom.register_dependency(bom.metadata.component, [model, *shipped])
     bom.register_dependency(model, [snapshot])
@@ -90,13 +97,13 @@ def _file(name: str, content: bytes) -> Component:
     return Component(name=name, type=ComponentType.FILE, bom_ref=f"file:{name}", hashes=[_sha256(sha256)])
 
 
-def _package(name: str, version: str) -> Component:
+def _package(name: str, release: str) -> Component:
     return Component(
         name=name,
-        version=version,
+        version=release,
         type=ComponentType.LIBRARY,
         bom_ref=f"package:{name}",
-        purl=PackageURL("pypi", name=name.lower().replace("_", "-"), version=version),
+        purl=PackageURL("pypi", name=name.lower().replace("_", "-"), version=release),
     )
 
 

@@ -14,7 +14,9 @@ console = Console(highlight=False, soft_wrap=True)
 
 def bundle(arguments: argparse.Namespace) -> int:
     from deploy.bundle.bundle import make_bundle
+    from deploy.bundle.release import release_at
     from deploy.bundle.signing import KEY_VARIABLE, signing_key_from_environment
+    from tasks.bundle_accuracy import accuracy_of
     from tasks.workspace import Workspace
 
     if not arguments.target:
@@ -23,8 +25,10 @@ def bundle(arguments: argparse.Namespace) -> int:
     default = workspace.bundles / f"{arguments.target}-{arguments.stage}.tar.gz"
     output = Path(arguments.output) if arguments.output else default
     key = signing_key_from_environment()
-    made = make_bundle(workspace.targets, arguments.target, arguments.stage, output, key=key)
-    release, provenance = made.release, made.release.provenance
+    release = release_at(workspace.targets, arguments.target, arguments.stage)
+    provenance = release.provenance
+    accuracy = accuracy_of(workspace.verdicts, provenance.model_name, provenance.model_version)
+    made = make_bundle(release, output, accuracy=accuracy, key=key)
     console.print(
         f"{made.path}: {provenance.model_name} {provenance.model_version}, {release.precision.upper()} engine "
         f"{release.manifest['build_key'][:8]} of {release.stage} for {release.target.title}; {len(made.files)} "

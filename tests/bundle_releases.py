@@ -1,0 +1,72 @@
+"""Engines at a stage, for tests of bundles. Plans are stand-ins: no TensorRT is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from deploy import stages
+from deploy.bundle.release import Release, release_at
+from deploy.engine import NOT_RUN_HERE, EngineCheck, Provenance
+from deploy.parity import Latency, Parity
+from deploy.precision import graph_in
+from deploy.stages import Stage
+from deploy.targets import Target, find_target
+from schemas.storage import sha256_file, write_bytes, write_json
+from tests.calibration_crops import FixedCrops
+from tests.networks import crops
+
+STAND_IN_PLAN = b"stand-in for a TensorRT plan"
+SNAPSHOT = "0123456789abcdef" * 4
+PX = {"All": 0.0125, "Eyes": 0.025}
+PARITY = Parity(faces=6, mean_px=PX, p95_px=PX, max_px=PX, max_confidence=1e-3)
+LATENCY = Latency(batch=1, runs=200, p50_ms=2.0, p90_ms=2.5, p99_ms=4.0)
+NOT_RUN = EngineCheck(NOT_RUN_HERE, "needs a GPU", PARITY, None, None)
+PASSED = EngineCheck("passed", "", PARITY, PARITY, LATENCY)
+
+
+def engine_directory(
+    root: Path,
+    onnx: Path,
+    target: Target,
+    *,
+    check: EngineCheck = NOT_RUN,
+    build: Callable[[Path], bytes] | None = None,
+) -> Path:
+    """A directory as `build_engine` and `write_manifest` leave it. `build` makes the engine of the graph."""
+    directory = root / "engines" / f"key-of-{target.name}"
+    name = "engine.onnx" if target.builder == "onnxruntime" else "engine.plan"
+    model = graph_in(onnx, target, calibration=FixedCrops(crops(32))).model
+    write_bytes(directory / "model.onnx", model)
+    write_bytes(directory / name, build(directory / "model.onnx") if build else STAND_IN_PLAN)
+    write_bytes(directory / "reproduce.sh", b"#!/bin/sh\n")
+    manifest = {
+        "build_key": directory.name,
+        "target": target.build_settings(),
+        "builder": f"{target.builder}, as in a test",
+        "versions": {target.builder: "1.2.3"},
+        "onnx_sha256": sha256_file(onnx),
+        "model_sha256": sha256_file(directory / "model.onnx"),
+        "engine": name,
+        "engine_sha256": sha256_file(directory / name),
+        "engine_size": (directory / name).stat().st_size,
+        "seconds": 1.0,
+        "precision": target.precision,
+        "provenance": asdict(Provenance("fpenet", "7", SNAPSHOT)),
+        "check": asdict(check),
+        "reproduce": "reproduce.sh",
+    }
+    write_json(directory / "manifest.json", manifest)
+    return directory
+
+
+def staged(root: Path, onnx: Path, target: str, *, at: Stage = "staging", check: EngineCheck = NOT_RUN) -> Release:
+    """The engine of a target of the catalogue at a stage."""
+    kind = find_target(target)
+    build = Path.read_bytes if kind.builder == "onnxruntime" else None
+    directory = engine_directory(root, onnx, kind, check=check, build=build)
+    stages.stage(root / "targets", target, directory, by="test", why="test")
+    if at != "staging":
+        stages.promote(root / "targets", target, by="test", why="test")
+    return release_at(root / "targets", target, at)

@@ -1,0 +1,331 @@
+"""A bundle as a device team and a DeepStream user take it up."""
+
+import configparser
+import hashlib
+import json
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from deploy import stages
+from deploy.bundle.bundle import contents, make_bundle, verify_bundle
+from deploy.bundle.deepstream import ENGINE_CONFIG, labels
+from deploy.bundle.readme import Accuracy, trtexec_line
+from deploy.bundle.release import release_at
+from deploy.bundle.signing import SIGNATURE, make_keys, read_public_key
+from deploy.engine import Provenance, build_engine, write_manifest
+from deploy.onnx_export import export_onnx, load_onnx
+from deploy.onnx_graph import with_heatmap
+from deploy.targets import find_target
+from flows.entry.cli import main
+from schemas.errors import GateError, InputError, ModelFileError, SpecError, StorageError
+from schemas.storage import read_json, write_json
+from tests.bundle_releases import NOT_RUN, PASSED, SNAPSHOT, STAND_IN_PLAN, staged
+from tests.networks import crops, sharp_network
+from tests.triton_config import parse_config
+
+N = 68
+GPU_TARGETS = ("rtx", "jetson-nano", "t4", "orin")
+NETWORK_MODES = {"rtx": "2", "jetson-nano": "2", "t4": "2", "orin": "1"}
+CONFIG = "deepstream/faciallandmark_sgie_config.txt"
+TRITON = "triton/faciallandmark/"
+
+
+@pytest.fixture(scope="module")
+def network():
+    return sharp_network("FpeNet_release", width=4, num_keypoints=N)
+
+
+@pytest.fixture(scope="module")
+def exported(network, tmp_path_factory):
+    return export_onnx(network, tmp_path_factory.mktemp("onnx") / "model.onnx").path
+
+
+@pytest.fixture(scope="module")
+def releases(exported, tmp_path_factory):
+    """Engine of each target in production; the one of `cpu` has passed its check, the others were not run."""
+    root = tmp_path_factory.mktemp("workspace")
+    made = {target: staged(root, exported, target, at="production") for target in GPU_TARGETS}
+    return made | {"cpu": staged(root, exported, "cpu", at="production", check=PASSED)}
+
+
+@pytest.fixture(scope="module")
+def bundles(releases):
+    return {target: contents(release) for target, release in releases.items()}
+
+
+def key_file(content: bytes) -> configparser.ConfigParser:
+    """As GLib reads it: `=` only, comments on lines of their own, no interpolation, nothing twice."""
+    parsed = configparser.ConfigParser(
+        delimiters="=", comment_prefixes="#", interpolation=None, strict=True, empty_lines_in_values=False
+    )
+    parsed.optionxform = str
+    parsed.read_string(content.decode())
+    return parsed
+
+
+def shapes(values) -> dict[str, tuple[int, ...]]:
+    """Name -> shape without the batch, as in ONNX Runtime's own words."""
+    return {value.name: tuple(value.shape[1:]) for value in values}
+
+
+def session(content: bytes) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("target", GPU_TARGETS)
+def test_nvinfer_gets_what_the_onnx_file_has(target, bundles, releases):
+    files, parsed = bundles[target], key_file(bundles[target][CONFIG])
+    settings = parsed["property"]
+    model = session(files[f"deepstream/{settings['onnx-file']}"])
+    assert settings["infer-dims"] == ";".join(map(str, *shapes(model.get_inputs()).values()))
+    assert settings["output-blob-names"].split(";") == list(shapes(model.get_outputs()))
+    assert settings["output-blob-names"] == f"softargmax;softargmax:1;conv_keypoints_m{N}"
+    assert shapes(model.get_outputs())[f"conv_keypoints_m{N}"] == (N, 80, 80)
+    assert f"deepstream/{settings['labelfile-path']}" in files
+    mode = {"1": "int8", "2": "fp16"}[settings["network-mode"]]
+    assert settings["network-mode"] == NETWORK_MODES[target]
+    most = releases[target].target.batch.maximum
+    assert settings["batch-size"] == str(most)
+    assert settings["model-engine-file"] == f"{settings['onnx-file']}_b{most}_gpu0_{mode}.engine"
+    expected = {
+        "model-color-format": "2",
+        "net-scale-factor": "1.0",
+        "offsets": "0.0",
+        "network-type": "100",
+        "output-tensor-meta": "1",
+        "process-mode": "2",
+    }
+    assert {key: settings[key] for key in expected} == expected
+    assert parsed.sections() == ["property", "class-attrs-all"]
+
+
+@pytest.mark.parametrize("target", GPU_TARGETS)
+def test_the_layers_pinned_to_fp32_are_those_behind_the_heatmap(target, bundles):
+    settings = key_file(bundles[target][CONFIG])["property"]
+    nodes = {
+        node.name: node
+        for node in onnx.load_from_string(bundles[target]["deepstream/faciallandmark.onnx"]).graph.node
+    }
+    pinned = [entry.split(":") for entry in settings["layer-device-precision"].split(";")]
+    assert {tuple(rest) for _, *rest in pinned} == {("fp32", "gpu")}
+    assert {"Softmax", "ReduceSum", "Mul"} <= {nodes[name].op_type for name, *_ in pinned}
+    assert not {"Conv", "ConvTranspose", "QuantizeLinear"} & {nodes[name].op_type for name, *_ in pinned}
+
+
+def test_the_config_of_the_checked_engine_names_it_and_its_two_outputs(bundles):
+    for target in ("jetson-nano", "t4", "orin"):
+        settings = key_file(bundles[target][f"deepstream/{ENGINE_CONFIG}"])["property"]
+        assert settings["model-engine-file"] == "../engine/engine.plan"
+        assert bundles[target]["engine/engine.plan"] == STAND_IN_PLAN
+        assert settings["output-blob-names"] == "softargmax;softargmax:1"
+        assert "onnx-file" not in settings
+    assert f"deepstream/{ENGINE_CONFIG}" not in bundles["rtx"]  # DeepStream does not read TensorRT-RTX's
+    assert not [name for name in bundles["cpu"] if name.startswith("deepstream/")]
+
+
+def test_labels_and_parameters_are_those_of_this_layout(bundles):
+    files = bundles["t4"]
+    lines = files["deepstream/labels.txt"].decode().splitlines()
+    assert (len(lines), lines[0], lines[36], lines[67]) == (N, "P1 Chin", "P37 Eyes", "P68 Mouth")
+    told = {"numLandmarks": N, "maxBatchSize": 32, "inputLayerWidth": 80, "inputLayerHeight": 80}
+    assert yaml.safe_load(files["deepstream/sample_faciallandmarks_config.yml"]) == told
+    pairs = (line.split("=") for line in files["deepstream/sample_faciallandmarks_config.txt"].decode().splitlines())
+    assert {key: int(value) for key, value in pairs} == told
+    assert labels(5) == ["P1", "P2", "P3", "P4", "P5"]
+    assert len(labels(104)) == 104
+
+
+def test_the_heatmap_output_leaves_keypoints_as_they_are_to_the_bit(network, exported, bundles):
+    images = crops(5)
+    images_BCSS = np.moveaxis(images, -1, 1)
+    plain = load_onnx(exported)
+    for graph, files in ((plain, None), (load_onnx(exported), bundles["t4"])):
+        without = session(files["engine/model.onnx"] if files else graph.SerializeToString())
+        more = files["deepstream/faciallandmark.onnx"] if files else with_heatmap(graph, N).SerializeToString()
+        expected = without.run(None, {"input_face_images": images_BCSS})
+        found = session(more).run(None, {"input_face_images": images_BCSS})
+        assert [np.array_equal(a, b) for a, b in zip(expected, found, strict=False)] == [True, True]
+    heatmap = session(with_heatmap(plain, N).SerializeToString()).run(None, {"input_face_images": images_BCSS})[2]
+    np.testing.assert_allclose(np.moveaxis(heatmap, 1, -1), np.asarray(network(images)[2]), atol=2e-4)
+    assert with_heatmap(with_heatmap(plain, N), N) == with_heatmap(plain, N)
+    with pytest.raises(ModelFileError, match="no tensor 'conv_keypoints_m80'"):
+        with_heatmap(plain, 80)
+
+
+@pytest.mark.parametrize("target", ["cpu", *GPU_TARGETS])
+def test_triton_reads_the_configuration_of_the_model_beside_it(target, bundles, releases):
+    files, batch = bundles[target], releases[target].target.batch
+    config = parse_config(files[f"{TRITON}config.pbtxt"].decode())
+    given = {tensor.name: tuple(tensor.dims) for tensor in config.input}
+    put_out = {tensor.name: tuple(tensor.dims) for tensor in config.output}
+    model = session(files["engine/model.onnx"])
+    assert (given, put_out) == (shapes(model.get_inputs()), shapes(model.get_outputs()))
+    assert (given, put_out) == ({"input_face_images": (1, 80, 80)}, {"softargmax": (N, 2), "softargmax:1": (N,)})
+    assert {tensor.data_type for tensor in (*config.input, *config.output)} == {2}  # TYPE_FP32
+    assert (config.max_batch_size, list(config.dynamic_batching.preferred_batch_size)) == (
+        batch.maximum,
+        [batch.optimum],
+    )
+    kinds = [(group.count, group.kind) for group in config.instance_group]
+    assert kinds == [(1, 2)] if target == "cpu" else [(1, 1)]
+    served = "1/model.plan" if target not in ("cpu", "rtx") else "1/model.onnx"
+    assert config.backend == ("tensorrt" if served.endswith("plan") else "onnxruntime")
+    source = "engine/model.onnx" if target == "rtx" else f"engine/{releases[target].engine.name}"
+    assert files[TRITON + served] == files[source]
+    assert config.name == "faciallandmark"
+    assert sum(name.startswith(TRITON) for name in files) == 2
+
+
+def test_what_triton_serves_predicts_what_the_network_does(network, bundles):
+    images = crops(7)
+    expected = np.asarray(network(images)[0])
+    for target, bound in (("cpu", 1e-3), ("rtx", 0.1)):
+        served = session(bundles[target][f"{TRITON}1/model.onnx"])
+        found = served.run(["softargmax"], {"input_face_images": np.moveaxis(images, -1, 1)})[0]
+        assert np.abs(found - expected).max() < bound
+
+
+def test_the_bill_of_materials_is_valid_names_everything_and_is_the_same_each_time(bundles, releases):
+    files = bundles["t4"]
+    text = files["sbom.cdx.json"].decode()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bom = json.loads(text)
+    by_ref = {component["bom-ref"]: component for component in bom["components"]}
+    assert by_ref["model"]["type"] == "machine-learning-model"
+    assert (by_ref["snapshot"]["type"], by_ref["snapshot"]["version"]) == ("data", SNAPSHOT)
+    assert by_ref["package:tensorrt"]["purl"] == "pkg:pypi/tensorrt@1.2.3"
+    hashes = {ref: component["hashes"][0]["content"] for ref, component in by_ref.items() if ref.startswith("file:")}
+    others = {name: content for name, content in files.items() if name != "sbom.cdx.json"}
+    assert hashes == {f"file:{name}": hashlib.sha256(content).hexdigest() for name, content in others.items()}
+    assert datetime.fromisoformat(bom["metadata"]["timestamp"]) == datetime.fromisoformat(releases["t4"].since)
+    assert contents(releases["t4"]) == files
+    depends = {entry["ref"]: entry.get("dependsOn", []) for entry in bom["dependencies"]}
+    assert depends["file:engine/engine.plan"] == ["model", "package:tensorrt"]
+    assert depends["model"] == ["snapshot"]
+
+
+def test_the_readme_says_what_it_is_and_what_was_not_run(bundles, releases):
+    text = bundles["jetson-nano"]["README.md"].decode()
+    for words in (
+        "# FPENet for Jetson Nano, JetPack 4.6",
+        "- model: fpenet version 7",
+        SNAPSHOT,
+        "**UNSIGNED**",
+        "**not run**: it needs a GPU",
+        "not in a DeepStream pipeline",
+        "not in a Triton server",
+        "| runs on GPU | SM53 |",
+        "| runs with TensorRT | 8.2 |",
+        "| runs with JetPack | 4.6 |",
+        "--maxShapes=input_face_images:8x1x80x80",
+        "| Eyes | 0.025 | 0.025 |",
+    ):
+        assert words in text
+    assert "Not promoted" not in text
+    assert all(f"`{name}`" in text for name in bundles["jetson-nano"] if name not in ("README.md", "sbom.cdx.json"))
+    cpu = bundles["cpu"]["README.md"].decode()
+    assert "| Eyes | 0.025 | 0.025 | 0.025 | 0.025 |" in cpu
+    assert "p50 2.00 ms, p99 4.00 ms, 500 faces a second" in cpu
+    assert "trtexec" not in cpu
+    accurate = contents(releases["cpu"], accuracy=Accuracy(SNAPSHOT, 1234, {"Eyes": 1.5}), signer="abc")
+    assert "on the 1,234 KPI faces" in accurate["README.md"].decode()
+    assert "| Eyes | 1.50 |" in accurate["README.md"].decode()
+    assert "fingerprint `abc`" in accurate["README.md"].decode()
+    assert "Q/DQ" in bundles["orin"]["README.md"].decode()
+
+
+def test_the_trtexec_line_is_that_of_the_targets_version(releases):
+    assert "--fp16" in trtexec_line(releases["jetson-nano"], "8.2")
+    assert "--workspace=512" in trtexec_line(releases["jetson-nano"], "8.2")
+    assert "--stronglyTyped" in trtexec_line(releases["t4"], "10")
+    assert "--optShapes=input_face_images:8x1x80x80" in trtexec_line(releases["rtx"], "10")
+
+
+def test_an_engine_at_another_stage_says_so(exported, tmp_path):
+    release = staged(tmp_path, exported, "rtx")
+    assert "**Not promoted to production**: it is at stage staging." in contents(release)["README.md"].decode()
+    with pytest.raises(InputError, match=r"no engine at stage production; .* at staging: .*--stage staging"):
+        release_at(tmp_path / "targets", "rtx", "production")
+    with pytest.raises(InputError, match=r"target 't4': no engine at stage canary; `fpenet status` shows"):
+        release_at(tmp_path / "targets", "t4", "canary")
+    with pytest.raises(SpecError, match="there is no target 't5'"):
+        release_at(tmp_path / "targets", "t5", "production")
+
+
+def test_an_engine_that_was_changed_or_failed_is_not_bundled(exported, tmp_path):
+    release = staged(tmp_path, exported, "rtx")
+    for name in ("engine.plan", "model.onnx"):
+        path = release.directory / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + b"?")
+        with pytest.raises(StorageError, match=rf"{name}: is not the file that was built and checked"):
+            release_at(tmp_path / "targets", "rtx", "staging")
+        path.unlink()
+        with pytest.raises(StorageError, match=rf"{name}: is gone"):
+            release_at(tmp_path / "targets", "rtx", "staging")
+        path.write_bytes(whole)
+    failed = replace(NOT_RUN, state="failed", reason="Eyes 3 px")
+    write_json(
+        release.directory / "manifest.json",
+        {**release.manifest, "check": {**release.manifest["check"], "state": failed.state, "reason": failed.reason}},
+    )
+    with pytest.raises(GateError, match="check says 'failed': Eyes 3 px"):
+        release_at(tmp_path / "targets", "rtx", "staging")
+    (release.directory / "manifest.json").unlink()
+    with pytest.raises(StorageError, match=r"manifest.json: is gone"):
+        release_at(tmp_path / "targets", "rtx", "staging")
+
+
+def test_a_real_engine_goes_into_a_bundle_with_the_version_of_its_pointer(exported, tmp_path):
+    """TensorRT-RTX builds here; another version of the same network may have rewritten the manifest since."""
+    built = build_engine(exported, find_target("rtx"), tmp_path / "engines")
+    write_manifest(built, NOT_RUN, Provenance("fpenet", "7", SNAPSHOT))
+    stages.stage(tmp_path / "targets", "rtx", built.directory, by="test", why="test")
+    write_manifest(built, NOT_RUN, Provenance("fpenet", "8", SNAPSHOT))
+    files = contents(release_at(tmp_path / "targets", "rtx", "staging"))
+    assert files["engine/engine.plan"] == built.file.read_bytes()
+    assert json.loads(files["engine/manifest.json"])["provenance"]["model_version"] == "7"
+    assert files["engine/reproduce.sh"].startswith(b"#!/bin/sh\n")
+    assert str(tmp_path).encode() not in b"".join(files.values())
+
+
+def test_the_same_engine_gives_the_same_bytes(releases, tmp_path):
+    for name in ("one.tar.gz", "two.tar.gz"):
+        made = make_bundle(releases["t4"], tmp_path / name)
+    assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
+    assert made.fingerprint == ""
+    assert SIGNATURE not in made.files
+
+
+def test_the_command_makes_keys_bundles_and_verifies(releases, tmp_path, monkeypatch, capsys):
+    workspace = str(releases["t4"].directory.parent.parent)
+    key, bundle = tmp_path / "signing.pem", tmp_path / "t4.tar.gz"
+    assert main(["bundle", "keygen", "--key", str(key)]) == 0
+    monkeypatch.setenv("FPENET_SIGNING_KEY_FILE", str(key))
+    assert main(["bundle", "--target", "t4", "--workspace", workspace, "-o", str(bundle)]) == 0
+    assert main(["bundle", "verify", str(bundle), "--public-key", f"{key}.pub"]) == 0
+    said = capsys.readouterr().out
+    assert "FP16 engine key-of-t of production for T4" in said
+    assert "files are as they were made; signed by" in said
+    make_keys(tmp_path / "other")
+    assert main(["bundle", "verify", str(bundle), "--public-key", f"{tmp_path}/other.pub"]) == 2
+    assert "signed by another key" in capsys.readouterr().err
+    monkeypatch.delenv("FPENET_SIGNING_KEY_FILE")
+    assert main(["bundle", "--target", "cpu", "--workspace", workspace]) == 0
+    assert "unsigned" in capsys.readouterr().out
+    default = releases["cpu"].directory.parent.parent / "bundles" / "cpu-production.tar.gz"
+    assert main(["bundle", "verify", str(default)]) == 2
+    assert main(["bundle", "verify", str(default), "--unsigned-ok"]) == 0
+    assert main(["bundle", "--workspace", workspace]) == 2
+    assert "name a target device with --target" in capsys.readouterr().err
+    assert verify_bundle(bundle, public_key=key.with_name("signing.pem.pub")).fingerprint in said
+    assert read_public_key(key.with_name("signing.pem.pub"))
+    assert read_json(releases["cpu"].directory / "manifest.json")["build_key"] == "key-of-cpu"

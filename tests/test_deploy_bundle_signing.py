@@ -1,0 +1,180 @@
+"""Checksums and signatures: whatever was changed is found and named."""
+
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.bundle.archive import read_bundle, write_bundle
+from deploy.bundle.bundle import verify_bundle
+from deploy.bundle.signing import (
+    KEY_VARIABLE,
+    SIGNATURE,
+    SUMS,
+    fingerprint,
+    make_keys,
+    read_public_key,
+    signing_key_from_environment,
+    verify,
+    with_checksums,
+)
+from schemas.errors import InputError, SignatureError
+
+FILES = {"README.md": b"what it is", "engine/engine.plan": bytes(range(256)), "engine/reproduce.sh": b"#!/bin/sh\n"}
+names = st.sampled_from(sorted(FILES))
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """Private and public half of a key, and the public half of another."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("ours", "other"):
+        make_keys(folder / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KEY_VARIABLE, str(folder / "ours"))
+        private = signing_key_from_environment()
+    return private, read_public_key(folder / "ours.pub"), read_public_key(folder / "other.pub")
+
+
+@pytest.fixture(scope="module")
+def signed(keys):
+    return with_checksums(FILES, keys[0])
+
+
+def test_a_whole_bundle_verifies_and_names_the_signer(keys, signed):
+    found = verify(signed, public_key=keys[1])
+    assert (found.files, found.fingerprint) == (3, fingerprint(keys[1]))
+    assert signed == with_checksums(FILES, keys[0])
+
+
+@given(name=names, at=st.integers(0, 9), data=st.data())
+def test_any_change_of_a_file_is_found_and_named(keys, signed, name, at, data):
+    content = bytearray(signed[name])
+    content[at % len(content)] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(SignatureError, match=f"{name} is another file$"):
+        verify({**signed, name: bytes(content)}, public_key=keys[1])
+
+
+def test_missing_and_added_files_are_named_together(keys, signed):
+    files = {name: content for name, content in signed.items() if name != "engine/engine.plan"}
+    with pytest.raises(SignatureError, match=r"made: engine/engine.plan is missing; engine/run.sh was added"):
+        verify({**files, "engine/run.sh": b"rm"}, public_key=keys[1])
+
+
+def test_rewritten_checksums_do_not_fit_the_signature(keys, signed):
+    forged = with_checksums({**FILES, "engine/engine.plan": b"mine"}, None)
+    with pytest.raises(SignatureError, match=f"{SIGNATURE} does not fit {SUMS}"):
+        verify({**forged, SIGNATURE: signed[SIGNATURE]}, public_key=keys[1])
+    with pytest.raises(SignatureError, match="signed by another key"):
+        verify(signed, public_key=keys[2])
+
+
+def test_unsigned_is_refused_unless_that_is_fine(keys, signed):
+    unsigned = with_checksums(FILES, None)
+    with pytest.raises(SignatureError, match=r"unsigned: nobody vouches for it; --unsigned-ok"):
+        verify(unsigned)
+    with pytest.raises(SignatureError, match=f"unsigned: there is no {SIGNATURE}"):
+        verify(unsigned, public_key=keys[1], unsigned_ok=True)
+    with pytest.raises(SignatureError, match="signed, but there is no key to check it with"):
+        verify(signed)
+    assert verify(unsigned, unsigned_ok=True).fingerprint == ""
+    with pytest.raises(SignatureError, match=r"README.md is another file"):
+        verify({**unsigned, "README.md": b"other"}, unsigned_ok=True)
+
+
+@pytest.mark.parametrize("sums", [b"nonsense\n", b"ab  README.md\n", b"\xff\xfe\n"])
+def test_checksums_that_are_none_are_refused(sums):
+    with pytest.raises(SignatureError, match=f"{SUMS}:1: not a line of checksums"):
+        verify({SUMS: sums}, unsigned_ok=True)
+    with pytest.raises(SignatureError, match=f"there is no {SUMS}: not a bundle"):
+        verify(FILES, unsigned_ok=True)
+
+
+@pytest.mark.parametrize("place", ["bundle", "bundle.tar.gz"])
+def test_folders_and_archives_read_back_what_was_written(place, keys, signed, tmp_path):
+    write_bundle(tmp_path / place, "fpenet-x", signed)
+    assert read_bundle(tmp_path / place) == signed
+    assert [path.name for path in tmp_path.iterdir()] == [place]
+    (tmp_path / "ours.pub").write_bytes(_pem(keys[1]))
+    assert verify_bundle(tmp_path / place, public_key=tmp_path / "ours.pub").files == 3
+    write_bundle(tmp_path / place, "fpenet-x", signed)  # the same again is fine
+
+
+def test_an_archive_has_the_same_bytes_each_time_and_nothing_of_this_machine(signed, tmp_path):
+    for name in ("one.tar.gz", "two.tar.gz"):
+        write_bundle(tmp_path / name, "fpenet-x", signed)
+    assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
+    listed = subprocess.run(["tar", "-tvzf", tmp_path / "one.tar.gz"], capture_output=True, text=True, check=True)
+    assert "-rwxr-xr-x 0/0" in listed.stdout
+    assert "fpenet-x/engine/reproduce.sh" in listed.stdout
+
+
+def test_a_folder_with_something_else_is_left_alone(signed, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "thesis.txt").write_text("years")
+    with pytest.raises(InputError, match="is there and is not this bundle"):
+        write_bundle(tmp_path / "bundle", "fpenet-x", signed)
+    assert (tmp_path / "bundle" / "thesis.txt").read_text() == "years"
+
+
+def test_links_and_cut_off_archives_are_no_bundles(signed, tmp_path):
+    write_bundle(tmp_path / "bundle", "fpenet-x", signed)
+    (tmp_path / "bundle" / "engine" / "more").symlink_to("/etc")
+    with pytest.raises(SignatureError, match="engine/more: a link"):
+        verify_bundle(tmp_path / "bundle", unsigned_ok=True)
+    subprocess.run(["tar", "-C", tmp_path, "-czf", tmp_path / "linked.tar.gz", "bundle"], check=True)
+    with pytest.raises(SignatureError, match=r"bundle/engine/more: a link"):
+        verify_bundle(tmp_path / "linked.tar.gz", unsigned_ok=True)
+    whole = (tmp_path / "linked.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SignatureError, match=r"cut.tar.gz: not a whole archive"):
+        verify_bundle(tmp_path / "cut.tar.gz", unsigned_ok=True)
+    middle = len(whole) // 2
+    (tmp_path / "damaged.tar.gz").write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :])
+    with pytest.raises(SignatureError):
+        verify_bundle(tmp_path / "damaged.tar.gz", unsigned_ok=True)
+    with pytest.raises(InputError, match="there is no bundle"):
+        verify_bundle(tmp_path / "nowhere", unsigned_ok=True)
+
+
+def test_keys_are_the_owners_and_never_overwritten(tmp_path):
+    made = make_keys(tmp_path / "signing.pem")
+    assert (tmp_path / "signing.pem").stat().st_mode & 0o777 == 0o600
+    assert made == fingerprint(read_public_key(tmp_path / "signing.pem.pub"))
+    with pytest.raises(InputError, match=r"signing.pem: is there already"):
+        make_keys(tmp_path / "signing.pem")
+
+
+def test_a_key_that_is_none_is_explained(tmp_path, monkeypatch):
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    assert signing_key_from_environment() is None
+    make_keys(tmp_path / "signing.pem")
+    for wrong, message in (("nowhere", "can't be read"), ("signing.pem.pub", "keygen` makes one")):
+        monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / wrong))
+        with pytest.raises(InputError, match=message):
+            signing_key_from_environment()
+    with pytest.raises(InputError, match="not a public key"):
+        read_public_key(tmp_path / "signing.pem")
+
+
+def test_openssl_and_sha256sum_agree(keys, signed, tmp_path):
+    """The lines that a bundle's README gives to those without this project."""
+    write_bundle(tmp_path / "bundle", "fpenet-x", signed)
+    (tmp_path / "ours.pub").write_bytes(_pem(keys[1]))
+    (tmp_path / "other.pub").write_bytes(_pem(keys[2]))
+    line = (
+        f"openssl pkeyutl -verify -pubin -inkey ../%s -rawin -in {SUMS} -sigfile {SIGNATURE} && sha256sum -c {SUMS}"
+    )
+    done = [
+        subprocess.run(line % key, shell=True, cwd=tmp_path / "bundle", capture_output=True, check=False).returncode
+        for key in ("ours.pub", "other.pub")
+    ]
+    assert done[0] == 0
+    assert done[1] != 0
+
+
+def _pem(key) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
