@@ -1,18 +1,16 @@
-"""Engines: built once for what goes in, checked against Keras, described by a manifest.
+"""Engines: built once for what goes in, here or on a device, checked against Keras, described by a manifest.
 
-`<engines>/<build_key>/` holds
+`deploy.engine_directory` says what `<engines>/<build_key>/` holds. The way of an engine:
 
-    model.onnx      what the builder was given, in the target's precision
-    engine.*        the engine
-    reproduce.sh    makes the engine again
-    build.log       what the builder said
-    build.json      what went in and what came out; written last, so a directory without it is unfinished
-    manifest.json   build.json, where the model comes from, and how the engine compares with Keras
+    build_engine       here; a GPU target needs its GPU here
+    build_engine_on    on a device of the target; graph, log and engine come to lie here all the same
+    check_engine       its graph in any case, itself where it runs here, or by what a device measured
+    write_manifest     then it can be staged and delivered
 """
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,44 +18,25 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock
 
-from deploy.builders.base import BuildResult, Predictions
+from deploy.builder_graph import require_opset, require_readable
+from deploy.builders.base import BuildResult, Predictions, Probe
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
 from deploy.builders.registry import BUILDERS
-from deploy.onnx_export import load_onnx, summarise
-from deploy.onnx_graph import check_readable, to_float16
-from deploy.parity import Latency, Parity, compare, measure_latency, require_parity
-from deploy.targets import ParityBound, Target
-from schemas.errors import EngineBuildError, ModelFileError, StorageError
-from schemas.storage import read_json, sha256_file, sha256_of, write_bytes, write_json
+from deploy.calibration import Crops
+from deploy.device.build import build_there
+from deploy.device.facts import DeviceFacts, read_facts, require_match
+from deploy.engine_directory import MANIFEST, MODEL, RECORD, BuiltEngine, fill, is_whole, read_engine
+from deploy.onnx_export import summarise
+from deploy.parity import Latency, Parity, compare, measure_latency
+from deploy.precision import calibration_sha256, graph_in
+from deploy.shells.base import Shell
+from deploy.target_gates import TargetGate, gate_engine, parity_gates, require_reached
+from deploy.targets import GpuTarget, Target
+from schemas.errors import EngineBuildError
+from schemas.storage import read_json, sha256_of, write_json
 
 KEY_LENGTH = 20
 NOT_RUN_HERE = "not run here"
-
-
-@dataclass(frozen=True)
-class BuiltEngine:
-    """An engine file and what it was made of.
-
-    Attributes:
-        key: `build_key` of what went in; names the directory.
-        directory, file: where it is.
-        sha256, size: of the engine's bytes. TensorRT does not build the same bytes twice, so they are not the key.
-        onnx_sha256: of the exported ONNX file, before a change of precision.
-        versions: package -> exact version that built it.
-        seconds: how long the build took.
-        reused: True if it was there already and whole.
-    """
-
-    target: Target
-    key: str
-    directory: Path
-    file: Path
-    sha256: str
-    size: int
-    onnx_sha256: str
-    versions: dict[str, str]
-    seconds: float
-    reused: bool
 
 
 @dataclass(frozen=True)
@@ -69,6 +48,8 @@ class EngineCheck:
         reason: why it was not run, or ''.
         graph: the engine's `model.onnx` (in the target's precision) in ONNX Runtime against Keras.
         parity, latency: of the engine itself; None where it was not run.
+        gates: every number of the engine that the target asks for, with its bound.
+        device: that measured it; '' for this machine.
     """
 
     state: Literal["passed", "not run here"]
@@ -76,9 +57,20 @@ class EngineCheck:
     graph: Parity
     parity: Parity | None
     latency: Latency | None
+    gates: tuple[TargetGate, ...] = ()
+    device: str = ""
 
     def __str__(self) -> str:
         return f"{self.state}: {self.reason}" if self.reason else self.state
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a device found: `Predictions` of the crops asked for, and the time of a call. See `deploy.device.run`."""
+
+    predictions: Predictions
+    latency: Latency
+    device: str
 
 
 @dataclass(frozen=True)
@@ -103,148 +95,154 @@ def build_key(
     return sha256_of(parts)[:KEY_LENGTH]
 
 
-def build_engine(onnx: Path, target: Target, engines: Path) -> BuiltEngine:
+def build_engine(onnx: Path, target: Target, engines: Path, *, calibration: Crops | None = None) -> BuiltEngine:
     """The engine for `target` of an exported ONNX file: the one below `engines` if it is whole, else a new one.
 
     A build may be killed at any moment: the next one starts anew, and finished engines are never touched.
 
+    Args:
+        calibration: training faces, for int8 and mixed.
+
     Raises:
         ModelFileError: `onnx` can't be used for this target.
+        CalibrationError: int8 or mixed, and no faces that calibrate.
         EngineBuildError: its builder is not here, or made no engine.
+        EngineMismatchError: it is for another GPU or another TensorRT than are here.
     """
-    summary = summarise(onnx)
-    if summary.opset > target.opset_ceiling:
-        raise ModelFileError(
-            f"{onnx}: opset {summary.opset} is above {target.opset_ceiling}, the newest that target "
-            f"'{target.name}' reads; export with a lower opset"
-        )
     builder = BUILDERS[target.builder]
-    versions = builder.versions()
-    key = build_key(summary.sha256, target, versions)
+
+    def build(model: Path, directory: Path) -> BuildResult:
+        return builder.build(model, target, directory)
+
+    made = _Maker(builder.versions(), lambda: _require_here(target), build, None)
+    return _built(onnx, target, engines, made, calibration)
+
+
+def build_engine_on(
+    shell: Shell,
+    onnx: Path,
+    target: Target,
+    engines: Path,
+    *,
+    program: str,
+    facts: DeviceFacts | None = None,
+    calibration: Crops | None = None,
+) -> BuiltEngine:
+    """As `build_engine`, on a device of the target, whose versions count. The graph is prepared here.
+
+    Args:
+        program: see `deploy.devices.program_of`.
+        facts: of `read_facts`, where they are known.
+
+    Raises:
+        EngineMismatchError: the device is no device of the target.
+        DeviceOfflineError: it does not answer, or went away; nothing half-written is left.
+        StorageError: its disk is full.
+    """
+    facts = facts or read_facts(shell, target, program=program)
+    require_match(facts, target)
+    if not isinstance(target, GpuTarget):
+        raise EngineBuildError(f"engines of target '{target.name}' need no device to be built: build them here")
+
+    def build(model: Path, directory: Path) -> BuildResult:
+        return build_there(shell, target, model, directory, program=program, facts=facts)
+
+    said = Probe(True, f"{target.builder}, TensorRT {facts.tensorrt}, on {shell.name} ({facts.gpu})", facts.versions)
+    made = _Maker(facts.versions, lambda: said, build, asdict(facts))
+    return _built(onnx, target, engines, made, calibration)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """`ready` is asked only where something is to be built; it says what builds, or raises EngineBuildError."""
+
+    versions: dict[str, str]
+    ready: Callable[[], Probe]
+    build: Callable[[Path, Path], BuildResult]
+    device: dict[str, Any] | None
+
+
+def _built(onnx: Path, target: Target, engines: Path, maker: _Maker, calibration: Crops | None) -> BuiltEngine:
+    summary = summarise(onnx)
+    require_opset(summary.opset, target, str(onnx))
+    faces = calibration_sha256(target, calibration)
+    key = build_key(summary.sha256, target, maker.versions, calibration_sha256=faces)
     directory = engines / key
     engines.mkdir(parents=True, exist_ok=True)
     with FileLock(engines / f".{key}.lock"):
-        reused = _whole(directory)
+        reused = is_whole(directory)
         if not reused:
+            probe = maker.ready()
+            prepared = graph_in(onnx, target, calibration=calibration)
+            require_readable(prepared.model, target, f"{onnx} in {target.precision}")
             directory.mkdir(exist_ok=True)
-            _build(onnx, target, directory, key)
+            went_in = {
+                "build_key": key,
+                "target": target.build_settings(),
+                "builder": probe.reason,
+                "versions": probe.versions,
+                "device": maker.device,
+                "onnx_sha256": summary.sha256,
+                "calibration_sha256": faces,
+                "float_layers": list(prepared.float_layers),
+            }
+            fill(directory, prepared.model, maker.build, went_in)
     return read_engine(directory, target, reused=reused)
 
 
-def _build(onnx: Path, target: Target, directory: Path, key: str) -> None:
+def _require_here(target: Target) -> Probe:
     builder = BUILDERS[target.builder]
     probe = builder.probe()
     if not probe.available:
         raise EngineBuildError(f"target '{target.name}': {builder.name} does not build here: {probe.reason}")
-    for leftover in directory.glob(".*.tmp*"):
-        leftover.unlink()
-    model = directory / "model.onnx"
-    write_bytes(model, _in_precision(onnx, target))
-    result = builder.build(model, target, directory)
-    write_bytes(directory / "build.log", result.log.encode())
-    write_bytes(directory / "reproduce.sh", _script(result).encode())
-    write_json(
-        directory / "build.json",
-        {
-            "build_key": key,
-            "target": target.build_settings(),
-            "builder": probe.reason,
-            "versions": probe.versions,
-            "onnx_sha256": sha256_file(onnx),
-            "model_sha256": sha256_file(model),
-            "engine": result.engine.name,
-            "engine_sha256": sha256_file(result.engine),
-            "engine_size": result.engine.stat().st_size,
-            "seconds": round(result.seconds, 3),
-        },
-    )
-
-
-def _in_precision(onnx: Path, target: Target) -> bytes:
-    if target.precision == "fp32":
-        return onnx.read_bytes()
-    half = to_float16(load_onnx(onnx), summarise(onnx).num_keypoints)
-    check_readable(half, f"{onnx} in FP16")
-    return half.SerializeToString(deterministic=True)
-
-
-def _script(result: BuildResult) -> str:
-    return (
-        "#!/bin/sh\n"
-        "# Makes the engine again, beside this script; PYTHON names an interpreter with this project installed.\n"
-        'cd "$(dirname "$0")" || exit 1\n'
-        f'exec "${{PYTHON:-python}}" {shlex.join(result.command)}\n'
-    )
-
-
-def _whole(directory: Path) -> bool:
-    record = directory / "build.json"
-    if not record.is_file():
-        return False
-    built = read_json(record)
-    files = {built["engine"]: built["engine_sha256"], "model.onnx": built["model_sha256"]}
-    return all((directory / name).is_file() and sha256_file(directory / name) == sha for name, sha in files.items())
-
-
-def read_engine(directory: Path, target: Target, *, reused: bool = True) -> BuiltEngine:
-    """The finished engine in `directory`.
-
-    Raises:
-        StorageError: there is none, or its bytes are not those that were built.
-    """
-    if not _whole(directory):
-        raise StorageError(f"{directory}: no whole engine: unfinished, damaged or changed; build it again")
-    built = read_json(directory / "build.json")
-    return BuiltEngine(
-        target=target,
-        key=built["build_key"],
-        directory=directory,
-        file=directory / built["engine"],
-        sha256=built["engine_sha256"],
-        size=built["engine_size"],
-        onnx_sha256=built["onnx_sha256"],
-        versions=built["versions"],
-        seconds=built["seconds"],
-        reused=reused,
-    )
+    return probe
 
 
 def check_engine(
-    built: BuiltEngine, expected: Predictions, images_BSSC: np.ndarray, *, bound: ParityBound | None = None
+    built: BuiltEngine, expected: Predictions, images_BSSC: np.ndarray, *, measured: Measured | None = None
 ) -> EngineCheck:
-    """Compare an engine with Keras on crops (B, S, S, C), and time it where it can run.
+    """Compare an engine with Keras on crops (B, S, S, C), and time it where it can run, or take what a device found.
 
     Its ONNX graph is compared in any case, so that a loss of precision is seen before a device sees it.
 
     Args:
         expected: Keras's predictions of the same crops (`keras_predictions`).
-        bound: instead of the target's.
+        measured: of these crops, on a device.
 
     Raises:
-        GateError: graph or engine is beyond the bound in a region.
+        GateError: graph or engine do not reach the target's gates.
     """
     target, builder = built.target, BUILDERS[built.target.builder]
-    bound = bound or target.gates.parity
-    graph = compare(expected, OnnxRuntimeEngine(built.directory / "model.onnx").predict(images_BSSC))
-    require_parity(graph, bound, f"the {target.precision} graph of target '{target.name}'")
-    reason = builder.not_runnable(target)
-    if reason:
-        return EngineCheck(NOT_RUN_HERE, reason, graph, None, None)
-    engine = builder.open_engine(built.file, target)
-    parity = compare(expected, engine.predict(images_BSSC))
-    require_parity(parity, bound, f"the engine of target '{target.name}'")
-    latency = measure_latency(engine, images_BSSC, batch=target.batch.optimum)
-    return EngineCheck("passed", "", graph, parity, latency)
+    graph = compare(expected, OnnxRuntimeEngine(built.directory / MODEL).predict(images_BSSC))
+    require_reached(parity_gates(target, graph), f"the {target.precision} graph of target '{target.name}'")
+    if measured is None:
+        if reason := builder.not_runnable(target):
+            gates = gate_engine(target, size=built.size, not_measured=reason)
+            return EngineCheck(NOT_RUN_HERE, reason, graph, None, None, gates)
+        engine = builder.open_engine(built.file, target)
+        latency = measure_latency(engine, images_BSSC, batch=target.batch.optimum)
+        measured = Measured(engine.predict(images_BSSC), latency, "")
+    parity = compare(expected, measured.predictions)
+    gates = gate_engine(target, parity=parity, latency=measured.latency, size=built.size)
+    require_reached(gates, f"the engine of target '{target.name}'")
+    return EngineCheck("passed", "", graph, parity, measured.latency, gates, measured.device)
 
 
-def write_manifest(built: BuiltEngine, check: EngineCheck, provenance: Provenance) -> dict[str, Any]:
-    """Write `manifest.json` beside the engine, and return it."""
+def write_manifest(
+    built: BuiltEngine, check: EngineCheck, provenance: Provenance, *, ladder: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Write `manifest.json` beside the engine, and return it.
+
+    Args:
+        ladder: the precisions that were tried, and why the faster ones were left (`deploy.ladder.Rung`), as text.
+    """
     manifest = {
-        **read_json(built.directory / "build.json"),
+        **read_json(built.directory / RECORD),
         "precision": built.target.precision,
         "provenance": asdict(provenance),
-        "check": asdict(check),
+        "check": {**asdict(check), "gates": [asdict(gate) for gate in check.gates]},
+        "ladder": list(ladder),
         "reproduce": "reproduce.sh",
     }
-    write_json(built.directory / "manifest.json", manifest)
+    write_json(built.directory / MANIFEST, manifest)
     return manifest

@@ -51,24 +51,26 @@ def test_a_target_that_does_not_run_here_says_so_and_its_graph_is_checked(networ
     images = crops(6)
     built = build_engine(onnx, RTX, tmp_path / "engines")
     check = check_engine(built, keras_predictions(network, images), images)
-    assert str(check) == "not run here: needs a GPU (SM75)"
+    assert str(check) == "not run here: needs a GPU (SM75, SM80, SM86, SM89, SM120)"
     assert check.parity is None
     assert check.latency is None
     assert 0 < check.graph.mean_px["All"] < 0.05
     manifest = write_manifest(built, check, Provenance("fpenet", "", "snap"))
     assert manifest["check"]["state"] == "not run here"
     pointer = stages.stage(tmp_path / "targets", "rtx", built.directory, by="flow", why="retrain")
-    assert pointer.engine.check == "not run here: needs a GPU (SM75)"
+    assert pointer.engine.check == "not run here: needs a GPU (SM75, SM80, SM86, SM89, SM120)"
 
 
 def test_a_gate_names_the_target(network, onnx, tmp_path):
     images = crops(2)
     expected = keras_predictions(network, images)
-    half = build_engine(onnx, RTX, tmp_path)
-    with pytest.raises(GateError, match=r"the fp16 graph of target 'rtx' is too far .* All mean"):
-        check_engine(half, expected, images, bound=ParityBound(mean_px=1e-6, max_px=1e-6))
+    bound = ParityBound(mean_px=1e-6, max_px=1e-6)
+    strict = RTX.model_copy(update={"gates": RTX.gates.model_copy(update={"parity": bound})})
+    half = build_engine(onnx, strict, tmp_path)
+    with pytest.raises(GateError, match=r"the fp16 graph of target 'rtx' does not reach its gates: parity All mean"):
+        check_engine(half, expected, images)
     wrong = expected._replace(keypoints_BN2=expected.keypoints_BN2 + np.float32(1))
-    with pytest.raises(GateError, match="the fp32 graph of target 'cpu' is too far"):
+    with pytest.raises(GateError, match="the fp32 graph of target 'cpu' does not reach its gates"):
         check_engine(build_engine(onnx, CPU, tmp_path), wrong, images)
 
 
@@ -127,9 +129,7 @@ def test_an_opset_above_the_targets_ceiling_is_refused(onnx, tmp_path):
 def test_a_builder_that_is_not_here_says_why(onnx, tmp_path, monkeypatch):
     """The wheels hidden from the metadata, as on a machine without the extra."""
     monkeypatch.setattr("deploy.builders.tensorrt_rtx.PACKAGES", ("tensorrt_rtx_of_another_world",))
-    with pytest.raises(
-        EngineBuildError, match=r"'rtx': tensorrt-rtx does not build here: not installed; .*'rtx'"
-    ):
+    with pytest.raises(EngineBuildError, match=r"'rtx': tensorrt-rtx does not build here: not installed; .*'rtx'"):
         build_engine(onnx, RTX, tmp_path)
 
 
