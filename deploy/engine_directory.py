@@ -16,6 +16,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from schemas.errors import StorageError
 from schemas.storage import read_json, sha256_file, write_bytes, write_json
 
 MODEL, LOG, SCRIPT, RECORD, MANIFEST = "model.onnx", "build.log", "reproduce.sh", "build.json", "manifest.json"
+
+PACKAGES = ("fpenet-workflow", "keras", "numpy", "onnx", "protobuf", "tensorflow", "tensorflow-cpu", "tf2onnx")
+"""What has a hand in a graph, from training to a target's precision."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,20 @@ def fill(directory: Path, model: bytes, build: Callable[[Path, Path], BuildResul
         "engine_size": result.engine.stat().st_size,
         "seconds": round(result.seconds, 3),
         "timing_cache": result.timing_cache,
+        "packages": _installed(),
     }
     write_json(directory / RECORD, {**went_in, **came_out})
+
+
+def _installed() -> dict[str, str]:
+    """`PACKAGES` of this environment with their versions, without importing any."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def is_whole(directory: Path) -> bool:

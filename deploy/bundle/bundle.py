@@ -90,7 +90,8 @@ def verify_bundle(path: Path, *, public_key: Path | None = None, unsigned_ok: bo
 
 
 def _engine_files(release: Release) -> dict[str, bytes]:
-    files = {path.name: path.read_bytes() for path in (release.engine, release.model)}
-    files[release.manifest["reproduce"]] = (release.directory / release.manifest["reproduce"]).read_bytes()
+    script = release.directory / release.manifest["reproduce"]
+    paths = (release.engine, release.model, script, release.timing_cache)
+    files = {path.name: path.read_bytes() for path in paths if path is not None}
     files["manifest.json"] = json.dumps(release.manifest, indent=2, sort_keys=True).encode() + b"\n"
     return {f"{ENGINE_FOLDER}/{name}": content for name, content in files.items()}

@@ -48,6 +48,7 @@ def readme(
         _contents(files),
         _accuracy(accuracy),
         _measured(release),
+        _gates(release),
         _not_run(release),
         _valid_for(release),
         _building(release),
@@ -130,13 +131,33 @@ def _measured(release: Release) -> str:
         "## How far is the engine from the network?\n\nDistance of its keypoints from those of the trained network "
         f"in float, in pixels of the crop, on {check['graph']['faces']} faces of the KPI set."
     )
-    speed = _speed(check["latency"]) if check["latency"] else ""
+    speed = _speed(check["latency"], check.get("device", "")) if check["latency"] else ""
     return "\n\n".join(part for part in (text, _table(head, rows), speed) if part)
 
 
-def _speed(latency: dict[str, Any]) -> str:
+def _gates(release: Release) -> str:
+    """What the target asks, and whether it was reached: a bundle has no gate that was missed."""
+    gates = release.manifest["check"].get("gates", ())
+    if not gates:
+        return ""
+    rows = (
+        (
+            gate["name"],
+            "not measured" if gate["value"] is None else f"{gate['value']:.4g}",
+            f"{gate['bound']:g}",
+            gate["unit"],
+        )
+        for gate in gates
+    )
+    ladder = [f"- {rung}" for rung in release.manifest.get("ladder", ())]
+    tried = ["Precisions that were tried:", "\n".join(ladder)] if ladder else []
+    return "\n\n".join(("## What the target asks", _table(("", "measured", "bound", ""), rows), *tried))
+
+
+def _speed(latency: Mapping[str, Any], device: str) -> str:
+    where = f" on {device}" if device else ""
     return (
-        f"One call, batch {latency['batch']}: p50 {latency['p50_ms']:.2f} ms, p99 {latency['p99_ms']:.2f} ms, "
+        f"One call{where}, batch {latency['batch']}: p50 {latency['p50_ms']:.2f} ms, p99 {latency['p99_ms']:.2f} ms, "
         f"{1000 * latency['batch'] / latency['p50_ms']:,.0f} faces a second ({latency['runs']} calls)."
     )
 
@@ -158,19 +179,19 @@ def _not_run(release: Release) -> str:
 
 
 def _valid_for(release: Release) -> str:
-    target = release.target
+    target, device = release.target, release.device or {}
+    built_on = {"GPU": device.get("gpu"), "JetPack": device.get("jetpack"), "driver": device.get("driver")}
+    runs_on = {
+        "GPU": target.devices if release.needs_gpu else None,
+        "TensorRT": release.tensorrt,
+        "JetPack": target.jetpack if isinstance(target, GpuTarget) else None,
+    }
     rows = [("built by", f"{name} {version}") for name, version in sorted(release.manifest["versions"].items())]
-    if isinstance(target, GpuTarget):
-        rows += [("runs on GPU", target.devices), ("runs with TensorRT", target.tensorrt)]
-        rows += [("runs with JetPack", target.jetpack)] if target.jetpack else []
-    elif release.needs_gpu:
-        rows.append(("runs on GPU", target.devices))
+    rows += [(f"built on {name}", value) for name, value in built_on.items() if value]
+    rows += [(f"runs with {name}", value) for name, value in runs_on.items() if value]
     rows.append(("ONNX opset", str(release.onnx.opset)))
-    return (
-        "## What it is valid for\n\n"
-        + _table(("", ""), rows)
-        + ("\n\nAn engine runs on no other GPU and TensorRT: build it again there." if release.is_plan else "")
-    )
+    note = "An engine runs on no other GPU and with no other TensorRT: build it again there." * release.is_plan
+    return "\n\n".join(part for part in ("## What it is valid for", _table(("", ""), rows), note) if part)
 
 
 def _building(release: Release) -> str:
@@ -180,7 +201,7 @@ def _building(release: Release) -> str:
     )
     if not release.needs_gpu:
         return text
-    version = release.target.tensorrt if isinstance(release.target, GpuTarget) else OTHER_TENSORRT
+    version = release.tensorrt or OTHER_TENSORRT
     return (
         f"{text} With nothing but TensorRT {version}, in a copy of `engine/`:\n\n"
         f"{_shell(trtexec_line(release, version))}\n\n{_on_precision(release.precision)}"

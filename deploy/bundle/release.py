@@ -12,7 +12,7 @@ from deploy import stages
 from deploy.engine import NOT_RUN_HERE, Provenance
 from deploy.onnx_export import OnnxSummary, summarise
 from deploy.stages import Stage
-from deploy.targets import Target, find_target
+from deploy.targets import GpuTarget, Target, find_target
 from schemas.errors import GateError, InputError, StorageError
 from schemas.storage import read_json, sha256_file
 
@@ -57,9 +57,27 @@ class Release:
         return Provenance(**self.manifest["provenance"])
 
     @property
+    def timing_cache(self) -> Path | None:
+        """What the builder measured, where it keeps that."""
+        name = self.manifest.get("timing_cache")
+        return self.directory / name if name else None
+
+    @property
+    def device(self) -> dict[str, Any] | None:
+        """`DeviceFacts` of where it was built; None for the machine of the flow."""
+        return self.manifest.get("device")
+
+    @property
+    def tensorrt(self) -> str | None:
+        """Version of TensorRT that the plan is for, as exactly as it is known; None where it is no plan."""
+        if not isinstance(self.target, GpuTarget):
+            return None
+        return self.manifest["versions"].get("tensorrt", self.target.tensorrt)
+
+    @property
     def is_plan(self) -> bool:
         """True for what TensorRT itself reads; neither DeepStream nor Triton reads a plan of TensorRT-RTX."""
-        return self.target.builder in ("tensorrt", "trtexec")
+        return isinstance(self.target, GpuTarget)
 
     @property
     def needs_gpu(self) -> bool:
@@ -123,3 +141,6 @@ def _require_passed(check: dict[str, Any], target: str) -> None:
             f"target '{target}': its engine's check says '{check['state']}': {check['reason'] or 'no reason given'}; "
             "such an engine is not bundled"
         )
+    failed = [gate["words"] for gate in check.get("gates", ()) if gate["value"] is not None and not gate["passed"]]
+    if failed:
+        raise GateError(f"target '{target}': {'; '.join(failed)}: such an engine is not bundled")

@@ -24,6 +24,8 @@ from schemas.storage import sha256_of
 
 NAME = "sbom.cdx.json"
 PROJECT = "fpenet-workflow"
+BUILT_ON = ("gpu", "tensorrt", "jetpack", "driver")
+"""Of a device's facts; neither its name nor its disk belongs to an engine."""
 
 
 def bill_of_materials(release: Release, files: Mapping[str, bytes]) -> bytes:
@@ -46,10 +48,11 @@ def bill_of_materials(release: Release, files: Mapping[str, bytes]) -> bytes:
         description="Annotated faces that the model was trained and measured on, named by the hash of their content",
     )
     shipped = [_file(name, content) for name, content in sorted(files.items())]
-    makers = [_package(*maker) for maker in sorted(_makers(release).items())]
+    builders = [_builder(release, *item) for item in sorted(release.manifest["versions"].items())]
+    packages = [_package(*item) for item in sorted(release.manifest.get("packages", {}).items())]
     bom = Bom(
         serial_number=_serial(release),
-        components=[model, snapshot, *shipped, *makers],
+        components=[model, snapshot, *shipped, *builders, *packages],
         metadata=BomMetaData(
             timestamp=datetime.fromisoformat(release.since),
             component=_bundle(release),
@@ -57,9 +60,9 @@ def bill_of_materials(release: Release, files: Mapping[str, bytes]) -> bytes:
         ),
     )
     bom.register_dependency(bom.metadata.component, [model, *shipped])
-    bom.register_dependency(model, [snapshot])
+    bom.register_dependency(model, [snapshot, *packages])
     for file in shipped:
-        bom.register_dependency(file, [model, *makers] if _is_made(release, file.name) else [model])
+        bom.register_dependency(file, [model, *builders] if _is_engine(release, file.name) else [model])
     text = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=2)
     return text.encode() + b"\n"
 
@@ -73,23 +76,26 @@ def _bundle(release: Release) -> Component:
         "build-key": manifest["build_key"],
         "builder": manifest["builder"],
         "check": manifest["check"]["state"],
+        **{f"built-on-{name}": value for name, value in (release.device or {}).items() if name in BUILT_ON},
     }
     return Component(
         name=f"fpenet-{target.name}",
         version=manifest["build_key"],
         type=ComponentType.APPLICATION,
         bom_ref="bundle",
-        properties=[Property(name=f"fpenet:{name}", value=value) for name, value in facts.items()],
+        properties=[Property(name=f"fpenet:{name}", value=value) for name, value in facts.items() if value],
     )
 
 
-def _makers(release: Release) -> dict[str, str]:
-    """Package -> version that built the engine."""
-    return release.manifest["versions"]
-
-
-def _is_made(release: Release, name: str) -> bool:
+def _is_engine(release: Release, name: str) -> bool:
     return name == f"engine/{release.engine.name}"
+
+
+def _builder(release: Release, name: str, builder_version: str) -> Component:
+    """A Python package, or the TensorRT of a device, which comes with JetPack or CUDA."""
+    if release.target.builder != "trtexec":
+        return _package(name, builder_version)
+    return Component(name=name, version=builder_version, type=ComponentType.LIBRARY, bom_ref=f"builder:{name}")
 
 
 def _file(name: str, content: bytes) -> Component:
