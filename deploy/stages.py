@@ -97,12 +97,11 @@ class StageStatus:
     @property
     def held(self) -> Iterator[tuple[Stage, Pointer]]:
         """Stages that hold an engine, the one that most devices have first."""
-        stages: tuple[tuple[Stage, Pointer | None], ...] = (
-            ("production", self.production),
-            ("canary", self.canary),
-            ("staging", self.staging),
-        )
-        return ((name, pointer) for name, pointer in stages if pointer is not None)
+        found = ((name, self.pointer(name)) for name in reversed(STAGES))
+        return ((name, pointer) for name, pointer in found if pointer is not None)
+
+    def pointer(self, stage: Stage) -> Pointer | None:
+        return {"staging": self.staging, "canary": self.canary, "production": self.production}[stage]
 
     def wanted(self, ring: Ring) -> tuple[Stage, Pointer] | None:
         """What devices of a ring ought to run: canary devices what changed last, others what is in production."""

@@ -1,0 +1,196 @@
+"""What each device of a target runs, as far as is known: one record per device.
+
+`<targets>/<target>/devices/<device>.json` is written after the device has done, or failed to do, what it was asked. A
+process that dies between the two leaves a record that is behind; the next delivery finds the engine on the device and
+brings the record up to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from deploy.delivery import Activation, CurrentEngine, activate, deliver, described
+from deploy.devices import Device, Ring
+from deploy.shells.opening import open_shell
+from deploy.stages import Stage, StagedEngine, StageStatus
+from schemas.errors import DeviceOfflineError, DeviceRefusedError, EngineMismatchError, FpenetError, StorageError
+from schemas.storage import write_json
+from schemas.yamlspec import SpecModel
+
+Outcome = Literal["active", "offline", "refused", "failed"]
+
+
+class Measured(SpecModel):
+    """What was measured of an engine on a device: mean distance of all keypoints from the FP32 graph, network-input
+    pixels, and faces a second; None where it was not."""
+
+    px: float | None = None
+    fps: float | None = None
+
+
+class DeviceRecord(SpecModel):
+    """A device, as it was when it was last asked to run an engine.
+
+    Attributes:
+        current: what it runs; None for nothing yet, as far as is known.
+        kept: the engines on it, the current one last.
+        outcome, why, at: how the last attempt ended, the reason or what was found there, and when (UTC, ISO 8601).
+        stage: for which stage it was asked.
+        since: when `current` became what it runs.
+        measured: build key -> numbers, of the engines on it.
+    """
+
+    device: str
+    target: str
+    ring: Ring
+    outcome: Outcome
+    stage: Stage
+    at: str
+    why: str = ""
+    current: CurrentEngine | None = None
+    since: str | None = None
+    kept: list[CurrentEngine] = []
+    measured: dict[str, Measured] = {}
+
+    def runs(self, engine: StagedEngine) -> bool:
+        return self.current is not None and self.current.engine_sha256 == engine.engine_sha256
+
+
+@dataclass(frozen=True)
+class Brought:
+    """An engine that a device runs now; `found` is what was wrong there, or ''."""
+
+    activation: Activation
+    found: str
+
+
+Bring = Callable[[Device, Path], Brought]
+"""Deliver the engine in a directory to a device and have it run it."""
+
+
+def bring_by_shell(device: Device, directory: Path) -> Brought:
+    """`Bring` for a device that has a shell."""
+    with open_shell(device) as shell:
+        delivery = deliver(shell, directory, device.target)
+        activation = activate(shell, delivery.engine, device.target)
+    return Brought(activation, "; ".join(filter(None, (delivery.found, activation.found))))
+
+
+def outcome_of(error: FpenetError) -> Outcome:
+    """Offline is told apart from refused, and both from failed."""
+    if isinstance(error, DeviceOfflineError):
+        return "offline"
+    return "refused" if isinstance(error, DeviceRefusedError | EngineMismatchError) else "failed"
+
+
+def bring_all(
+    targets: Path, status: StageStatus, devices: Iterable[Device], bring: Bring = bring_by_shell
+) -> list[DeviceRecord]:
+    """Have every device run what its ring ought to, all at once; those for which there is nothing are left alone.
+
+    What goes wrong with a device is in its record, and no reason for another to wait.
+    """
+    wanted = [(device, status.wanted(device.ring)) for device in devices]
+    todo = [(device, *found) for device, found in wanted if found is not None]
+    with ThreadPoolExecutor(max_workers=max(1, len(todo))) as pool:
+        return list(pool.map(lambda item: _bring_one(targets, item[0], item[1], item[2].engine, bring), todo))
+
+
+def note_active(targets: Path, device: Device, stage: Stage, activation: Activation, found: str = "") -> DeviceRecord:
+    """Write down that a device runs an engine."""
+    earlier, now = read_record(targets, device.target, device.name), _now()
+    known = {engine.build_key: engine for engine in (*(earlier.kept if earlier else []), activation.engine)}
+    same = earlier is not None and earlier.current == activation.engine
+    record = DeviceRecord(
+        device=device.name,
+        target=device.target,
+        ring=device.ring,
+        outcome="active",
+        stage=stage,
+        at=now,
+        why=found,
+        current=activation.engine,
+        since=earlier.since if same and earlier else now,
+        kept=[known[key] for key in activation.kept if key in known],
+        measured=_measured(earlier, activation.kept),
+    )
+    return _write(targets, record)
+
+
+def note_failure(targets: Path, device: Device, stage: Stage, error: FpenetError) -> DeviceRecord:
+    """Write down that a device could not be had to run an engine; what it ran, it is taken to run still."""
+    earlier = read_record(targets, device.target, device.name)
+    attempt = {"outcome": outcome_of(error), "stage": stage, "at": _now(), "why": str(error)}
+    if earlier is None:
+        return _write(targets, DeviceRecord(device=device.name, target=device.target, ring=device.ring, **attempt))
+    return _write(targets, earlier.model_copy(update=attempt | {"ring": device.ring}))
+
+
+def note_measured(targets: Path, device: Device, build_key: str, measured: Measured) -> None:
+    """Keep what was measured of an engine on a device that has a record."""
+    record = read_record(targets, device.target, device.name)
+    if record is not None:
+        _write(targets, record.model_copy(update={"measured": record.measured | {build_key: measured}}))
+
+
+def read_record(targets: Path, target: str, device: str) -> DeviceRecord | None:
+    """The record of a device; None if nothing was ever asked of it.
+
+    Raises:
+        StorageError: it can't be read.
+    """
+    path = _path(targets, target, device)
+    try:
+        return DeviceRecord.model_validate_json(path.read_bytes()) if path.is_file() else None
+    except ValidationError as error:
+        raise StorageError(f"{path}: not a device's record; remove it, the next delivery writes it anew") from error
+
+
+def read_records(targets: Path, target: str) -> list[DeviceRecord]:
+    """Records of all devices of a target that were ever asked for something, by name."""
+    names = sorted(path.stem for path in (targets / target / "devices").glob("[!.]*.json"))
+    return [record for name in names if (record := read_record(targets, target, name)) is not None]
+
+
+def engine_directory(targets: Path, target: str, engine: StagedEngine) -> Path:
+    """Where a staged engine lies here, once it is certain that it is the one that was staged.
+
+    Raises:
+        StorageError: it is gone, or was changed.
+    """
+    directory = (targets / target / engine.engine).resolve().parent
+    if described(directory).engine_sha256 != engine.engine_sha256:
+        raise StorageError(f"{directory}: its engine was changed since {engine} was staged; run the flow again")
+    return directory
+
+
+def _bring_one(targets: Path, device: Device, stage: Stage, engine: StagedEngine, bring: Bring) -> DeviceRecord:
+    try:
+        brought = bring(device, engine_directory(targets, device.target, engine))
+    except FpenetError as error:
+        return note_failure(targets, device, stage, error)
+    return note_active(targets, device, stage, brought.activation, brought.found)
+
+
+def _measured(earlier: DeviceRecord | None, keys: Iterable[str]) -> dict[str, Measured]:
+    return {key: earlier.measured[key] for key in keys if earlier and key in earlier.measured}
+
+
+def _write(targets: Path, record: DeviceRecord) -> DeviceRecord:
+    write_json(_path(targets, record.target, record.device), record.model_dump(mode="json"))
+    return record
+
+
+def _path(targets: Path, target: str, device: str) -> Path:
+    return targets / target / "devices" / f"{device}.json"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,161 @@
+"""Promotion and rollback: the pointer of a target, and then its devices.
+
+Whoever changes a target holds its lock from the pointer to the last device, so that two changes come one after the
+other on every device as they do in the log. A process that dies has changed the pointer or has not; the same command
+again, or `settle_target`, brings the devices to what the pointers say. A rollback notes beforehand which change it is
+about to make, so that the same command again completes it and does not go back one engine more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from deploy import stages
+from deploy.devices import Device, ring
+from deploy.stages import Pointer, Promoted, StageStatus
+from schemas.errors import InputError
+from schemas.storage import read_json, write_json
+from tasks.fleet.deliveries import Bring, DeviceRecord, bring_all, bring_by_shell, read_record
+
+LOCK, UNFINISHED = ".changing.lock", ".rollback.json"
+_PATIENCE_S = 600.0
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A change of a target.
+
+    Attributes:
+        changed: False if the stage held the engine already: of a rollback, that an earlier one was cut off, and
+            is complete now.
+        devices: those that were asked to run what their ring ought to.
+    """
+
+    target: str
+    stage: Promoted
+    pointer: Pointer
+    changed: bool
+    devices: tuple[DeviceRecord, ...]
+
+    @property
+    def broken(self) -> tuple[DeviceRecord, ...]:
+        """Devices that answered and did not do it. Those that are offline are asked again."""
+        return tuple(record for record in self.devices if record.outcome in ("failed", "refused"))
+
+
+@contextmanager
+def changing(targets: Path, target: str, *, patience_s: float = _PATIENCE_S) -> Iterator[None]:
+    """Hold a target: no other promotion, rollback or rollout changes it, or its devices, meanwhile.
+
+    Raises:
+        InputError: somebody else holds it for longer than `patience_s`.
+    """
+    if not (targets / target).is_dir():
+        raise InputError(f"target '{target}': nothing is staged; run the flow `retrain` with this target first")
+    try:
+        with FileLock(targets / target / LOCK, timeout=patience_s):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"target '{target}': another promotion, rollback or rollout has been under way for {patience_s:g} s; "
+            "let it end, and run the same command again"
+        ) from error
+
+
+def promote_target(
+    targets: Path,
+    target: str,
+    devices: Sequence[Device],
+    *,
+    to: Promoted,
+    by: str,
+    why: str,
+    bring: Bring = bring_by_shell,
+) -> Promotion:
+    """Promote an engine one stage, and have the devices of the stage run it: the canary ring, or both rings.
+
+    Args:
+        devices: the fleet, of all targets.
+
+    Raises:
+        InputError: nothing is at the stage before; or no canary device runs the engine yet.
+        StorageError: the engine's file is gone or was changed.
+    """
+    canaries = ring(devices, target, "canary")
+    asked = canaries if to == "canary" else _of(devices, target)
+    with changing(targets, target):
+        before = stages.status(targets, target)
+        if to == "production" and canaries:
+            _require_canary(targets, before, canaries)
+        pointer = stages.promote(targets, target, by=by, why=why, to=to, has_canaries=bool(canaries))
+        changed = before.pointer(to) != pointer
+        return Promotion(target, to, pointer, changed, _settled(targets, target, asked, bring))
+
+
+def roll_back_target(
+    targets: Path, target: str, devices: Sequence[Device], *, by: str, why: str, bring: Bring = bring_by_shell
+) -> Promotion:
+    """Restore the production engine before this one, on every device; `pointer.event.before` is what it was.
+
+    Raises:
+        InputError: no engine was in production before this one.
+        StorageError: the earlier engine's file is gone or was changed.
+    """
+    with changing(targets, target):
+        pointer = _cut_off(targets, target)
+        changed = pointer is None
+        if pointer is None:
+            write_json(targets / target / UNFINISHED, {"number": len(stages.history(targets, target)) + 1})
+            pointer = stages.rollback(targets, target, by=by, why=why)
+        settled = _settled(targets, target, _of(devices, target), bring)
+        (targets / target / UNFINISHED).unlink()
+        return Promotion(target, "production", pointer, changed, settled)
+
+
+def _cut_off(targets: Path, target: str) -> Pointer | None:
+    """Where an earlier rollback of this very target left production, if it died before the last device had it."""
+    path = targets / target / UNFINISHED
+    pointer = stages.status(targets, target).production
+    if not path.is_file() or pointer is None:
+        return None
+    same = pointer.event.action == "rollback" and pointer.event.number == read_json(path)["number"]
+    return pointer if same else None
+
+
+def settle_target(
+    targets: Path, target: str, devices: Sequence[Device], *, bring: Bring = bring_by_shell
+) -> tuple[DeviceRecord, ...]:
+    """Have every device of a target run what the stages say: those that were offline, or that somebody changed."""
+    with changing(targets, target):
+        return _settled(targets, target, _of(devices, target), bring)
+
+
+def _of(devices: Sequence[Device], target: str) -> list[Device]:
+    return [device for device in devices if device.target == target]
+
+
+def _settled(targets: Path, target: str, devices: Sequence[Device], bring: Bring) -> tuple[DeviceRecord, ...]:
+    return tuple(bring_all(targets, stages.status(targets, target), devices, bring))
+
+
+def _require_canary(targets: Path, status: StageStatus, canaries: Sequence[Device]) -> None:
+    """An engine that no canary device has run has not been tried."""
+    if status.canary is None:
+        return  # `stages.promote` says so
+    engine = status.canary.engine
+    records = [read_record(targets, status.target, device.name) for device in canaries]
+    if any(record is not None and record.runs(engine) for record in records):
+        return
+    told = ", ".join(
+        f"{device.name} {record.outcome if record else 'not asked'}"
+        for device, record in zip(canaries, records, strict=True)
+    )
+    raise InputError(
+        f"target '{status.target}': no canary device runs {engine} yet ({told}); "
+        f"`fpenet promote --target {status.target} --to canary` asks them again"
+    )

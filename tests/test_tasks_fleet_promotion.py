@@ -1,0 +1,291 @@
+"""Promotion and rollback with devices: local ones, and some behind a real SSH server."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy import stages
+from deploy.delivery import inspect
+from deploy.devices import Device, LocalReach, Ring
+from deploy.shells.opening import open_shell
+from deploy.stages import stage
+from schemas.errors import InputError, StorageError
+from tasks.fleet.deliveries import Measured, note_measured, read_record, read_records
+from tasks.fleet.promotion import changing, promote_target, roll_back_target, settle_target
+from tests.engines import engine_directory
+from tests.killed import killed_at_fsync
+from tests.ssh_servers import device_server
+
+WHO = {"by": "ada", "why": "reviewed"}
+
+
+class Fleet:
+    """A workspace's targets and some devices of t4."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.targets = root, root / "targets"
+        self.devices: list[Device] = []
+
+    def local(self, name: str, ring: Ring) -> Device:
+        reach = LocalReach(kind="local", directory=str(self.root / "devices" / name))
+        self.devices.append(Device(name=name, target="t4", ring=ring, reach=reach))
+        return self.devices[-1]
+
+    def stage(self, name: str, *, size: int = 0) -> Path:
+        directory = engine_directory(self.root / "engines", name, size=size)
+        stage(self.targets, "t4", directory, **WHO)
+        return directory
+
+    def promote(self, to="production"):
+        return promote_target(self.targets, "t4", self.devices, to=to, **WHO)
+
+    def release(self, name: str, *, size: int = 0) -> None:
+        self.stage(name, size=size)
+        self.promote("canary")
+        self.promote()
+
+    def running(self) -> dict[str, str]:
+        """What the devices themselves say that they run."""
+        found = {}
+        for device in self.devices:
+            with open_shell(device) as shell:
+                current, wrong = inspect(shell, "t4")
+                assert wrong == ""
+                found[device.name] = current.build_key if current else ""
+        return found
+
+    def recorded(self) -> dict[str, str]:
+        records = read_records(self.targets, "t4")
+        return {record.device: record.current.build_key if record.current else "" for record in records}
+
+    def outcomes(self) -> dict[str, str]:
+        return {record.device: record.outcome for record in read_records(self.targets, "t4")}
+
+
+@pytest.fixture
+def fleet(tmp_path) -> Fleet:
+    fleet = Fleet(tmp_path)
+    fleet.local("t4-a", "canary")
+    fleet.local("t4-b", "main")
+    return fleet
+
+
+@pytest.fixture
+def nano(fleet, tmp_path):
+    """A third device of the fleet, behind SSH."""
+    with device_server(tmp_path / "nano") as server:
+        fleet.devices.append(server.device("t4-ssh", "t4", "main"))
+        yield server
+
+
+def test_an_engine_goes_to_the_canary_ring_and_then_to_all(fleet, nano):
+    fleet.stage("key1")
+    first = fleet.promote("canary")
+    assert first.changed
+    assert [(record.device, record.stage, record.outcome) for record in first.devices] == [
+        ("t4-a", "canary", "active")
+    ]
+    assert fleet.running() == {"t4-a": "key1", "t4-b": "", "t4-ssh": ""}
+    fleet.promote()
+    assert fleet.running() == fleet.recorded() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key1")
+    assert {record.stage for record in read_records(fleet.targets, "t4")} == {"production"}
+    assert not fleet.promote().changed
+
+
+def test_rollback_takes_it_off_every_device_and_says_what_it_was(fleet, nano):
+    fleet.release("key1")
+    fleet.release("key2")
+    fleet.stage("key3")
+    fleet.promote("canary")
+    assert fleet.running() == {"t4-a": "key3", "t4-b": "key2", "t4-ssh": "key2"}
+    back = roll_back_target(fleet.targets, "t4", fleet.devices, by="bob", why="worse")
+    assert (back.pointer.engine.build_key, back.pointer.event.before.build_key) == ("key1", "key2")
+    assert fleet.running() == fleet.recorded() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key1")
+    with pytest.raises(InputError, match="no earlier production engine"):
+        roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+
+
+def test_rollback_without_a_predecessor_changes_no_device(fleet):
+    fleet.release("key1")
+    with pytest.raises(InputError, match=r"no earlier production engine to go back to: .* key1 .* is the first"):
+        roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    assert fleet.running() == {"t4-a": "key1", "t4-b": "key1"}
+
+
+def test_an_offline_device_blocks_nobody_and_gets_it_later(fleet, nano):
+    fleet.release("key1")
+    nano.vanish()
+    fleet.release("key2")
+    assert fleet.outcomes() == {"t4-a": "active", "t4-b": "active", "t4-ssh": "offline"}
+    assert fleet.recorded() == {"t4-a": "key2", "t4-b": "key2", "t4-ssh": "key1"}
+    nano.come_back()
+    records = settle_target(fleet.targets, "t4", fleet.devices)
+    assert {record.outcome for record in records} == {"active"}
+    assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key2")
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "why"),
+    [
+        ("key refused", "refused", "add the public key"),
+        ("vanishes in the copy", "offline", "went away"),
+        ("disk full", "failed", "its disk is full"),
+    ],
+)
+def test_a_device_that_fails_keeps_its_engine(fault, outcome, why, fleet, nano):
+    fleet.release("key1", size=200_000)
+    match fault:
+        case "key refused":
+            nano.refuse_key = True
+        case "vanishes in the copy":
+            nano.vanish_after_bytes = 100_000
+        case "disk full":
+            nano.capacity = 300_000
+    fleet.stage("key2", size=200_000)
+    fleet.promote("canary")
+    done = fleet.promote()
+    assert fleet.outcomes() == {"t4-a": "active", "t4-b": "active", "t4-ssh": outcome}
+    assert [record.device for record in done.broken] == ([] if outcome == "offline" else ["t4-ssh"])
+    assert why in read_record(fleet.targets, "t4", "t4-ssh").why
+    nano.refuse_key, nano.capacity = False, None
+    nano.come_back() if fault == "vanishes in the copy" else None
+    assert fleet.running() == fleet.recorded() == {"t4-a": "key2", "t4-b": "key2", "t4-ssh": "key1"}
+
+
+def test_production_waits_for_a_canary_device_that_runs_it(fleet):
+    canary, main = fleet.devices
+    blocked = canary.model_copy(update={"reach": LocalReach(kind="local", directory="/dev/null/none")})
+    fleet.devices = [blocked, main]
+    fleet.stage("key1")
+    fleet.promote("canary")
+    assert fleet.outcomes() == {"t4-a": "failed"}
+    with pytest.raises(InputError, match=r"no canary device runs .* key1 .*\(t4-a failed\); .* --to canary` asks"):
+        fleet.promote()
+    assert stages.status(fleet.targets, "t4").production is None
+    fleet.devices = [canary, main]
+    fleet.promote("canary")
+    fleet.promote()
+    assert fleet.running() == {"t4-a": "key1", "t4-b": "key1"}
+
+
+def test_a_target_without_devices_only_moves_its_pointer(fleet):
+    fleet.devices = []
+    fleet.stage("key1")
+    done = fleet.promote()
+    assert (done.changed, done.devices) == (True, ())
+    assert "no canary devices" in done.pointer.event.note
+
+
+def test_a_tampered_engine_reaches_no_device(fleet):
+    directory = fleet.stage("key1")
+    fleet.promote("canary")
+    (directory / "engine.onnx").write_text("tampered")
+    with pytest.raises(StorageError, match="not the file that was built"):
+        fleet.promote()
+    assert fleet.running() == {"t4-a": "key1", "t4-b": ""}
+    records = settle_target(fleet.targets, "t4", fleet.devices)
+    assert [(record.outcome, record.current.build_key) for record in records] == [("failed", "key1")]
+
+
+def test_what_somebody_changed_on_a_device_is_told_and_set_right(fleet):
+    fleet.release("key1")
+    current = fleet.root / "devices" / "t4-b" / "t4" / "current.json"
+    current.write_text("{}")
+    fleet.promote()
+    assert "was changed by hand" in read_record(fleet.targets, "t4", "t4-b").why
+    assert fleet.running() == {"t4-a": "key1", "t4-b": "key1"}
+
+
+def test_measurements_stay_with_the_engines_that_a_device_has(fleet):
+    fleet.release("key1")
+    device = fleet.devices[1]
+    note_measured(fleet.targets, device, "key1", Measured(px=0.02, fps=115.0))
+    fleet.release("key2")
+    assert read_record(fleet.targets, "t4", "t4-b").measured == {"key1": Measured(px=0.02, fps=115.0)}
+    for name in ("key3", "key4"):
+        fleet.release(name)
+    record = read_record(fleet.targets, "t4", "t4-b")
+    assert (record.measured, [engine.build_key for engine in record.kept]) == ({}, ["key2", "key3", "key4"])
+
+
+def test_a_damaged_record_is_named(fleet):
+    fleet.release("key1")
+    (fleet.targets / "t4" / "devices" / "t4-b.json").write_text("{")
+    with pytest.raises(StorageError, match=r"t4-b\.json: not a device's record; remove it"):
+        read_records(fleet.targets, "t4")
+
+
+def test_who_holds_a_target_is_waited_for(fleet):
+    fleet.stage("key1")
+    with (
+        changing(fleet.targets, "t4"),
+        pytest.raises(InputError, match="another promotion, rollback or rollout has been under way"),
+        changing(fleet.targets, "t4", patience_s=0.01),
+    ):
+        pass
+
+
+_PROMOTE = """
+import sys
+from pathlib import Path
+from deploy.devices import Device, LocalReach
+from deploy.stages import stage
+from tasks.fleet.promotion import promote_target, roll_back_target
+root, names = Path(sys.argv[1]), sys.argv[2].split()
+reach = lambda name: LocalReach(kind="local", directory=str(root / "devices" / name))
+devices = [Device(name=name, target="t4", ring=ring, reach=reach(name)) for name, ring in
+           (("t4-a", "canary"), ("t4-b", "main"))]
+who = {"by": "ada", "why": "contends"}
+for name in names:
+    if name == "rollback":
+        roll_back_target(root / "targets", "t4", devices, **who)
+        continue
+    if name not in ("canary", "production"):
+        stage(root / "targets", "t4", root / "engines" / name, **who)
+        name = "canary"
+    promote_target(root / "targets", "t4", devices, to=name, **who)
+"""
+
+
+def test_promotions_at_once_come_one_after_the_other(fleet):
+    """Whatever order they come in, the devices end where the pointers are."""
+    for name in ("key1", "key2", "key3"):
+        engine_directory(fleet.root / "engines", name)
+    work = [f"{name} production {name} production" for name in ("key1", "key2", "key3")]
+    running = [
+        subprocess.Popen([sys.executable, "-c", _PROMOTE, fleet.root, names], stderr=subprocess.PIPE)
+        for names in work
+    ]
+    for process in running:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors.decode()
+    now = stages.status(fleet.targets, "t4")
+    wanted = {device.name: now.wanted(device.ring)[1].engine.build_key for device in fleet.devices}
+    assert fleet.running() == fleet.recorded() == wanted
+    events = stages.history(fleet.targets, "t4")
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+
+
+@pytest.mark.parametrize(("change", "new"), [("production", "key2"), ("rollback", "key1")])
+def test_killed_at_any_moment_and_completed_by_the_same_command(change, new, tmp_path):
+    """Pointer, log, then each device: here at every seventh fsync."""
+    seen, at = [], 1
+    while True:
+        fleet = Fleet(tmp_path / str(at))
+        fleet.local("t4-a", "canary"), fleet.local("t4-b", "main")
+        fleet.release("key1")
+        fleet.stage("key2")
+        fleet.promote("canary")
+        if change == "rollback":
+            fleet.promote()
+        killed = killed_at_fsync(at, _PROMOTE, fleet.root, change)
+        seen.append(fleet.running()["t4-b"])
+        if not killed:
+            break
+        fleet.promote() if change == "production" else roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+        assert fleet.running() == fleet.recorded() == {"t4-a": new, "t4-b": new}
+        at += 7
+    assert set(seen) == {"key1", "key2"}
+    assert seen[-1] == new
