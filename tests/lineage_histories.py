@@ -11,7 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from deploy.delivery import CurrentEngine
 from schemas.storage import write_json
+from tasks.fleet.deliveries import DeviceRecord
 from tasks.lineage.versions import VersionRecord, record_version
 from tasks.workspace import Workspace
 
@@ -98,8 +100,20 @@ def point_stage(workspace: Workspace, target: str, stage: str, key: str) -> None
     write_json(workspace.targets / target / f"{stage}.json", {"event": {"engine": {"build_key": key}}, "earlier": []})
 
 
-def write_device(workspace: Workspace, target: str, device: str, key: str) -> None:
-    write_json(workspace.targets / target / "devices" / f"{device}.json", {"engine": {"build_key": key}})
+def write_device(workspace: Workspace, target: str, device: str, *kept: str) -> None:
+    """A device's record: it runs the last of the engines that it keeps."""
+    engines = [
+        CurrentEngine(
+            build_key=key, engine="e", engine_sha256=digest(key, "engine"), precision="fp16",
+            model_name="fpenet", model_version="3", snapshot_id="s",
+        )
+        for key in kept
+    ]  # fmt: skip
+    record = DeviceRecord(
+        device=device, target=target, ring="main", outcome="active", stage="production", at="2026",
+        current=engines[-1], kept=engines,
+    )  # fmt: skip
+    write_json(workspace.targets / target / "devices" / f"{device}.json", record.model_dump(mode="json"))
 
 
 def count_places(rows: Sequence[Row]) -> dict[str, int]:

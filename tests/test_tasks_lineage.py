@@ -186,6 +186,13 @@ def test_a_subject_is_followed_to_the_device(workspace):
     assert places == {"cpu": ((), ()), "t4": (("staging", "production"), ("dock-7",))}
 
 
+def test_a_device_that_went_on_keeps_the_engine_before(workspace):
+    (before,) = (engine.build_key for engine in ask("3", workspace).versions[0].engines if engine.target == "t4")
+    write_device(workspace, "t4", "dock-7", before, digest("a newer one")[:20])
+    engine = ask(before, workspace).engine
+    assert (engine.devices, engine.kept_on) == ((), ("dock-7",))
+
+
 def test_an_engine_goes_by_key_start_digest_file_and_folder(workspace):
     (key,) = (path.name for path in workspace.engines.iterdir() if "t4" in (path / "manifest.json").read_text())
     copied = workspace.root / "copied.plan"

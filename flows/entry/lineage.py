@@ -69,7 +69,7 @@ def _engine(engine: EngineFacts) -> Iterable[str]:
     yield f"  target     {engine.target}, {engine.precision}, {engine.builder}"
     yield f"  file       {engine.file}, SHA-256 {engine.sha256}"
     yield f"  stages     {_list(engine.stages)}"
-    yield f"  devices    {_list(engine.devices)}"
+    yield f"  devices    {_devices(engine)}"
 
 
 def _version(version: VersionTrace, *, with_engines: bool) -> Iterable[str]:
@@ -77,7 +77,7 @@ def _version(version: VersionTrace, *, with_engines: bool) -> Iterable[str]:
     yield f"  version    {record}, MLflow run {record.run_id or 'not on record'}"
     yield f"    training {record.training or 'not on record'}, ONNX {record.onnx_sha256[:_SHORT] or 'not on record'}"
     for engine in version.engines if with_engines else ():
-        where = f"stages {_list(engine.stages)}; devices {_list(engine.devices)}"
+        where = f"stages {_list(engine.stages)}; devices {_devices(engine)}"
         yield f"    engine   {engine.build_key} {engine.target}, {engine.precision}: {where}"
 
 
@@ -109,6 +109,10 @@ def _counts(places: Mapping[str, int]) -> str:
 
 def _taken(at: str) -> str:
     return f", taken {at[:16].replace('T', ' ')} UTC" if at else ""
+
+
+def _devices(engine: EngineFacts) -> str:
+    return _list([*engine.devices, *(f"{name} (kept, not run)" for name in engine.kept_on)])
 
 
 def _list(names: Sequence[str]) -> str:

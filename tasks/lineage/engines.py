@@ -6,13 +6,14 @@ The files are small and few, so they are read at every question: what they say i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from schemas.storage import read_json
 from tasks.workspace import Workspace
+
+Found = defaultdict[str, list[str]]
+"""Build key -> names."""
 
 STAGES = ("staging", "canary", "production")
 
@@ -28,7 +29,8 @@ class EngineFacts:
         target, precision, builder: what it was built for, and by what.
         model_name, model_version, snapshot: the version of the registry it was built for, '' where there is none.
         stages: those that hold it now.
-        devices: those that have it, active or not.
+        devices: those that run it, as far as is known.
+        kept_on: those that ran it and keep it, to go back to.
     """
 
     build_key: str
@@ -44,22 +46,21 @@ class EngineFacts:
     snapshot: str
     stages: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    kept_on: tuple[str, ...] = ()
 
 
 def engines_of(workspace: Workspace) -> list[EngineFacts]:
     """Every checked engine, by target and key."""
     stages, devices = _stages(workspace.targets), _devices(workspace.targets)
     found = [
-        _facts(path, workspace, stages, devices)
+        _facts(path, workspace, stages, *devices)
         for path in workspace.engines.glob("*/manifest.json")
         if not path.parent.name.startswith(".")
     ]
     return sorted(found, key=lambda engine: (engine.target, engine.build_key))
 
 
-def _facts(
-    path: Path, workspace: Workspace, stages: dict[str, list[str]], devices: dict[str, list[str]]
-) -> EngineFacts:
+def _facts(path: Path, workspace: Workspace, stages: Found, running: Found, kept: Found) -> EngineFacts:
     manifest = read_json(path)
     key, origin = manifest["build_key"], manifest["provenance"]
     return EngineFacts(
@@ -75,27 +76,28 @@ def _facts(
         model_version=origin["model_version"],
         snapshot=origin["snapshot_id"],
         stages=tuple(sorted(stages[key], key=STAGES.index)),
-        devices=tuple(sorted(devices[key])),
+        devices=tuple(sorted(running[key])),
+        kept_on=tuple(sorted(set(kept[key]) - set(running[key]))),
     )
 
 
-def _stages(targets: Path) -> dict[str, list[str]]:
-    """Build key -> stages that point to it, as `deploy.stages` writes them."""
-    found: dict[str, list[str]] = defaultdict(list)
+def _stages(targets: Path) -> Found:
+    """Stages that point to an engine, as `deploy.stages` writes them."""
+    found: Found = defaultdict(list)
     for stage in STAGES:
         for path in targets.glob(f"*/{stage}.json"):
             found[read_json(path)["event"]["engine"]["build_key"]].append(stage)
     return found
 
 
-def _devices(targets: Path) -> dict[str, list[str]]:
-    """Build key -> devices that have it."""
-    found: dict[str, list[str]] = defaultdict(list)
+def _devices(targets: Path) -> tuple[Found, Found]:
+    """Devices that run an engine, and those that have it, as `tasks.fleet.deliveries` writes them."""
+    running: Found = defaultdict(list)
+    kept: Found = defaultdict(list)
     for path in targets.glob("*/devices/*.json"):
-        for key in _held(read_json(path)):
-            found[key].append(path.stem)
-    return found
-
-
-def _held(record: dict[str, Any]) -> Iterator[str]:
-    yield from {str(record[name]["build_key"]) for name in ("engine", "previous") if record.get(name)}
+        record = read_json(path)
+        if record["current"]:
+            running[record["current"]["build_key"]].append(record["device"])
+        for engine in record["kept"]:
+            kept[engine["build_key"]].append(record["device"])
+    return running, kept

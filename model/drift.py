@@ -1,0 +1,102 @@
+"""Whether what a device counted is still what a model was tested on: population stability, with its uncertainty.
+
+The population stability index of two distributions p and q over the same bins is sum((p - q) ln(p / q)), the
+symmetric Kullback-Leibler divergence: 0 for equal ones; 0.1 is taken as a small and 0.25 as a large shift (Siddiqi
+2006). Estimated from n and m faces it is too large by about (B - 1)(1/n + 1/m) (Yurdakul and Naranjo 2020), so a bare
+value says little about few faces. Here a shift counts only if the lower bound of its index is above what is allowed:
+the basic bootstrap bound (Davison and Hinkley 1997, 5.2), which takes the bias off as well, from multinomial draws.
+
+Faces of one hour are not independent: a device sees the same people again and again. How much more the hours differ
+from each other than independent faces would (Pearson's X2 over its degrees of freedom, the design effect of Rao and
+Scott 1981) tells how many independent faces they are worth.
+
+Legend: H hours, B bins, D bootstrap draws, F faces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BINS = 10
+DRAWS = 2000
+_HALF_A_FACE = 0.5
+"""Added to every bin, so that an empty one has a logarithm."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How far a signal has moved.
+
+    Attributes:
+        faces: that were counted.
+        independent: as many faces seen once each would tell as much.
+        index: population stability index, without its bias.
+        low: one-sided lower bound of it.
+        direction: -1 where the signal has become lower, 1 where it has become higher.
+    """
+
+    faces: int
+    independent: float
+    index: float
+    low: float
+    direction: int
+
+
+def quantile_edges(values_F: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Inner edges of bins that hold equal shares of the values; fewer bins where values are tied."""
+    return np.unique(np.quantile(values_F, np.arange(1, bins) / bins))
+
+
+def shift_of(
+    reference_B: np.ndarray, counts_HB: np.ndarray, *, independent: float, confidence: float, seed: int = 0
+) -> Shift:
+    """How far the counts of the hours are from a reference.
+
+    Args:
+        reference_B: counts of the reference.
+        independent: how many independent faces the reference is worth (`independent_faces`).
+        confidence: of the one-sided bound.
+    """
+    counts_B = counts_HB.sum(axis=0)
+    worth = independent_faces(counts_HB)
+    rng = np.random.default_rng(seed)
+    expected_B, found_B = _smoothed(reference_B), _smoothed(counts_B)
+    drawn_DB = _drawn(rng, expected_B, independent), _drawn(rng, found_B, worth)
+    index = float(stability_index(expected_B, found_B))
+    drawn_D = stability_index(*drawn_DB)
+    return Shift(
+        faces=int(counts_B.sum()),
+        independent=worth,
+        index=max(0.0, 2 * index - float(drawn_D.mean())),
+        low=max(0.0, 2 * index - float(np.quantile(drawn_D, confidence))),
+        direction=int(np.sign((found_B - expected_B) @ np.arange(len(found_B)))),
+    )
+
+
+def stability_index(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Population stability index over the last axis of two shares, none of which is 0."""
+    return ((found - expected) * np.log(found / expected)).sum(axis=-1)
+
+
+def independent_faces(counts_HB: np.ndarray) -> float:
+    """Number of faces over the design effect of the hours; hours without faces count for nothing."""
+    counts_HB = counts_HB[counts_HB.sum(axis=1) > 0]
+    total = float(counts_HB.sum())
+    counts_HB = counts_HB[:, counts_HB.sum(axis=0) > 0]
+    hours, bins = counts_HB.shape
+    if hours < 2 or bins < 2:
+        return total
+    expected_HB = counts_HB.sum(axis=1, keepdims=True) * counts_HB.sum(axis=0) / total
+    pearson = ((counts_HB - expected_HB) ** 2 / expected_HB).sum()
+    return total / max(1.0, pearson / ((hours - 1) * (bins - 1)))
+
+
+def _smoothed(counts_B: np.ndarray) -> np.ndarray:
+    return (counts_B + _HALF_A_FACE) / (counts_B.sum() + _HALF_A_FACE * len(counts_B))
+
+
+def _drawn(rng: np.random.Generator, shares_B: np.ndarray, faces: float) -> np.ndarray:
+    draws_DB = rng.multinomial(max(1, round(faces)), shares_B, size=DRAWS)
+    return np.apply_along_axis(_smoothed, 1, draws_DB)
