@@ -2,7 +2,7 @@
 
 A record's face box is the tight square of its true points, enlarged by the conversion's ratio; the same square
 enlarged by another ratio is what that model's own conversion would have written. It is cut out of the record's crop
-with context, which reaches `model.crop.CONTEXT_RATIO` times as far as the record's box.
+with context, which reaches `model.crop.CONTEXT_RATIO` times as far as the record's box; beyond, edges are repeated.
 
 Legend: B batch, N keypoints.
 """
@@ -15,18 +15,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from model.crop import CONTEXT_RATIO, CONTEXT_SIZE
+from model.crop import CONTEXT_SIZE
 from model.pipeline import EvaluationBatch
 from model.record_tensors import parse_faces
 from model.shards import shard_errors
 from model.warp import crop_to_context, warp
 from schemas.experiment import ExperimentSpec
 from schemas.geometry import tight_square
-
-
-def fits_context(ratio: float, converted_ratio: float) -> bool:
-    """Whether a crop of `ratio` lies inside the context of records that were converted with `converted_ratio`."""
-    return ratio <= CONTEXT_RATIO * converted_ratio
 
 
 def recropped_batches(files: Sequence[Path], spec: ExperimentSpec, *, ratio: float) -> Iterator[EvaluationBatch]:
