@@ -19,6 +19,10 @@ Text = Annotated[str, Field(min_length=1)]
 Ring = Literal["canary", "main"]
 
 
+WORKERS_PYTHON = "python of the worker"
+"""Stands for the interpreter that a device's worker runs in, whose path is known there."""
+
+
 class LocalReach(SpecModel):
     """This machine; `directory` is where it keeps its engines, `trtexec` the program where it builds by it.
 
@@ -62,13 +66,23 @@ class WorkPoolReach(SpecModel):
     Attributes:
         deployment: `flow/deployment` of `flows/on_device.py` on the device's work pool.
         directory: where the device keeps its engines, on the device.
-        offline_after_s: a run that nobody has started after this long means that the device is offline.
+        exchange: directory that both can reach, as it is called here; commands and files go through it. Whoever may
+            write there may do on the device what its worker may.
+        exchange_there: as the device calls it; null is the same.
+        offline_after_s: a run that nobody has started after this long means that the device is offline; so does a
+            silence of this length.
+        trtexec: the program on the device.
+        python: the interpreter on the device that has this project; null is its worker's own.
     """
 
     kind: Literal["work_pool"]
     deployment: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
     directory: Text
+    exchange: Text
+    exchange_there: Text | None = None
     offline_after_s: Annotated[float, Field(gt=0)] = 60.0
+    trtexec: Text = "trtexec"
+    python: Text | None = None
 
 
 class Device(SpecModel):
@@ -118,9 +132,11 @@ def program_of(device: Device, target: Target) -> str:
     """
     reach = device.reach
     if isinstance(target, TrtexecTarget):
-        return "trtexec" if isinstance(reach, WorkPoolReach) else reach.trtexec
-    if not isinstance(reach, SshReach):
-        return (reach.python if isinstance(reach, LocalReach) else None) or sys.executable
+        return reach.trtexec
+    if isinstance(reach, WorkPoolReach):
+        return reach.python or WORKERS_PYTHON
+    if isinstance(reach, LocalReach):
+        return reach.python or sys.executable
     if reach.python is None:
         raise SpecError(
             f"devices.{device.name}.reach.python",

@@ -43,10 +43,10 @@ class Look:
     again: str = ""
 
 
-def this_request(kind: RequestKind, project_id: int | None) -> Request:
+def this_request(kind: RequestKind, project_id: int | None = None, *, version: str | None = None) -> Request:
     """What the flow run that goes on asks for."""
     by = f"{runtime.flow_run.flow_name} {runtime.flow_run.name}"
-    return Request(kind, by, project_id, runtime.deployment.id if kind == "look" else None)
+    return Request(kind, by, project_id, runtime.deployment.id if kind == "look" else None, version)
 
 
 def projects_of(requests: Sequence[Request]) -> frozenset[int] | None:

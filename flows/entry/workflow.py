@@ -23,7 +23,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config)
     _quiet_prefect(Path(config.workspace), verbose=arguments.verbose)
-    getattr(importlib.import_module(f"flows.{arguments.flow}"), arguments.flow)(arguments.config)
+    options = {}
+    if arguments.version is not None:
+        if arguments.flow != "rollout":
+            raise InputError(f"--version: the flow '{arguments.flow}' takes none, only `rollout` does")
+        options["version"] = arguments.version
+    getattr(importlib.import_module(f"flows.{arguments.flow}"), arguments.flow)(arguments.config, **options)
     return 0
 
 

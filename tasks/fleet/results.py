@@ -37,6 +37,10 @@ skipped   nothing to build it on
 """
 
 
+BAD: tuple[Literal["gated", "failed", "refused"], ...] = ("gated", "failed", "refused")
+"""Of a device that answers and has no use for the engine, the worst first; a target takes its state from them."""
+
+
 @dataclass(frozen=True)
 class DeviceRow:
     """What became of the engine on one device.
@@ -94,8 +98,9 @@ class TargetRow:
 
     @property
     def waits_for(self) -> tuple[str, ...]:
-        """Devices that are asked again by the next run."""
-        if self.state not in ("promoted", "canary", "offline"):
+        """Devices that are asked again by the next run: none where something keeps the target from going on."""
+        held_up = self.state != "promoted" and any(row.state in BAD for row in self.devices)
+        if held_up or self.state not in ("promoted", "canary", "offline"):
             return ()
         return tuple(row.device for row in self.devices if row.state == "offline")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.entry.commands.parsers import add_command, add_workspace
 
-FLOWS = ("retrain", "quality", "review", "suggest", "sync")
+FLOWS = ("retrain", "quality", "review", "rollout", "suggest", "sync")
 """Each is the function of its name in `flows.<name>`, and takes the path of a configuration."""
 
 
@@ -20,6 +20,9 @@ def add(commands: Any) -> None:
     )
     run.add_argument("flow", choices=FLOWS, help="which flow")
     run.add_argument("--config", required=True, metavar="FILE", help="configuration (YAML)")
+    run.add_argument(
+        "--version", metavar="V", help="rollout only: begin anew with this version; default: the one accepted last"
+    )
     run.add_argument("--verbose", action="store_true", help="show Prefect's log")
 
     add_workspace(

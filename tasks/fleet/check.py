@@ -1,0 +1,129 @@
+"""One engine on one device: delivered, run, held against the gates; and later made the one that it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.delivery import activate, deliver
+from deploy.device.facts import DeviceFacts, read_facts, require_match, require_same
+from deploy.device.run import run_there
+from deploy.devices import Device, program_of
+from deploy.engine import BuiltEngine, Measured
+from deploy.engine_directory import RECORD
+from deploy.parity import Latency, Parity, compare
+from deploy.shells.base import Shell
+from deploy.stages import Promoted
+from deploy.target_gates import TargetGate, failures, gate_engine
+from schemas.errors import FpenetError
+from schemas.storage import read_json
+from tasks.fleet import deliveries
+from tasks.fleet.deliveries import note_active, note_failure, note_measured, outcome_of
+from tasks.fleet.material import Material
+from tasks.fleet.results import DeviceRow
+
+OpenShell = Callable[[Device], AbstractContextManager[Shell]]
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """What an engine was on a device.
+
+    Attributes:
+        measured, parity: None where it did not run.
+        beyond: the gates that it failed.
+    """
+
+    row: DeviceRow
+    measured: Measured | None = None
+    parity: Parity | None = None
+    beyond: tuple[TargetGate, ...] = ()
+
+    @property
+    def lost_parity(self) -> bool:
+        return any(gate.name.startswith("parity") for gate in self.beyond)
+
+
+def check_on(device: Device, open_shell: OpenShell, built: BuiltEngine, material: Material) -> Checked:
+    """Deliver, run and gate an engine on a device; what goes wrong there is in the row."""
+    began = time.perf_counter()
+    try:
+        measured, facts, found = _measure(device, open_shell, built, material.kpi())
+    except FpenetError as error:
+        return Checked(_failed(device, error, time.perf_counter() - began))
+    parity = compare(material.expected, measured.predictions)
+    gates = gate_engine(built.target, parity=parity, latency=measured.latency, size=built.size)
+    beyond = tuple(failures(gates))
+    row = DeviceRow(
+        device=device.name,
+        ring=device.ring,
+        state="gated" if beyond else "passed",
+        why="; ".join(filter(None, (found, *(gate.words for gate in beyond)))),
+        facts=_described(facts),
+        seconds=time.perf_counter() - began,
+        **_numbers(parity, measured.latency),
+    )
+    return Checked(row, measured, parity, beyond)
+
+
+def activate_on(
+    device: Device, open_shell: OpenShell, built: BuiltEngine, row: DeviceRow, *, stage: Promoted, targets: Path
+) -> DeviceRow:
+    """Have a device run an engine that passed there, and write that down; one that goes away is asked again later."""
+    try:
+        with open_shell(device) as shell:
+            delivery = deliver(shell, built.directory, device.target)
+            done = activate(shell, delivery.engine, device.target)
+    except FpenetError as error:
+        note_failure(targets, device, stage, error)
+        return replace(row, state=outcome_of(error), why=str(error))
+    found = "; ".join(filter(None, (row.why, delivery.found, done.found)))
+    note_active(targets, device, stage, done, found)
+    note_measured(targets, device, built.key, deliveries.Measured(px=row.parity_px, fps=row.fps))
+    return replace(row, state="active", why=found)
+
+
+def _measure(
+    device: Device, open_shell: OpenShell, built: BuiltEngine, images_BSSC: np.ndarray
+) -> tuple[Measured, DeviceFacts, str]:
+    """What the device measured, what it is, and what was wrong with the engine that it had before, or ''."""
+    target = built.target
+    program = program_of(device, target)
+    with open_shell(device) as shell:
+        facts = read_facts(shell, target, program=program)
+        require_match(facts, target)
+        require_same(read_json(built.directory / RECORD), facts)
+        delivery = deliver(shell, built.directory, target.name)
+        predictions, latency = run_there(shell, target, delivery.path, images_BSSC, program=program)
+    return Measured(predictions, latency, device.name), facts, delivery.found
+
+
+def _failed(device: Device, error: FpenetError, seconds: float) -> DeviceRow:
+    return DeviceRow(device.name, device.ring, outcome_of(error), str(error), seconds=seconds)
+
+
+def _described(facts: DeviceFacts) -> str:
+    known = {
+        "SM": facts.compute_capability,
+        "TensorRT ": facts.tensorrt,
+        "JetPack ": facts.jetpack,
+        "driver ": facts.driver,
+    }
+    return ", ".join([*filter(None, [facts.gpu]), *(f"{name}{value}" for name, value in known.items() if value)])
+
+
+def _numbers(parity: Parity, latency: Latency) -> dict[str, Any]:
+    return {
+        "parity_px": parity.mean_px["All"],
+        "parity_max_px": parity.max_px["All"],
+        "regions_px": parity.mean_px,
+        "p50_ms": latency.p50_ms,
+        "p99_ms": latency.p99_ms,
+        "fps": latency.faces_per_second,
+    }

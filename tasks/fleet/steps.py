@@ -1,0 +1,119 @@
+"""The Prefect tasks of the flow `rollout`, in the manner of `tasks.steps`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from prefect import runtime
+from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
+from prefect.futures import as_completed
+from prefect.utilities.annotations import quote
+from rich.markup import escape
+
+from deploy.devices import FLEET, load_devices
+from deploy.targets import Target, find_target
+from schemas.errors import ReviewError
+from tasks.fleet.material import fetch_material
+from tasks.fleet.page import print_rollout, write_rollout
+from tasks.fleet.pending import begin, open_rollout, utc_now
+from tasks.fleet.plan import Plan
+from tasks.fleet.results import RolloutResult, TargetRow, in_order
+from tasks.fleet.rollout import roll_out_target
+from tasks.fleet.work_pool import open_device
+from tasks.gateway.outgoing import MODEL_RESOURCE
+from tasks.review.approval import Accepted, Standing, accepted_version
+from tasks.review.inbox import look
+from tasks.run import Run
+from tasks.steps import step_task
+
+ARTIFACT = "fpenet-rollout"
+PROMOTED, GATED = "fpenet.engine.promoted", "fpenet.engine.gated"
+
+
+@step_task(name="choose")
+def choose_rollout(run: Run, version: str | None) -> RolloutResult | None:
+    """The rollout to work on; None where there is nothing to do."""
+    targets, rollouts = list(run.config.targets), run.workspace.rollouts
+    if version is not None:
+        return begin(approved_version(run, version), targets, rollouts)
+    return open_rollout(accepted_version(run.workspace), targets, rollouts)
+
+
+def approved_version(run: Run, version: str) -> Accepted:
+    """The approval by which `version` is the champion.
+
+    Raises:
+        ReviewError: there is none that holds.
+        TrackingError: the server can't be reached, or refuses a request.
+    """
+    inbox = look(run.config.tracking, run.workspace, run.config.review)
+    found = next((found for found in inbox.versions if found.version == version), None)
+    if found is None:
+        name = run.config.tracking.registered_model
+        known = ", ".join(found.version for found in inbox.versions) or "none"
+        raise ReviewError(f"{name} has no version {version}; there are: {known}")
+    if found.decision.standing is Standing.CHAMPION and inbox.champion is not None:
+        return inbox.champion
+    hint = "; `fpenet run review` accepts it, and rolls it out" * (found.decision.standing is Standing.APPROVED)
+    raise ReviewError(f"{found}{hint}. Only the version that was accepted last is rolled out")
+
+
+def roll_out(run: Run, begun: RolloutResult) -> Path:
+    """Work on every open target, all at once; what each comes to is written down as soon as it is known.
+
+    Returns:
+        The rollout's page.
+    """
+    devices = list(load_devices(Path(run.config.devices) if run.config.devices else FLEET).values())
+    with run.step("fetch") as step:
+        material = fetch_material(begun.model_name, begun.model_version, run.config.tracking, run.workspace)
+        step.detail = f"{begun.version}, snapshot {material.provenance.snapshot_id[:12]}"
+    plan = Plan(
+        material=material,
+        devices=devices,
+        workspace=run.workspace,
+        open_shell=open_device,
+        by=f"flow {runtime.flow_run.flow_name}",
+        why=f"approved by {begun.approved_by}, rollout {begun.id}",
+    )
+    result = replace(begun, seen_at=utc_now())
+    waiting = [
+        roll_out_one.submit(run, quote(plan), quote(find_target(name)), quote(begun.row(name)))
+        for name in begun.open_targets
+    ]
+    for future in as_completed(waiting):
+        row = future.result()
+        others = (other for other in result.rows if other.target != row.target)
+        result = replace(result, rows=in_order([*others, row], result.targets))
+        write_rollout(result, run.workspace.rollouts)
+    print_rollout(result, run.console)
+    return write_rollout(result, run.workspace.rollouts)
+
+
+@step_task(name="target", task_run_name="target {target.name}")
+def roll_out_one(run: Run, plan: Plan, target: Target, earlier: TargetRow | None) -> TargetRow:
+    with run.step(target.name) as step:
+        row = roll_out_target(plan, target, earlier)
+        step.detail = f"{row.state}: {row.why}" if row.why else row.state
+    _tell_event(row, plan)
+    return row
+
+
+def _tell_event(row: TargetRow, plan: Plan) -> None:
+    event = {"promoted": PROMOTED, "gated": GATED}.get(row.state)
+    if event is None:
+        return
+    origin = plan.material.provenance
+    payload = {"target": row.target, "engine": row.engine, "version": origin.model_version, "why": row.why}
+    resource = {"prefect.resource.id": f"fpenet.target.{row.target}", "prefect.resource.name": row.target}
+    related = {"prefect.resource.id": f"{MODEL_RESOURCE}{origin.model_name}", "prefect.resource.role": "model"}
+    emit_event(event, resource, related=[related], payload=payload)
+
+
+def tell_rollout(run: Run, told: str) -> str:
+    """Say what came of it, here and in Prefect."""
+    run.console.print(escape(told), soft_wrap=True)
+    create_markdown_artifact(told, key=ARTIFACT, description=told)
+    return told
