@@ -90,7 +90,7 @@ def insert(model: onnx.ModelProto, scales: Mapping[str, float], float_layers: Co
         if value.name in scales:
             nodes += _activation(graph, value.name, scales[value.name])
     for node in graph.node:
-        node.input[:] = [_dequantised(name) if name in scales else name for name in node.input]
+        node.input[:] = [dequantised(name) if name in scales else name for name in node.input]
         if node.op_type in OUTPUT_CHANNELS and node.name not in float_layers:
             nodes.append(_weights(graph, node, constants))
         nodes.append(node)
@@ -108,7 +108,8 @@ def _moved(node: onnx.NodeProto) -> list[str]:
     return list(node.input) if node.op_type == "Concat" else [node.input[0]]
 
 
-def _dequantised(tensor: str) -> str:
+def dequantised(tensor: str) -> str:
+    """What a tensor is called behind its Q/DQ."""
     return f"{tensor}/dequantised"
 
 
@@ -121,7 +122,7 @@ def _activation(graph: onnx.GraphProto, tensor: str, scale: float) -> list[onnx.
     node, between = onnx.helper.make_node, f"{tensor}/quantised"
     return [
         node("QuantizeLinear", [tensor, *given], [between], f"quantise_{tensor}"),
-        node("DequantizeLinear", [between, *given], [_dequantised(tensor)], f"dequantise_{tensor}"),
+        node("DequantizeLinear", [between, *given], [dequantised(tensor)], f"dequantise_{tensor}"),
     ]
 
 
@@ -139,8 +140,8 @@ def _weights(
     given = [f"{name}/quantised", f"{name}/scale", f"{name}/zero"]
     for part, inner in zip((values, scales, np.zeros(len(scales), np.int8)), given, strict=True):
         _store(graph, part, inner)
-    convolution.input[1] = _dequantised(name)
-    return onnx.helper.make_node("DequantizeLinear", given, [_dequantised(name)], f"dequantise_{name}", axis=axis)
+    convolution.input[1] = dequantised(name)
+    return onnx.helper.make_node("DequantizeLinear", given, [dequantised(name)], f"dequantise_{name}", axis=axis)
 
 
 def quantised_weights(weights: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:

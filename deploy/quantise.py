@@ -15,7 +15,7 @@ import numpy as np
 
 from deploy.builders.base import Predictions
 from deploy.builders.onnxruntime import PROVIDERS, OnnxRuntimeEngine
-from deploy.onnx_graph import INPUT_NAME
+from deploy.onnx_graph import INPUT_NAME, with_outputs
 from deploy.parity import Parity, compare
 from deploy.qdq import LEVELS, convolutions, insert, outermost, scale_groups
 
@@ -196,14 +196,10 @@ def _activations(
     model: onnx.ModelProto, tensors: Iterable[str], batches: Iterable[np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Every tensor's values for every batch."""
-    import onnx
     import onnxruntime
 
     names = list(tensors)
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    del watched.graph.output[:]
-    watched.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
+    watched = with_outputs(model, names)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=PROVIDERS)
