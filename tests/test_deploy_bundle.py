@@ -3,7 +3,8 @@
 import configparser
 import hashlib
 import json
-from dataclasses import replace
+import posixpath
+from dataclasses import asdict, replace
 from datetime import datetime
 
 import numpy as np
@@ -20,14 +21,18 @@ from deploy.bundle.deepstream import ENGINE_CONFIG, labels
 from deploy.bundle.readme import Accuracy, trtexec_line
 from deploy.bundle.release import release_at
 from deploy.bundle.signing import SIGNATURE, make_keys, read_public_key
+from deploy.calibration_cache import read_cache, require_scales
 from deploy.engine import Provenance, build_engine, write_manifest
 from deploy.onnx_export import export_onnx, load_onnx
-from deploy.onnx_graph import with_heatmap
+from deploy.onnx_graph import with_half_scales, with_heatmap
+from deploy.precision import reads_half_scales
+from deploy.qdq import insert, scale_groups
+from deploy.target_gates import gate_engine
 from deploy.targets import find_target
 from flows.entry.cli import main
 from schemas.errors import GateError, InputError, ModelFileError, SpecError, StorageError
 from schemas.storage import read_json, write_json
-from tests.bundle_releases import NOT_RUN, PASSED, SNAPSHOT, STAND_IN_PLAN, staged
+from tests.bundle_releases import NANO, NOT_RUN, PARITY, PASSED, SNAPSHOT, STAND_IN_PLAN, TIMINGS, staged
 from tests.networks import crops, sharp_network
 from tests.triton_config import parse_config
 
@@ -45,14 +50,15 @@ def network():
 
 @pytest.fixture(scope="module")
 def exported(network, tmp_path_factory):
-    return export_onnx(network, tmp_path_factory.mktemp("onnx") / "model.onnx").path
+    return export_onnx(network, tmp_path_factory.mktemp("exports") / "key" / "model.onnx").path
 
 
 @pytest.fixture(scope="module")
 def releases(exported, tmp_path_factory):
-    """Engine of each target in production; the one of `cpu` has passed its check, the others were not run."""
+    """Engine of each target in production: of a CPU and a Nano that ran theirs, and of GPUs that nothing ran on."""
     root = tmp_path_factory.mktemp("workspace")
-    made = {target: staged(root, exported, target, at="production") for target in GPU_TARGETS}
+    devices = {"jetson-nano": NANO}
+    made = {name: staged(root, exported, name, at="production", device=devices.get(name)) for name in GPU_TARGETS}
     return made | {"cpu": staged(root, exported, "cpu", at="production", check=PASSED)}
 
 
@@ -89,7 +95,8 @@ def test_nvinfer_gets_what_the_onnx_file_has(target, bundles, releases):
     assert settings["output-blob-names"].split(";") == list(shapes(model.get_outputs()))
     assert settings["output-blob-names"] == f"softargmax;softargmax:1;conv_keypoints_m{N}"
     assert shapes(model.get_outputs())[f"conv_keypoints_m{N}"] == (N, 80, 80)
-    assert f"deepstream/{settings['labelfile-path']}" in files
+    named = [settings[key] for key in ("onnx-file", "labelfile-path", "int8-calib-file") if key in settings]
+    assert {posixpath.normpath(f"deepstream/{path}") for path in named} <= files.keys()
     mode = {"1": "int8", "2": "fp16"}[settings["network-mode"]]
     assert settings["network-mode"] == NETWORK_MODES[target]
     most = releases[target].target.batch.maximum
@@ -123,8 +130,8 @@ def test_the_layers_pinned_to_fp32_are_those_behind_the_heatmap(target, bundles)
 def test_the_config_of_the_checked_engine_names_it_and_its_two_outputs(bundles):
     for target in ("jetson-nano", "t4", "orin"):
         settings = key_file(bundles[target][f"deepstream/{ENGINE_CONFIG}"])["property"]
-        assert settings["model-engine-file"] == "../engine/engine.plan"
-        assert bundles[target]["engine/engine.plan"] == STAND_IN_PLAN
+        assert bundles[target][posixpath.normpath(f"deepstream/{settings['model-engine-file']}")] == STAND_IN_PLAN
+        assert f"deepstream/{settings['labelfile-path']}" in bundles[target]
         assert settings["output-blob-names"] == "softargmax;softargmax:1"
         assert "onnx-file" not in settings
     assert f"deepstream/{ENGINE_CONFIG}" not in bundles["rtx"]  # DeepStream does not read TensorRT-RTX's
@@ -141,6 +148,26 @@ def test_labels_and_parameters_are_those_of_this_layout(bundles):
     assert {key: int(value) for key, value in pairs} == told
     assert labels(5) == ["P1", "P2", "P3", "P4", "P5"]
     assert len(labels(104)) == 104
+
+
+def test_the_calibration_of_int8_is_what_its_graph_was_made_with(bundles, releases, exported, tmp_path):
+    """Cache and FP32 graph, put together again, are the graph of the engine to the bit."""
+    files, release = bundles["orin"], releases["orin"]
+    assert key_file(files[CONFIG])["property"]["int8-calib-file"] == "../calibration/calibration.cache"
+    assert files["calibration/model.fp32.onnx"] == exported.read_bytes()
+    (tmp_path / "cache").write_bytes(files["calibration/calibration.cache"])
+    float_layers = release.manifest["float_layers"]
+    plain = onnx.load_from_string(files["calibration/model.fp32.onnx"])
+    scales = require_scales(
+        tmp_path / "cache", read_cache(tmp_path / "cache"), list(scale_groups(plain, float_layers))
+    )
+    again = insert(plain, scales, float_layers)
+    again = with_half_scales(again, N) if reads_half_scales(release.target) else again
+    assert again.SerializeToString(deterministic=True) == files["engine/model.onnx"]
+    assert "--calib=calibration.cache" in files["README.md"].decode()
+    forgotten = contents(replace(release, exported=None))
+    assert "int8-calib-file" not in key_file(forgotten[CONFIG])["property"]
+    assert not [name for name in (*forgotten, *bundles["t4"]) if name.startswith("calibration/")]
 
 
 def test_the_heatmap_output_leaves_keypoints_as_they_are_to_the_bit(network, exported, bundles):
@@ -209,31 +236,40 @@ def test_the_bill_of_materials_is_valid_names_everything_and_is_the_same_each_ti
     assert contents(releases["t4"]) == files
     depends = {entry["ref"]: entry.get("dependsOn", []) for entry in bom["dependencies"]}
     assert depends["file:engine/engine.plan"] == ["model", "package:tensorrt"]
-    assert depends["model"] == ["snapshot"]
+    assert depends["model"] == ["package:onnx", "package:tf2onnx", "snapshot"]
+    nano = json.loads(bundles["jetson-nano"]["sbom.cdx.json"])
+    builder = next(component for component in nano["components"] if component["bom-ref"] == "builder:tensorrt")
+    assert (builder["version"], "purl" in builder) == ("8.2.1", False)
+    assert {"name": "fpenet:built-on-gpu", "value": "Tegra X1"} in nano["metadata"]["component"]["properties"]
 
 
 def test_the_readme_says_what_it_is_and_what_was_not_run(bundles, releases):
-    text = bundles["jetson-nano"]["README.md"].decode()
+    nano, t4 = (bundles[target]["README.md"].decode() for target in ("jetson-nano", "t4"))
     for words in (
         "# FPENet for Jetson Nano, JetPack 4.6",
         "- model: fpenet version 7",
         SNAPSHOT,
         "**UNSIGNED**",
-        "**not run**: it needs a GPU",
         "not in a DeepStream pipeline",
         "not in a Triton server",
-        "| runs on GPU | SM53 |",
-        "| runs with TensorRT | 8.2 |",
+        "| built on GPU | Tegra X1 |",
+        "| runs with GPU | SM53 |",
+        "| runs with TensorRT | 8.2.1 |",
         "| runs with JetPack | 4.6 |",
         "--maxShapes=input_face_images:8x1x80x80",
-        "| Eyes | 0.025 | 0.025 |",
+        "| Eyes | 0.025 | 0.025 | 0.025 | 0.025 |",
+        "One call on nano-7, batch 1: p50 2.00 ms, p99 4.00 ms, 500 faces a second",
+        "| speed | 500 | 92 | faces/s |",
     ):
-        assert words in text
-    assert "Not promoted" not in text
-    assert all(f"`{name}`" in text for name in bundles["jetson-nano"] if name not in ("README.md", "sbom.cdx.json"))
+        assert words in nano
+    assert "**not run**: it needs a GPU" in t4
+    assert "**not run**" not in nano
+    assert "Not promoted" not in nano
+    assert all(f"`{name}`" in nano for name in bundles["jetson-nano"] if name not in ("README.md", "sbom.cdx.json"))
+    assert bundles["jetson-nano"]["engine/timing.cache"] == TIMINGS
     cpu = bundles["cpu"]["README.md"].decode()
     assert "| Eyes | 0.025 | 0.025 | 0.025 | 0.025 |" in cpu
-    assert "p50 2.00 ms, p99 4.00 ms, 500 faces a second" in cpu
+    assert "One call, batch 1: p50 2.00 ms" in cpu
     assert "trtexec" not in cpu
     accurate = contents(releases["cpu"], accuracy=Accuracy(SNAPSHOT, 1234, {"Eyes": 1.5}), signer="abc")
     assert "on the 1,234 KPI faces" in accurate["README.md"].decode()
@@ -278,6 +314,14 @@ def test_an_engine_that_was_changed_or_failed_is_not_bundled(exported, tmp_path)
         {**release.manifest, "check": {**release.manifest["check"], "state": failed.state, "reason": failed.reason}},
     )
     with pytest.raises(GateError, match="check says 'failed': Eyes 3 px"):
+        release_at(tmp_path / "targets", "rtx", "staging")
+    gates = [asdict(gate) for gate in gate_engine(release.target, size=1 << 30, parity=PARITY)]
+    far = [{**gate, "value": 9.0, "passed": False, "words": "Eyes too far"} for gate in gates[:1]]
+    write_json(
+        release.directory / "manifest.json",
+        {**release.manifest, "check": {**release.manifest["check"], "gates": far + gates[1:]}},
+    )
+    with pytest.raises(GateError, match="target 'rtx': Eyes too far: such an engine is not bundled"):
         release_at(tmp_path / "targets", "rtx", "staging")
     (release.directory / "manifest.json").unlink()
     with pytest.raises(StorageError, match=r"manifest.json: is gone"):

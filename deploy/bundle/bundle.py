@@ -2,6 +2,7 @@
 
     README.md            what it is, what was measured, how it is used, and what was not run
     engine/              the engine, the ONNX file it was built of, its manifest, reproduce.sh
+    calibration/         for INT8: FP32 graph and calibration cache, for builders that quantise by themselves
     deepstream/          ONNX file with the heatmap, nvinfer configuration, labels, parameters of NVIDIA's sample
     triton/              model repository
     sbom.cdx.json        bill of materials
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.bundle.archive import read_bundle, write_bundle
+from deploy.bundle.calibration import calibration_files
 from deploy.bundle.deepstream import deepstream_files
 from deploy.bundle.readme import README, Accuracy, readme
 from deploy.bundle.release import Release
@@ -70,7 +72,7 @@ def make_bundle(
 
 def contents(release: Release, *, accuracy: Accuracy | None = None, signer: str = "") -> dict[str, bytes]:
     """Path in the bundle -> content, without checksums. `signer`: fingerprint of the key that will sign it."""
-    files = _engine_files(release) | deepstream_files(release) | triton_files(release)
+    files = _engine_files(release) | calibration_files(release) | deepstream_files(release) | triton_files(release)
     files[README] = readme(release, files, accuracy=accuracy, signer=signer).encode()
     return files | {SBOM: bill_of_materials(release, files)}
 

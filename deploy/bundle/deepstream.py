@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from deploy.builder_graph import soft_argmax_layers
+from deploy.bundle import calibration
 from deploy.bundle.release import Release
 from deploy.onnx_export import load_onnx
 from deploy.onnx_graph import CONFIDENCE_NAME, KEYPOINTS_NAME, heatmap_name, with_heatmap
@@ -71,6 +72,8 @@ def _of_model(release: Release) -> dict[str, str]:
         "model-engine-file": built_engine_name(release),
         **_common(release, (KEYPOINTS_NAME, CONFIDENCE_NAME, heatmap_name(release.onnx.num_keypoints))),
     }
+    if release.exported is not None:
+        settings["int8-calib-file"] = f"../{calibration.FOLDER}/{calibration.CACHE}"
     if release.precision != "fp32":
         pinned = (f"{layer}:fp32:gpu" for layer in soft_argmax_layers(release.model))
         settings["layer-device-precision"] = ";".join(pinned)
@@ -108,6 +111,7 @@ def _common(release: Release, outputs: Iterable[str]) -> dict[str, str]:
 _COMMENTS = {
     "batch-size": "faces in one call at most",
     "network-mode": "0 FP32, 1 INT8, 2 FP16",
+    "int8-calib-file": "nvinfer asks for it; TensorRT takes the scales that stand in the ONNX file (Q/DQ)",
     "layer-device-precision": "soft-argmax stays in FP32: FP16 knows no steps below 1/16 px beyond pixel 64",
     "network-type": "raw tensors: no parser of nvinfer's",
     "process-mode": "on objects of the stage in operate-on-gie-id",

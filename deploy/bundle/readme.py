@@ -9,11 +9,10 @@ from typing import Any
 
 from deploy.builder_graph import network_input, soft_argmax_layers
 from deploy.builders.trtexec_lines import build_line
-from deploy.bundle import deepstream, triton
+from deploy.bundle import calibration, deepstream, triton
 from deploy.bundle.release import Release
 from deploy.bundle.signing import PUBLIC_SUFFIX, SIGNATURE, SUMS
 from deploy.onnx_graph import heatmap_name
-from deploy.precision import CALIBRATED
 from deploy.targets import GpuTarget, TrtexecTarget
 from schemas.layouts import layout
 
@@ -204,16 +203,21 @@ def _building(release: Release) -> str:
     version = release.tensorrt or OTHER_TENSORRT
     return (
         f"{text} With nothing but TensorRT {version}, in a copy of `engine/`:\n\n"
-        f"{_shell(trtexec_line(release, version))}\n\n{_on_precision(release.precision)}"
+        f"{_shell(trtexec_line(release, version))}\n\n{_on_precision(release)}"
     )
 
 
-def _on_precision(precision: str) -> str:
-    calibrated = " INT8's scales too (Q/DQ): there is no calibration cache, and none is needed."
+def _on_precision(release: Release) -> str:
+    told = (
+        "The precision stands in the ONNX file, INT8's scales too (Q/DQ); TensorRT 8 wants to be told as well. "
+        "Soft-argmax stays in FP32: FP16 knows no steps below 1/16 px beyond pixel 64."
+    )
+    if release.exported is None:
+        return told
     return (
-        "The precision stands in the ONNX file; TensorRT 8 wants to be told as well."
-        f"{calibrated if precision in CALIBRATED else ''} Soft-argmax stays in FP32: FP16 knows no steps below "
-        "1/16 px beyond pixel 64."
+        f"{told}\n\nA builder that quantises by itself (TensorRT up to 10) takes `{calibration.FOLDER}/` instead: "
+        f"`--onnx={calibration.MODEL} --int8 --fp16 --calib={calibration.CACHE}`. It chooses by itself what runs in "
+        "INT8, so measure what comes out."
     )
 
 

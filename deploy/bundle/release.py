@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from deploy import stages
 from deploy.engine import NOT_RUN_HERE, Provenance
 from deploy.onnx_export import OnnxSummary, summarise
+from deploy.precision import CALIBRATED
 from deploy.stages import Stage
 from deploy.targets import GpuTarget, Target, find_target
 from schemas.errors import GateError, InputError, StorageError
@@ -30,6 +31,7 @@ class Release:
         directory: holds the files.
         manifest: `manifest.json`, with the provenance of the pointer: an engine may serve several model versions.
         onnx: what the builder was given.
+        exported: for INT8, the FP32 graph that was quantised; None for others, and where it is gone.
     """
 
     target: Target
@@ -38,6 +40,7 @@ class Release:
     directory: Path
     manifest: dict[str, Any]
     onnx: OnnxSummary
+    exported: Path | None = None
 
     @property
     def engine(self) -> Path:
@@ -89,8 +92,12 @@ class Release:
         return f"fpenet-{self.target.name}-{self.manifest['build_key']}"
 
 
-def release_at(targets: Path, target: str, stage: Stage) -> Release:
+def release_at(targets: Path, target: str, stage: Stage, *, exports: Path | None = None) -> Release:
     """The engine of `target` at `stage`.
+
+    Args:
+        targets: of the workspace; holds the pointers.
+        exports: of the workspace; has the graph that an INT8 engine was quantised from.
 
     Raises:
         SpecError: no such target.
@@ -111,7 +118,14 @@ def release_at(targets: Path, target: str, stage: Stage) -> Release:
     _require_passed(manifest["check"], target)
     settings = {**known.model_dump(), **manifest["target"], "precision": manifest["precision"]}
     built: Target = TypeAdapter(Target).validate_python(settings)
-    return Release(built, stage, pointer.event.at, directory, manifest, summarise(directory / "model.onnx"))
+    exported = _exported(exports, manifest["onnx_sha256"]) if exports and built.precision in CALIBRATED else None
+    summary = summarise(directory / "model.onnx")
+    return Release(built, stage, pointer.event.at, directory, manifest, summary, exported)
+
+
+def _exported(exports: Path, sha256: str) -> Path | None:
+    files = sorted(exports.glob("*/model.onnx"))
+    return next((path for path in files if sha256_file(path) == sha256), None)
 
 
 def _nothing(targets: Path, target: str, stage: str) -> str:

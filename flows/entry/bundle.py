@@ -25,7 +25,7 @@ def bundle(arguments: argparse.Namespace) -> int:
     default = workspace.bundles / f"{arguments.target}-{arguments.stage}.tar.gz"
     output = Path(arguments.output) if arguments.output else default
     key = signing_key_from_environment()
-    release = release_at(workspace.targets, arguments.target, arguments.stage)
+    release = release_at(workspace.targets, arguments.target, arguments.stage, exports=workspace.exports)
     provenance = release.provenance
     accuracy = accuracy_of(workspace.verdicts, provenance.model_name, provenance.model_version)
     made = make_bundle(release, output, accuracy=accuracy, key=key)
