@@ -5,8 +5,10 @@ from __future__ import annotations
 from prefect import flow
 from prefect.utilities.annotations import quote
 
+from flows.rollout import rollout
 from schemas.config import load_config
 from tasks.lease import present
+from tasks.review.approval import accepted_version
 from tasks.review_steps import settle_reviews, tell_reviews
 from tasks.run import Run
 
@@ -23,7 +25,7 @@ def review(config: str) -> str:
         config: path of a configuration (`schemas.config.WorkflowConfig`).
 
     Returns:
-        What came of it, for people.
+        What came of it, for people, and of the rollout where there is an accepted version.
 
     Raises:
         FpenetError: see `schemas.errors`.
@@ -32,4 +34,4 @@ def review(config: str) -> str:
     with present(run.workspace.lease):
         inbox = settle_reviews(run)
         tell_reviews(run, quote(inbox))
-    return str(inbox)
+    return f"{inbox}; rollout: {rollout(config)}" if accepted_version(run.workspace) else str(inbox)

@@ -1,10 +1,13 @@
 """Journal entries as Prefect events."""
 
 import uuid
+from dataclasses import replace
+from pathlib import Path
 
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from prefect.events.schemas.events import Event
+from prefect.events.schemas.events import Event, ResourceSpecification
 
 from tasks.gateway.hints import MOST_IDS, Hint
 from tasks.gateway.outgoing import Entry, coalesce, prefect_event
@@ -85,6 +88,21 @@ def test_a_burst_is_one_event():
 def test_the_events_are_prefect_s():
     for entry in (annotation(1, tasks=[5]), registry(2, version="3", alias="champion")):
         Event.model_validate(prefect_event([entry], event_id=ID, now=5000.0))
+
+
+def test_a_tag_that_was_set_is_a_label_that_automations_choose_by():
+    hint = Hint("mlflow", "fpenet", "model_version_tag.set", {"version": "3", "tag": "review"})
+    event = prefect_event([Entry(1, 2000.0, hint)], event_id=ID, now=5000.0)
+    assert event["event"] == "fpenet.registry.model-version-tag-set"
+    assert event["resource"]["fpenet.registry.tag"] == "review"
+    deployed = yaml.safe_load((Path(__file__).parents[1] / "prefect.yaml").read_text())["deployments"]
+    (trigger, _) = next(found["triggers"] for found in deployed if found["name"] == "review")
+    decision = ResourceSpecification.model_validate(trigger["match"])
+    resource = Event.model_validate(event).resource
+    assert decision.matches(resource)
+    own = replace(hint, detail={"version": "3", "tag": "review.state"})
+    event = prefect_event([Entry(2, 2000.0, own)], event_id=ID, now=5000.0)
+    assert not decision.matches(Event.model_validate(event).resource), "what flows write would wake flows for ever"
 
 
 def test_a_registry_event_names_what_happened_to_which_model():

@@ -70,8 +70,9 @@ def test_what_is_deployed(deployed):
         "suggest": ["0 4 * * *"],
         "labels": ["0 5 * * *"],
         "annotations": ["*/30 * * * *"],
+        "review": ["*/15 * * * *"],
     }
-    assert len(ask(deployed, "automations")) == 3
+    assert len(ask(deployed, "automations")) == 5
     triggers = [automation["trigger"] for automation in automations_on(deployed, ANNOTATIONS_CHANGED)]
     assert sorted(trigger["posture"] for trigger in triggers) == ["Proactive", "Reactive"]
     for trigger in triggers:
