@@ -124,9 +124,10 @@ def stamped(tags: Mapping[str, str], key: str) -> datetime | None:
     if about != fingerprint(tags):
         return None
     try:
-        return datetime.fromisoformat(at)
+        time = datetime.fromisoformat(at)
     except ValueError:
         return None
+    return time if time.tzinfo else None
 
 
 def decide(
@@ -144,23 +145,29 @@ def decide(
     if fingerprint(tags) is None:
         return Decision(Standing.WAITING, _waiting_words(tags, champion))
     word = tags.get(REVIEW, "").strip().lower()
-    if word == APPROVED and (used := stamped(tags, USED)):
+    if word == APPROVED:
+        return _decide_approval(tags, champion=champion, now=now, valid_days=valid_days)
+    return _decide_rejection(tags) if word == REJECTED else Decision(Standing.REFUSED, _word_problem(tags))
+
+
+def _decide_approval(tags: Mapping[str, str], *, champion: str | None, now: datetime, valid_days: int) -> Decision:
+    if used := stamped(tags, USED):
         return Decision(
             Standing.REPLACED,
             f"this approval was used on {_day(used)}, and version {champion or NOBODY} is the champion since; to go "
             "back, have a report made against that one (`fpenet run retrain`), and approve it",
         )
-    if word == REJECTED and not (missing := _missing(tags, BY, REASON)):
-        return Decision(Standing.REJECTED, f"by {tags[BY].strip()}: {tags[REASON].strip()}")
-    if word == REJECTED:
-        return Decision(Standing.REFUSED, f"the rejection does not count yet: set {missing}")
-    if word != APPROVED:
-        return Decision(Standing.REFUSED, _word_problem(tags))
     until = (stamped(tags, NOTED) or now) + timedelta(days=valid_days)
     problems = _problems(tags, champion=champion, lapsed=until <= now, until=until, valid_days=valid_days)
     if problems:
         return Decision(Standing.REFUSED, "; ".join(problems), until)
     return Decision(Standing.APPROVED, f"by {tags[BY].strip()}: {tags[REASON].strip()}", until)
+
+
+def _decide_rejection(tags: Mapping[str, str]) -> Decision:
+    if missing := _missing(tags, BY, REASON):
+        return Decision(Standing.REFUSED, f"the rejection does not count yet: set {missing}")
+    return Decision(Standing.REJECTED, f"by {tags[BY].strip()}: {tags[REASON].strip()}")
 
 
 def override_of(tags: Mapping[str, str]) -> str | None:
