@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from deploy.devices import Device, LocalReach, SshReach
 from deploy.shells.base import Shell
 from schemas.errors import DeviceError
+
+OpenShell = Callable[[Device], AbstractContextManager[Shell]]
+"""How to reach a device: `open_shell`, or something that reaches more kinds of devices."""
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from flows.entry.commands import annotations, bundle, gateway, label_studio, lineage, review, tao, workflow
+from flows.entry.commands import annotations, bundle, fleet, gateway, label_studio, lineage, review, tao, workflow
 from flows.entry.quiet import hold_tensorflow_start
 from schemas.errors import FpenetError
 
@@ -26,7 +26,7 @@ TAO's commands keep their options and spec files:
   fpenet inference -e experiment_spec.yaml -i faces.json -m model.onnx -o out -r images
 
 `fpenet COMMAND --help` explains one command. Exit codes: 0 done, 2 bad input, 3 a source can't deliver,
-4 a gate refused, 5 storage, 6 MLflow, 1 anything else.
+4 a gate refused, 5 storage, 6 MLflow, 7 no engine was built, 8 a device failed, 1 anything else.
 """
 
 
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="fpenet", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (tao, workflow, label_studio, gateway, annotations, lineage, review, bundle):
+    for group in (tao, workflow, fleet, label_studio, gateway, annotations, lineage, review, bundle):
         group.add(commands)
     return parser
 

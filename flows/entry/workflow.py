@@ -1,9 +1,8 @@
-"""`fpenet run`, `status`, `promote`, `rollback`, `doctor`."""
+"""`fpenet run`, `doctor`."""
 
 from __future__ import annotations
 
 import argparse
-import getpass
 import importlib
 import os
 from pathlib import Path
@@ -12,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from schemas.errors import InputError
-from tasks.workspace import Workspace
 
 console = Console(highlight=False)
 
@@ -42,43 +40,6 @@ def _quiet_prefect(workspace: Path, *, verbose: bool) -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "WARNING" if verbose else "CRITICAL")
-
-
-def status(arguments: argparse.Namespace) -> int:
-    from deploy.stages import StageStatus
-    from deploy.stages import status as stages_of
-
-    targets = _workspace(arguments).targets
-    table = Table("target", "stage", "model", "engine", "since (UTC)", "check", box=None, header_style="bold")
-    for place in sorted(targets.glob("*/")):
-        held: StageStatus = stages_of(targets, place.name)
-        for name, pointer in (("production", held.production), ("staging", held.staging)):
-            if pointer is not None:
-                engine, event = pointer.engine, pointer.event
-                model = f"{engine.model_name} {engine.model_version}".strip()
-                since = event.at[:16].replace("T", " ")
-                table.add_row(place.name, name, model, engine.build_key[:8], since, engine.check)
-    console.print(table if table.row_count else f"no engine yet below {targets}; run the flow first")
-    return 0
-
-
-def promote(arguments: argparse.Namespace) -> int:
-    from deploy.stages import promote as promote_engine
-
-    pointer = promote_engine(
-        _workspace(arguments).targets, arguments.target, by=_decider(arguments), why=arguments.reason
-    )
-    before = f"; before it: {pointer.event.before}" if pointer.event.before else ""
-    console.print(f"{arguments.target}: in production: {pointer.engine}{before}")
-    return 0
-
-
-def rollback(arguments: argparse.Namespace) -> int:
-    from deploy.stages import rollback as roll_back
-
-    pointer = roll_back(_workspace(arguments).targets, arguments.target, by=_decider(arguments), why=arguments.reason)
-    console.print(f"{arguments.target}: in production again: {pointer.engine}; taken back: {pointer.event.before}")
-    return 0
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -124,14 +85,3 @@ def _servers() -> list[str]:
         except httpx.HTTPError as error:
             lines.append(f"{variable}: {url} can't be reached: {error}")
     return lines
-
-
-def _workspace(arguments: argparse.Namespace) -> Workspace:
-    root = Path(arguments.workspace)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such workspace; name the one of the run's configuration with --workspace")
-    return Workspace(root)
-
-
-def _decider(arguments: argparse.Namespace) -> str:
-    return arguments.by or getpass.getuser()

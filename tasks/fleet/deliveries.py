@@ -7,9 +7,8 @@ brings the record up to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 
 from deploy.delivery import Activation, CurrentEngine, activate, deliver, described
 from deploy.devices import Device, Ring
-from deploy.shells.opening import open_shell
+from deploy.shells.opening import OpenShell, open_shell
 from deploy.stages import Stage, StagedEngine, StageStatus
 from schemas.errors import DeviceOfflineError, DeviceRefusedError, EngineMismatchError, FpenetError, StorageError
 from schemas.storage import write_json
@@ -63,26 +62,6 @@ class DeviceRecord(SpecModel):
         return self.current is not None and self.current.engine_sha256 == engine.engine_sha256
 
 
-@dataclass(frozen=True)
-class Brought:
-    """An engine that a device runs now; `found` is what was wrong there, or ''."""
-
-    activation: Activation
-    found: str
-
-
-Bring = Callable[[Device, Path], Brought]
-"""Deliver the engine in a directory to a device and have it run it."""
-
-
-def bring_by_shell(device: Device, directory: Path) -> Brought:
-    """`Bring` for a device that has a shell."""
-    with open_shell(device) as shell:
-        delivery = deliver(shell, directory, device.target)
-        activation = activate(shell, delivery.engine, device.target)
-    return Brought(activation, "; ".join(filter(None, (delivery.found, activation.found))))
-
-
 def outcome_of(error: FpenetError) -> Outcome:
     """Offline is told apart from refused, and both from failed."""
     if isinstance(error, DeviceOfflineError):
@@ -91,7 +70,7 @@ def outcome_of(error: FpenetError) -> Outcome:
 
 
 def bring_all(
-    targets: Path, status: StageStatus, devices: Iterable[Device], bring: Bring = bring_by_shell
+    targets: Path, status: StageStatus, devices: Iterable[Device], open_shell: OpenShell = open_shell
 ) -> list[DeviceRecord]:
     """Have every device run what its ring ought to, all at once; those for which there is nothing are left alone.
 
@@ -100,7 +79,7 @@ def bring_all(
     wanted = [(device, status.wanted(device.ring)) for device in devices]
     todo = [(device, *found) for device, found in wanted if found is not None]
     with ThreadPoolExecutor(max_workers=max(1, len(todo))) as pool:
-        return list(pool.map(lambda item: _bring_one(targets, item[0], item[1], item[2].engine, bring), todo))
+        return list(pool.map(lambda item: _bring_one(targets, item[0], item[1], item[2].engine, open_shell), todo))
 
 
 def note_active(targets: Path, device: Device, stage: Stage, activation: Activation, found: str = "") -> DeviceRecord:
@@ -171,12 +150,18 @@ def engine_directory(targets: Path, target: str, engine: StagedEngine) -> Path:
     return directory
 
 
-def _bring_one(targets: Path, device: Device, stage: Stage, engine: StagedEngine, bring: Bring) -> DeviceRecord:
+def _bring_one(
+    targets: Path, device: Device, stage: Stage, engine: StagedEngine, open_shell: OpenShell
+) -> DeviceRecord:
     try:
-        brought = bring(device, engine_directory(targets, device.target, engine))
+        directory = engine_directory(targets, device.target, engine)
+        with open_shell(device) as shell:
+            delivery = deliver(shell, directory, device.target)
+            activation = activate(shell, delivery.engine, device.target)
     except FpenetError as error:
         return note_failure(targets, device, stage, error)
-    return note_active(targets, device, stage, brought.activation, brought.found)
+    found = "; ".join(filter(None, (delivery.found, activation.found)))
+    return note_active(targets, device, stage, activation, found)
 
 
 def _measured(earlier: DeviceRecord | None, keys: Iterable[str]) -> dict[str, Measured]:

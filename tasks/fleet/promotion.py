@@ -17,10 +17,11 @@ from filelock import FileLock, Timeout
 
 from deploy import stages
 from deploy.devices import Device, ring
+from deploy.shells.opening import OpenShell, open_shell
 from deploy.stages import Pointer, Promoted, StageStatus
 from schemas.errors import InputError
 from schemas.storage import read_json, write_json
-from tasks.fleet.deliveries import Bring, DeviceRecord, bring_all, bring_by_shell, read_record
+from tasks.fleet.deliveries import DeviceRecord, bring_all, read_record
 
 LOCK, UNFINISHED = ".changing.lock", ".rollback.json"
 _PATIENCE_S = 600.0
@@ -75,7 +76,7 @@ def promote_target(
     to: Promoted,
     by: str,
     why: str,
-    bring: Bring = bring_by_shell,
+    open_shell: OpenShell = open_shell,
 ) -> Promotion:
     """Promote an engine one stage, and have the devices of the stage run it: the canary ring, or both rings.
 
@@ -94,11 +95,11 @@ def promote_target(
             _require_canary(targets, before, canaries)
         pointer = stages.promote(targets, target, by=by, why=why, to=to, has_canaries=bool(canaries))
         changed = before.pointer(to) != pointer
-        return Promotion(target, to, pointer, changed, _settled(targets, target, asked, bring))
+        return Promotion(target, to, pointer, changed, _settled(targets, target, asked, open_shell))
 
 
 def roll_back_target(
-    targets: Path, target: str, devices: Sequence[Device], *, by: str, why: str, bring: Bring = bring_by_shell
+    targets: Path, target: str, devices: Sequence[Device], *, by: str, why: str, open_shell: OpenShell = open_shell
 ) -> Promotion:
     """Restore the production engine before this one, on every device; `pointer.event.before` is what it was.
 
@@ -112,7 +113,7 @@ def roll_back_target(
         if pointer is None:
             write_json(targets / target / UNFINISHED, {"number": len(stages.history(targets, target)) + 1})
             pointer = stages.rollback(targets, target, by=by, why=why)
-        settled = _settled(targets, target, _of(devices, target), bring)
+        settled = _settled(targets, target, _of(devices, target), open_shell)
         (targets / target / UNFINISHED).unlink()
         return Promotion(target, "production", pointer, changed, settled)
 
@@ -128,19 +129,21 @@ def _cut_off(targets: Path, target: str) -> Pointer | None:
 
 
 def settle_target(
-    targets: Path, target: str, devices: Sequence[Device], *, bring: Bring = bring_by_shell
+    targets: Path, target: str, devices: Sequence[Device], *, open_shell: OpenShell = open_shell
 ) -> tuple[DeviceRecord, ...]:
     """Have every device of a target run what the stages say: those that were offline, or that somebody changed."""
     with changing(targets, target):
-        return _settled(targets, target, _of(devices, target), bring)
+        return _settled(targets, target, _of(devices, target), open_shell)
 
 
 def _of(devices: Sequence[Device], target: str) -> list[Device]:
     return [device for device in devices if device.target == target]
 
 
-def _settled(targets: Path, target: str, devices: Sequence[Device], bring: Bring) -> tuple[DeviceRecord, ...]:
-    return tuple(bring_all(targets, stages.status(targets, target), devices, bring))
+def _settled(
+    targets: Path, target: str, devices: Sequence[Device], open_shell: OpenShell
+) -> tuple[DeviceRecord, ...]:
+    return tuple(bring_all(targets, stages.status(targets, target), devices, open_shell))
 
 
 def _require_canary(targets: Path, status: StageStatus, canaries: Sequence[Device]) -> None:

@@ -1,0 +1,56 @@
+"""Engines on devices: what is where, and what is to be where."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from flows.entry.commands.parsers import add_command, add_workspace
+
+_NEEDS = "Without --config the devices are those that come with the project: this machine."
+
+
+def add(commands: Any) -> None:
+    status = add_command(
+        commands,
+        "status",
+        "fleet:status",
+        "show which engine is at which stage and on which devices, per target",
+        more="An engine that has gone on stands at its last stage. It tells what is written down here; with --check "
+        f"the devices are asked. {_NEEDS}",
+    )
+    _add_place(status)
+    status.add_argument("--check", action="store_true", help="ask every device what it runs, and who changed it")
+    status.add_argument("--json", action="store_true", help="write everything as JSON")
+
+    promote = _add_change(
+        commands,
+        "promote",
+        "bring an engine to the canary devices of a target, or on to all of its devices",
+        more="An engine goes from staging to canary to production; a target without canary devices skips canary. "
+        f"Again with the same stage, it reaches devices that were offline. {_NEEDS}",
+    )
+    promote.add_argument(
+        "--to", choices=("canary", "production"), default="production", help="the stage (default: %(default)s)"
+    )
+    _add_change(
+        commands,
+        "rollback",
+        "restore the production engine that a target had before, on all of its devices",
+        more=f"One step, which ends a canary too; it says what was taken back. {_NEEDS}",
+    )
+
+
+def _add_change(commands: Any, name: str, summary: str, *, more: str) -> argparse.ArgumentParser:
+    parser = add_command(commands, name, f"fleet:{name}", summary, more=more)
+    parser.add_argument("--target", required=True, metavar="NAME", help="kind of device, such as t4")
+    parser.add_argument("--by", metavar="NAME", help="who decides (default: the login name)")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="why; kept in the target's log")
+    _add_place(parser)
+    return parser
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--config", metavar="FILE", help="configuration (YAML): its workspace, targets and devices")
+    add_workspace(place)

@@ -1,0 +1,198 @@
+"""`fpenet status`, `promote`, `rollback`."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from deploy.devices import FLEET, Device, load_devices
+from schemas.errors import DeviceError, InputError
+from tasks.fleet.deliveries import DeviceRecord
+from tasks.fleet.promotion import Promotion, promote_target, roll_back_target
+from tasks.fleet.status import DeviceStatus, StageRow, TargetStatus, fleet_status
+from tasks.fleet.work_pool import open_device
+from tasks.workspace import Workspace
+
+console = Console(highlight=False)
+
+_JSON = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+
+_COLOURS = {"active": "green", "refused": "red", "failed": "red", "changed": "red"}
+_UNITS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1)))
+
+
+@dataclass(frozen=True)
+class _Place:
+    targets: Path
+    names: tuple[str, ...]
+    devices: tuple[Device, ...]
+
+
+def status(arguments: argparse.Namespace) -> int:
+    place = _place(arguments)
+    found = fleet_status(place.targets, place.names, place.devices, ask=open_device if arguments.check else None)
+    if arguments.json:
+        console.file.write(orjson.dumps([asdict(target) for target in found], option=_JSON).decode())
+        return 0
+    _show_stages(found, datetime.now(UTC))
+    for line in _remarks(found):
+        console.print(line, soft_wrap=True)
+    return 0
+
+
+def promote(arguments: argparse.Namespace) -> int:
+    place = _place(arguments)
+    done = promote_target(
+        place.targets,
+        arguments.target,
+        place.devices,
+        to=arguments.to,
+        by=_decider(arguments),
+        why=arguments.reason,
+        open_shell=open_device,
+    )
+    event = done.pointer.event
+    before = f"; before it: {event.before}" if event.before and done.changed else ""
+    was = "" if done.changed else f" since {_short(event.at)}"
+    console.print(escape(f"{done.target}: in {done.stage}{was}: {event.engine}{before}"), soft_wrap=True)
+    if event.note:
+        console.print(escape(f"{done.target}: {event.note}"), soft_wrap=True)
+    return _tell_devices(done)
+
+
+def rollback(arguments: argparse.Namespace) -> int:
+    place = _place(arguments)
+    done = roll_back_target(
+        place.targets,
+        arguments.target,
+        place.devices,
+        by=_decider(arguments),
+        why=arguments.reason,
+        open_shell=open_device,
+    )
+    event = done.pointer.event
+    cut_off = "" if done.changed else f" (a rollback of {_short(event.at)} that was cut off is complete now)"
+    told = f"{done.target}: in production again: {event.engine}; taken back: {event.before}{cut_off}"
+    console.print(escape(told), soft_wrap=True)
+    return _tell_devices(done)
+
+
+def _tell_devices(done: Promotion) -> int:
+    """A line per device; the exit code of a device that failed. Offline is no failure: the device is asked again."""
+    for record in done.devices:
+        console.print(f"  {record.device} ({record.ring}): {_told(record)}", soft_wrap=True)
+    if any(record.outcome == "offline" for record in done.devices):
+        console.print("Devices that are offline get it by the same command, or by the next rollout.")
+    return DeviceError.exit_code if done.broken else 0
+
+
+def _told(record: DeviceRecord) -> str:
+    colour = _COLOURS.get(record.outcome, "yellow")
+    if record.outcome == "active" and record.current is not None:
+        found = f"; {escape(record.why)}" if record.why else ""
+        return f"[{colour}]runs engine {record.current.build_key}[/]{found}"
+    return f"[{colour}]{record.outcome}[/]: {escape(record.why)}"
+
+
+def _show_stages(found: Sequence[TargetStatus], now: datetime) -> None:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("target", "stage"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("model", no_wrap=True, overflow="ellipsis", max_width=20)
+    for column in ("engine", "prec."):
+        table.add_column(column, no_wrap=True)
+    for column in ("px", "FPS", "age"):
+        table.add_column(column, no_wrap=True, justify="right")
+    table.add_column("devices")
+    rows = [row for target in found for row in target.stages if not row.further]
+    shown = ""
+    for row in rows:
+        table.add_row(row.target if row.target != shown else "", *_cells(row, now))
+        shown = row.target
+    if rows:
+        console.print(table)
+    if any(row.px is not None and not row.measured_on for row in rows):
+        console.print("* not measured on a device, but where it was built", style="dim")
+
+
+def _cells(row: StageRow, now: datetime) -> tuple[str, ...]:
+    mark = "" if row.measured_on else "*"
+    return (
+        row.stage,
+        escape(f"{row.model_name}/{row.model_version}" if row.model_version else row.model_name),
+        row.engine[:8],
+        row.precision,
+        "–" if row.px is None else f"{row.px:.2g}{mark}",
+        "–" if row.fps is None else f"{row.fps:,.0f}{mark}",
+        _age(now - datetime.fromisoformat(row.since)),
+        _devices(row),
+    )
+
+
+def _devices(row: StageRow) -> str:
+    total = sum(len(names) for names in row.devices.values())
+    if not total:
+        return "–"
+    rest = [
+        f"[{_COLOURS.get(state, 'yellow')}]{len(names)} {state}[/]"
+        for state, names in row.devices.items()
+        if state != "active"
+    ]
+    return ", ".join([f"{len(row.devices.get('active', ()))} of {total}", *rest])
+
+
+def _remarks(found: Sequence[TargetStatus]) -> Iterator[str]:
+    empty = [target.target for target in found if not target.stages]
+    if empty:
+        yield f"no engine yet: {', '.join(empty)}"
+    for target in found:
+        for device in target.devices:
+            if device.state not in ("active", "idle") or device.why:
+                yield _remark(target, device)
+
+
+def _remark(target: TargetStatus, device: DeviceStatus) -> str:
+    runs = f"runs {device.engine[:8]} of {device.model}" if device.engine else "runs nothing"
+    when = f" ({_short(device.at)} UTC)" if device.at and not device.live else ""
+    colour = _COLOURS.get(device.state, "yellow")
+    said = f": {device.why}" if device.why else ""
+    return f"{device.device} ({target.target}, {device.ring}): [{colour}]{device.state}[/], " + escape(
+        f"{runs}{when}{said}"
+    )
+
+
+def _age(age: timedelta) -> str:
+    for unit, length in _UNITS:
+        if age >= length:
+            return f"{age // length} {unit}"
+    return "now"
+
+
+def _short(at: str) -> str:
+    return at[:16].replace("T", " ")
+
+
+def _place(arguments: argparse.Namespace) -> _Place:
+    if arguments.config:
+        from schemas.config import load_config
+
+        config = load_config(arguments.config)
+        devices = load_devices(Path(config.devices) if config.devices else FLEET)
+        return _Place(Workspace(Path(config.workspace)).targets, tuple(config.targets), tuple(devices.values()))
+    root = Path(arguments.workspace)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such workspace; name the run's configuration with --config")
+    return _Place(Workspace(root).targets, (), tuple(load_devices().values()))
+
+
+def _decider(arguments: argparse.Namespace) -> str:
+    return arguments.by or getpass.getuser()
