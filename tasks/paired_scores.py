@@ -90,7 +90,7 @@ def score_pair(
 
     own = _evaluated(challenger, files, converted_ratio=challenger.ratio)
     other = champion and _evaluated(champion, files, converted_ratio=challenger.ratio)
-    _write(_scored(own, other), directory / FACES)
+    write_faces(_scored(own, other), directory)
     if other is None:
         return hold_against_bounds(own.errors, rules)
     slices = all_slices(own.true_FN2, own.flags_FN, own.subjects, own.sets)
@@ -166,8 +166,11 @@ def _in_frame(evaluation: Evaluation, points_FN2: np.ndarray) -> np.ndarray:
     return np.stack([crop.to_frame(points) for crop, points in zip(crops, points_FN2, strict=True)])
 
 
-def _write(faces: ScoredFaces, path: Path) -> None:
-    """Subjects and names are texts of their own columns, so that `fpenet forget` finds the rows of a person."""
+def write_faces(faces: ScoredFaces, directory: Path) -> None:
+    """What `read_faces` reads.
+
+    Subjects and names are texts of their own columns, so that `fpenet forget` finds the rows of a person.
+    """
     columns = {
         "position": pa.array(faces.position_F),
         **{column: pa.array(getattr(faces, name), pa.string()) for name, column in _TEXTS.items()},
@@ -179,7 +182,7 @@ def _write(faces: ScoredFaces, path: Path) -> None:
     }
     if faces.champion_FN2 is not None:
         columns |= {"champion": _lists(faces.champion_FN2), "champion_px": pa.array(faces.champion_px_F)}
-    with atomic_path(path) as temporary:
+    with atomic_path(directory / FACES) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
 
 
