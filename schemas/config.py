@@ -150,6 +150,22 @@ class ReviewSettings(SpecModel):
     valid_days: Count = 14
 
 
+class DriftSettings(SpecModel):
+    """When what a device sees is no longer what its model was tested on.
+
+    Attributes:
+        window_hours: how far back the flow looks.
+        min_index: population stability index of a signal that its lower bound must exceed.
+        confidence: of that bound, one-sided, for each signal alone.
+        min_faces: independent faces that a device must have seen; with fewer nothing is said.
+    """
+
+    window_hours: Count = 24
+    min_index: Annotated[float, Field(gt=0)] = 0.1
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
+    min_faces: Count = 50
+
+
 class WorkflowConfig(SpecModel):
     """What the flows need beside the experiment spec.
 
@@ -171,6 +187,7 @@ class WorkflowConfig(SpecModel):
     quality: QualitySettings = QualitySettings()
     labelling: LabellingSettings = LabellingSettings()
     sync: SyncSettings = SyncSettings()
+    drift: DriftSettings = DriftSettings()
     review: ReviewSettings = ReviewSettings()
     targets: Annotated[list[str], Field(min_length=1)] = ["cpu"]
     devices: str | None = None

@@ -66,7 +66,7 @@ def fetch_material(name: str, version: str, tracking: Tracking, workspace: Works
         TrackingError: MLflow can't be reached, has no such version, or not its files.
         SourceEmptyError: this workspace does not have the faces of its snapshot.
     """
-    folder, snapshot_id = _fetch_files(name, version, tracking, workspace)
+    folder, snapshot_id = fetch_files(name, version, tracking, workspace)
     spec = load_spec(ExperimentSpec, folder / SPEC_ARTIFACT)
     conversion = find_conversion(snapshot_id, spec, workspace)
     return Material(
@@ -96,8 +96,12 @@ def find_conversion(snapshot_id: str, spec: ExperimentSpec, workspace: Workspace
     )
 
 
-def _fetch_files(name: str, version: str, tracking: Tracking, workspace: Workspace) -> tuple[Path, str]:
-    """Folder with the version's ONNX file and experiment spec, and the id of its snapshot."""
+def fetch_files(name: str, version: str, tracking: Tracking, workspace: Workspace) -> tuple[Path, str]:
+    """Folder with the version's ONNX file and experiment spec, and the id of its snapshot.
+
+    Raises:
+        TrackingError: MLflow can't be reached, has no such version, or not its files.
+    """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with mlflow_client(tracking, workspace) as client:
         found = client.get_model_version(name, version)
