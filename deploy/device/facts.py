@@ -81,8 +81,8 @@ def read_facts(shell: Shell, target: Target, *, program: str) -> DeviceFacts:
         gpu=name,
         compute_capability=capability,
         tensorrt=None,
-        jetpack=jetpack or _jetpack_of(l4t),
-        driver=driver or _release(l4t),
+        jetpack=jetpack or jetpack_of(l4t),
+        driver=driver or release_of(l4t),
         free_bytes=_free_bytes(disk),
         device=shell.name,
     )
@@ -210,7 +210,7 @@ def _first_gpu(gpus: str) -> tuple[str | None, int | None, str | None]:
     return parts[0], int(digits) if digits.isdigit() else None, parts[2]
 
 
-def _release(l4t: str) -> str | None:
+def release_of(l4t: str) -> str | None:
     """`R32.7.1` of `# R32 (release), REVISION: 7.1, ...`: on a Jetson the driver belongs to it."""
     words = l4t.replace(",", " ").split()
     if "REVISION:" not in words:
@@ -219,8 +219,9 @@ def _release(l4t: str) -> str | None:
     return None if major is None else f"{major}.{words[words.index('REVISION:') + 1]}"
 
 
-def _jetpack_of(l4t: str) -> str | None:
-    release = _release(l4t)
+def jetpack_of(l4t: str) -> str | None:
+    """JetPack's version of a release of L4T, as /etc/nv_tegra_release has it; None for one that is not known."""
+    release = release_of(l4t)
     return None if release is None else _JETPACKS.get(".".join(release.split(".")[:2]))
 
 

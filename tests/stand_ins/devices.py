@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ ORIN: dict[str, Any] = {"tensorrt": "10.3.0", "compute_capability": 87, "gpu": "
 
 @dataclass(frozen=True)
 class StandIn:
-    """`trtexec`: the program. `path`: a folder for the front of PATH, for what tells the JetPack of a device."""
+    """`trtexec`: the program. `path`: a folder for the front of PATH, for what tells what a device is."""
 
     trtexec: str
     path: Path
@@ -31,16 +32,21 @@ class StandIn:
 def stand_in(folder: Path, device: dict[str, Any] | None = None, **settings: Any) -> StandIn:
     """Programs in `folder` that pretend to be those of `device`, a Xavier by default.
 
-    A shell finds `trtexec` by its path. JetPack's version is asked of `dpkg-query`, by name: what stands in for it
-    looks for `device.json` in the directory where it is started and in those above, so that devices of several kinds
-    in one test each have their own: put the device's directory below `folder`.
+    A shell finds `trtexec` by its path. What the device is, beside that, is asked of `dpkg-query`, `nvidia-smi` and
+    `df`, by name: what stands in for these looks for `device.json` in the directory where it is started and in those
+    above, so that devices of several kinds in one test each have their own: put the device's directory below
+    `folder`. Where there is none they are what they are elsewhere.
+
+    Args:
+        settings: beside those of `trtexec_stand_in`: `jetpack`, `nvidia_smi` (its line), `free_kib`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "device.json"
     path.write_text(json.dumps({**(device or XAVIER), **settings}))
     python = shlex.quote(sys.executable)
     _program(folder / "trtexec-stand-in", f'STAND_IN_DEVICE={shlex.quote(str(path))} exec {python} {PROGRAM} "$@"')
-    _program(folder / "bin" / "dpkg-query", f"exec {python} -S {shlex.quote(str(Path(__file__)))}")
+    for tool in ("dpkg-query", "nvidia-smi", "df"):
+        _program(folder / "bin" / tool, f'exec {python} -S {shlex.quote(str(Path(__file__)))} {tool} "$@"')
     return StandIn(str(folder / "trtexec-stand-in"), folder / "bin", path)
 
 
@@ -50,13 +56,22 @@ def _program(path: Path, line: str) -> None:
     path.chmod(0o755)
 
 
-def _jetpack() -> str:
+def _settings() -> dict[str, Any]:
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "device.json").is_file():
-            return json.loads((folder / "device.json").read_text()).get("jetpack", "")
-    return ""
+            return json.loads((folder / "device.json").read_text())
+    return {}
+
+
+def _answer(tool: str, arguments: list[str]) -> str:
+    settings = _settings()
+    if tool == "df" and "free_kib" in settings:
+        return f"stand-in 100 50 {settings['free_kib']} 50% /\n"
+    if tool == "df":
+        return subprocess.run(["/bin/df", *arguments], capture_output=True, text=True, check=True).stdout
+    return settings.get({"dpkg-query": "jetpack", "nvidia-smi": "nvidia_smi"}[tool], "")
 
 
 if __name__ == "__main__":
-    sys.stdout.write(_jetpack())
+    sys.stdout.write(_answer(sys.argv[1], sys.argv[2:]))

@@ -8,9 +8,9 @@ What it pretends to be, and how it fails, stands in `device.json` beside the pro
 
     {"tensorrt": "8.5.2", "compute_capability": 72, "gpu": "Xavier", "fail": "", "shift_px": 0.0, "build_s": 0.0}
 
-fail: '', 'crash' (SIGSEGV in the middle of a build), 'no space' (writes half an engine and ends well, as the real one
-may), 'refuse' (the parser's error), 'hang', 'nan' (outputs that are none), 'no gpu'. shift_px: what it adds to every
-keypoint, as a bad engine does.
+fail: '', 'crash' (SIGSEGV in the middle of a build), 'no space' (writes half an engine, fills the disk and ends well, as
+the real one may), 'refuse' (the parser's error), 'hang', 'nan' (outputs that are none), 'no gpu'.
+shift_px: what it adds to every keypoint, as a bad engine does.
 """
 
 from __future__ import annotations
@@ -160,7 +160,10 @@ def build(options: dict[str, str], device: dict, version: tuple[int, int, int]) 
     if fail == "crash":
         engine.write_bytes(content[: len(content) // 2])
         os.kill(os.getpid(), signal.SIGSEGV)
-    engine.write_bytes(content[: len(content) // 2] if fail == "no space" else content)
+    if fail == "no space":
+        content = content[: len(content) // 2]
+        Path(os.environ["STAND_IN_DEVICE"]).write_text(json.dumps({**device, "free_kib": 0}))
+    engine.write_bytes(content)
     if cache:
         known = cache.read_bytes() if cache.exists() else CACHE
         cache.write_bytes(known + b"built\n")
