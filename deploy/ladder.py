@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploy.builders.base import Predictions
-from deploy.builders.onnxruntime import OnnxRuntimeEngine
 from deploy.calibration import Crops
 from deploy.onnx_export import load_onnx
 from deploy.parity import Parity, compare
 from deploy.precision import PreparedGraph, graph_in
+from deploy.quantise import run_graph
 from deploy.target_gates import failures, parity_gates
 from deploy.targets import Precision, Target
 from schemas.errors import GateError, ModelFileError
@@ -124,7 +124,7 @@ def _try(
         prepared = graph_in(onnx, target, calibration=calibration)
     except ModelFileError as error:
         return Rung(target.precision, (), None, None, str(error), None), None
-    graph = compare(expected, _predictions(prepared, images_BSSC))
+    graph = compare(expected, run_graph(prepared.model, images_BSSC))
     failure = _failure(target, graph)
     if failure:
         found = _divergence(onnx, prepared, images_BSSC[:DIVERGENCE_FACES])
@@ -140,11 +140,6 @@ def _measured(target: Target, prepared: PreparedGraph, measure: Measure) -> tupl
         return None, str(error)
     failure = _failure(target, engine)
     return engine, f"the engine, not its graph: {failure}" if failure else ""
-
-
-def _predictions(prepared: PreparedGraph, images_BSSC: np.ndarray) -> Predictions:
-    name = Path(f"the {prepared.precision} graph")
-    return OnnxRuntimeEngine(name, threads=0, content=prepared.model).predict(images_BSSC)
 
 
 def _failure(target: Target, parity: Parity) -> str:

@@ -15,12 +15,14 @@ The shift is measured on the calibration faces, the gate on others; hence the ro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.calibration import Crops, require_usable
 from deploy.onnx_export import OnnxSummary, load_onnx, summarise
 from deploy.onnx_graph import HALF_SCALES_OPSET, to_float16, with_half_scales
+from deploy.quantise import INT8_FLOAT_SHARE, Calibrated, Quantised
 from deploy.targets import Precision, Target, TargetGates
 from schemas.errors import CalibrationError
 from schemas.storage import sha256_of
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     import onnx
 
     from deploy.parity import Parity
-    from deploy.quantise import Quantised
 
 CALIBRATED = frozenset[Precision](("int8", "mixed"))
 """Precisions that need faces to calibrate on."""
@@ -72,11 +73,11 @@ def graph_in(onnx: Path, target: Target, *, calibration: Crops | None = None) ->
     precision = target.precision
     if precision == "fp32":
         return PreparedGraph(onnx.read_bytes(), precision, (), None, None)
-    summary, model = summarise(onnx), load_onnx(onnx)
+    summary = summarise(onnx)
     if precision == "fp16":
-        half = to_float16(model, summary.num_keypoints)
+        half = to_float16(load_onnx(onnx), summary.num_keypoints)
         return PreparedGraph(_bytes(half), precision, (), None, None)
-    made = _quantised(model, summary, target, calibration)
+    made = _quantised(onnx, summary, target, calibration)
     quantised = with_half_scales(made.model, summary.num_keypoints) if reads_half_scales(target) else made.model
     return PreparedGraph(
         _bytes(quantised),
@@ -107,23 +108,28 @@ def calibration_sha256(target: Target, calibration: Crops | None) -> str | None:
     )
 
 
-def _quantised(model: onnx.ModelProto, summary: OnnxSummary, target: Target, calibration: Crops | None) -> Quantised:
-    from deploy.quantise import INT8_FLOAT_SHARE, Calibrated
-
+def _quantised(onnx: Path, summary: OnnxSummary, target: Target, calibration: Crops | None) -> Quantised:
     if calibration is None:
         raise CalibrationError(
             f"target '{target.name}' in {target.precision} needs faces to calibrate on: build it from a run, which "
             "takes training faces, or set its precision to fp16"
         )
-    images_BSSC = calibration()
-    require_usable(images_BSSC, summary.input_shape, f"calibration of target '{target.name}'")
-    calibrated = Calibrated(model, [images_BSSC])
-    aim = _aim(target.precision)
+    require_usable(calibration(), summary.input_shape, f"calibration of target '{target.name}'")
+    calibrated = _calibrated(onnx, summary.sha256, calibration)
+    int8 = calibrated.within(lambda shift: _fits(shift, target.gates, INT8_AIM), share=INT8_FLOAT_SHARE)
     if target.precision == "int8":
-        return calibrated.within(lambda shift: _fits(shift, target.gates, aim), share=INT8_FLOAT_SHARE)
-    plain = calibrated.within(lambda shift: _fits(shift, target.gates, INT8_AIM), share=INT8_FLOAT_SHARE)
-    more = len(plain.float_layers) - len(calibrated.with_float().float_layers) + 1
-    return calibrated.within(lambda shift: _fits(shift, target.gates, aim), share=MIXED_FLOAT_SHARE, at_least=more)
+        return int8
+    return calibrated.within(
+        lambda shift: _fits(shift, target.gates, MIXED_AIM),
+        share=MIXED_FLOAT_SHARE,
+        at_least=len(int8.float_layers) + 1,
+    )
+
+
+@lru_cache(maxsize=2)
+def _calibrated(onnx: Path, _sha256: str, calibration: Crops) -> Calibrated:
+    """Kept, as one ladder asks for it several times, and so do the targets of one rollout."""
+    return Calibrated(load_onnx(onnx), [calibration()])
 
 
 def _aim(precision: Precision) -> float:

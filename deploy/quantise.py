@@ -76,6 +76,7 @@ class Calibrated:
         self._scales = {tensor: by_group[group] for tensor, group in groups.items()}
         self._images_BSSC = first_faces(batches, SHIFT_FACES)
         self._expected = predictions(model, self._images_BSSC)
+        self._made: dict[int, Quantised] = {}
 
     def with_float(self, names: Collection[str] = (), *, faces: int = SHIFT_FACES) -> Quantised:
         """INT8 with the layers `names` in float; the shift is measured on the first `faces` of the faces.
@@ -103,16 +104,20 @@ class Calibrated:
 
         Args:
             fits: whether a shift is small enough. What is left of it is in the result.
-            share: of the layers that may be in float.
-            at_least: layers taken of the ranking in any case, as far as `share` allows.
+            share: of all layers, how many may be in float.
+            at_least: layers in float in any case, as far as `share` allows.
         """
-        most = max(0, int(len(self.layers) * share) - len(self._fixed))
-        count = min(at_least, most)
-        made = self.with_float(self.ranking[:count] if count else ())
-        while not fits(made.shift) and count < most:
+        most = max(len(self._fixed), int(len(self.layers) * share))
+        count = max(len(self._fixed), min(at_least, most))
+        while not fits(self._with(count).shift) and count < most:
             count += 1
-            made = self.with_float(self.ranking[:count])
-        return made
+        return self._with(count)
+
+    def _with(self, float_layers: int) -> Quantised:
+        if float_layers not in self._made:
+            more = float_layers - len(self._fixed)
+            self._made[float_layers] = self.with_float(self.ranking[:more] if more else ())
+        return self._made[float_layers]
 
     def _alone(self, name: str) -> float:
         others = [other for other in self.layers if other != name]
@@ -189,7 +194,12 @@ def first_faces(batches: Iterable[np.ndarray], count: int) -> np.ndarray:
 
 def predictions(model: onnx.ModelProto, images_BSSC: np.ndarray) -> Predictions:
     """What a graph says of crops, in ONNX Runtime."""
-    return OnnxRuntimeEngine(Path("the graph"), threads=0, content=model.SerializeToString()).predict(images_BSSC)
+    return run_graph(model.SerializeToString(), images_BSSC)
+
+
+def run_graph(content: bytes, images_BSSC: np.ndarray) -> Predictions:
+    """The same of a serialised graph."""
+    return OnnxRuntimeEngine(Path("the graph"), threads=0, content=content).predict(images_BSSC)
 
 
 def _activations(
