@@ -31,7 +31,7 @@ class Workspace:
     face-signatures.sqlite   what duplicates are found by: hashes and thumbnails of faces
     quality/<run>/     index.html, quality.json, suspects.parquet, duplicates.parquet, pictures
     labelling/<run>/   suggestions.json: tasks to label next, and what was written for them
-    drift/<key>/       what a version is expected to see: profile.npz for devices; reports/<run>/drift.json
+    drift/<run>/       drift.json: what devices saw; references/<key>/: what a version is expected to see
     lineage/           index.sqlite: what is in which snapshot; versions/: what registered versions were made of
     forgotten/         what was withdrawn, by hash; tombstones.json keeps it out of pulls
     """

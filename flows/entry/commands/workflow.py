@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.entry.commands.parsers import add_command
 
-FLOWS = ("retrain", "quality", "review", "rollout", "suggest", "sync")
+FLOWS = ("retrain", "drift", "quality", "review", "rollout", "suggest", "sync")
 """Each is the function of its name in `flows.<name>`, and takes the path of a configuration."""
 
 

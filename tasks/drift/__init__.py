@@ -1,0 +1,1 @@
+"""Whether devices see what their model was trained for."""

@@ -1,0 +1,120 @@
+"""Asking devices what they saw, and giving them the profile of the model that they run.
+
+`<directory>/<target>/drift/` on a device holds
+
+    profile.npz         of the model in current.json; replaced when that changes
+    drift_client.py     `deploy.drift_client`, to be imported by whatever runs the engine
+    records/            what it writes: a JSON file an hour
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+
+from pydantic import ValidationError
+
+import deploy.drift_client
+from deploy.delivery import CURRENT, CurrentEngine
+from deploy.devices import Device
+from deploy.shells.base import Shell
+from schemas.config import WorkflowConfig
+from schemas.errors import DeviceOfflineError, FpenetError, SourceEmptyError, TrackingError
+from schemas.storage import sha256_file
+from tasks.drift.records import DeviceRecords, files_of_shell, read_records
+from tasks.drift.reference import PROFILE, Reference, reference_of
+from tasks.drift.watch import DeviceDrift, by_model, compare
+from tasks.workspace import Workspace
+
+FOLDER, RECORDS = "drift", "records"
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """References by version, each made once, whoever asks first."""
+
+    config: WorkflowConfig
+    workspace: Workspace
+    _known: dict[str, Reference | FpenetError] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def of(self, model: str) -> Reference:
+        """
+        Raises:
+            TrackingError, SourceEmptyError: as `tasks.drift.reference.reference_of`.
+        """
+        with self._lock:
+            if model not in self._known:
+                name, _, version = model.rpartition("/")
+                try:
+                    self._known[model] = reference_of(name, version, self.config.tracking, self.workspace)
+                except (TrackingError, SourceEmptyError) as error:
+                    self._known[model] = error
+            found = self._known[model]
+        if isinstance(found, FpenetError):
+            raise found
+        return found
+
+
+def watch_device(
+    device: Device,
+    references: References,
+    *,
+    since: datetime,
+    open_shell: Callable[[Device], AbstractContextManager[Shell]],
+) -> list[DeviceDrift]:
+    """What a device saw since then, one result for each model that it ran; never raises for what the device does.
+
+    On the way the device gets the profile of the model that it runs now.
+    """
+    try:
+        with open_shell(device) as shell:
+            files = files_of_shell(shell, f"{device.target}/{FOLDER}/{RECORDS}", since=since)
+            problem = _equip(shell, device.target, references)
+    except DeviceOfflineError as error:
+        return [DeviceDrift(device.name, "offline", why=str(error))]
+    except FpenetError as error:
+        return [DeviceDrift(device.name, "failed", why=str(error))]
+    return judge(read_records(device.name, files, since=since), references, problem)
+
+
+def judge(records: DeviceRecords, references: References, problem: str = "") -> list[DeviceDrift]:
+    """One result for each model that was counted; one that says so where nothing was.
+
+    Args:
+        problem: what else there is to say of the device.
+    """
+    problems = (*records.problems, *filter(None, (problem,)))
+    results = []
+    for model, hours in by_model(records):
+        try:
+            results.append(compare(records.device, hours, references.of(model), references.config.drift))
+        except (TrackingError, SourceEmptyError) as error:
+            results.append(DeviceDrift(records.device, "no reference", model, why=str(error)))
+    if not results:
+        return [DeviceDrift(records.device, "no records", problems=problems)]
+    first, *others = results
+    return [first.with_problems(problems), *others]
+
+
+def _equip(shell: Shell, target: str, references: References) -> str:
+    """Put profile and client there, unless they are there; why not, or ''."""
+    content = shell.read(f"{target}/{CURRENT}")
+    if content is None:
+        return "it runs no engine of this project yet, so it gets no profile"
+    try:
+        current = CurrentEngine.model_validate_json(content)
+        reference = references.of(f"{current.model_name}/{current.model_version}")
+    except ValidationError:
+        return f"its {CURRENT} can't be read, so it gets no profile; promote an engine to it again"
+    except (TrackingError, SourceEmptyError) as error:
+        return f"no profile for the model that it runs: {error}"
+    for local in (reference.profile, Path(deploy.drift_client.__file__)):
+        remote = f"{target}/{FOLDER}/{PROFILE if local == reference.profile else local.name}"
+        if shell.sha256(remote) != sha256_file(local):
+            shell.put(local, remote)
+    return ""
