@@ -2,66 +2,18 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from deploy import stages
-from deploy.delivery import inspect
-from deploy.devices import Device, LocalReach, Ring
-from deploy.shells.opening import open_shell
-from deploy.stages import stage
+from deploy.devices import LocalReach
 from schemas.errors import InputError, StorageError
 from tasks.fleet.deliveries import Measured, note_measured, read_record, read_records
-from tasks.fleet.promotion import changing, promote_target, roll_back_target, settle_target
+from tasks.fleet.promotion import changing, finish_rollbacks, roll_back_target, settle_target
+from tests.delivered_fleets import WHO, Fleet
 from tests.engines import engine_directory
 from tests.killed import killed_at_fsync
 from tests.ssh_servers import device_server
-
-WHO = {"by": "ada", "why": "reviewed"}
-
-
-class Fleet:
-    """A workspace's targets and some devices of t4."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.targets = root, root / "targets"
-        self.devices: list[Device] = []
-
-    def local(self, name: str, ring: Ring) -> Device:
-        reach = LocalReach(kind="local", directory=str(self.root / "devices" / name))
-        self.devices.append(Device(name=name, target="t4", ring=ring, reach=reach))
-        return self.devices[-1]
-
-    def stage(self, name: str, *, size: int = 0) -> Path:
-        directory = engine_directory(self.root / "engines", name, size=size)
-        stage(self.targets, "t4", directory, **WHO)
-        return directory
-
-    def promote(self, to="production"):
-        return promote_target(self.targets, "t4", self.devices, to=to, **WHO)
-
-    def release(self, name: str, *, size: int = 0) -> None:
-        self.stage(name, size=size)
-        self.promote("canary")
-        self.promote()
-
-    def running(self) -> dict[str, str]:
-        """What the devices themselves say that they run."""
-        found = {}
-        for device in self.devices:
-            with open_shell(device) as shell:
-                current, wrong = inspect(shell, "t4")
-                assert wrong == ""
-                found[device.name] = current.build_key if current else ""
-        return found
-
-    def recorded(self) -> dict[str, str]:
-        records = read_records(self.targets, "t4")
-        return {record.device: record.current.build_key if record.current else "" for record in records}
-
-    def outcomes(self) -> dict[str, str]:
-        return {record.device: record.outcome for record in read_records(self.targets, "t4")}
 
 
 @pytest.fixture
@@ -126,6 +78,18 @@ def test_an_offline_device_blocks_nobody_and_gets_it_later(fleet, nano):
     assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key2")
 
 
+def test_a_device_that_missed_a_rollback_is_brought_back_when_it_is_there(fleet, nano):
+    fleet.release("key1")
+    fleet.release("key2")
+    nano.vanish()
+    roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    assert [record.outcome for record in finish_rollbacks(fleet.targets, fleet.devices)] == ["offline"]
+    nano.come_back()
+    assert [record.device for record in finish_rollbacks(fleet.targets, fleet.devices)] == ["t4-ssh"]
+    assert finish_rollbacks(fleet.targets, fleet.devices) == ()
+    assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key1")
+
+
 @pytest.mark.parametrize(
     ("fault", "outcome", "why"),
     [
@@ -147,7 +111,7 @@ def test_a_device_that_fails_keeps_its_engine(fault, outcome, why, fleet, nano):
     fleet.promote("canary")
     done = fleet.promote()
     assert fleet.outcomes() == {"t4-a": "active", "t4-b": "active", "t4-ssh": outcome}
-    assert [record.device for record in done.broken] == ([] if outcome == "offline" else ["t4-ssh"])
+    assert [record.device for record in done.devices if record.broken] == ([] if outcome == "offline" else ["t4-ssh"])
     assert why in read_record(fleet.targets, "t4", "t4-ssh").why
     nano.refuse_key, nano.capacity = False, None
     nano.come_back() if fault == "vanishes in the copy" else None

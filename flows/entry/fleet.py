@@ -1,4 +1,4 @@
-"""`fpenet status`, `promote`, `rollback`."""
+"""`fpenet status`, `promote`, `rollback`, `deliver`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.devices import FLEET, Device, load_devices
+from deploy.stages import status as stages_of
 from schemas.errors import DeviceError, InputError
 from tasks.fleet.deliveries import DeviceRecord
-from tasks.fleet.promotion import Promotion, promote_target, roll_back_target
+from tasks.fleet.promotion import promote_target, roll_back_target, settle_target
 from tasks.fleet.status import DeviceStatus, StageRow, TargetStatus, fleet_status
 from tasks.fleet.work_pool import open_device
 from tasks.workspace import Workspace
@@ -62,11 +63,14 @@ def promote(arguments: argparse.Namespace) -> int:
     )
     event = done.pointer.event
     before = f"; before it: {event.before}" if event.before and done.changed else ""
-    was = "" if done.changed else f" since {_short(event.at)}"
-    console.print(escape(f"{done.target}: in {done.stage}{was}: {event.engine}{before}"), soft_wrap=True)
-    if event.note:
+    was = "" if done.changed else f" since {_short(event.at)} UTC, unchanged"
+    console.print(escape(f"{done.target}: at {done.stage}{was}: {event.engine}{before}"), soft_wrap=True)
+    if event.note and done.changed:
         console.print(escape(f"{done.target}: {event.note}"), soft_wrap=True)
-    return _tell_devices(done)
+    staged = stages_of(place.targets, done.target).staging
+    if not done.changed and staged is not None and staged.engine != event.engine:
+        console.print(escape(f"{done.target}: at staging: {staged.engine}; it goes to canary first"), soft_wrap=True)
+    return _tell_devices(done.devices)
 
 
 def rollback(arguments: argparse.Namespace) -> int:
@@ -83,16 +87,21 @@ def rollback(arguments: argparse.Namespace) -> int:
     cut_off = "" if done.changed else f" (a rollback of {_short(event.at)} that was cut off is complete now)"
     told = f"{done.target}: in production again: {event.engine}; taken back: {event.before}{cut_off}"
     console.print(escape(told), soft_wrap=True)
-    return _tell_devices(done)
+    return _tell_devices(done.devices)
 
 
-def _tell_devices(done: Promotion) -> int:
+def deliver(arguments: argparse.Namespace) -> int:
+    place = _place(arguments)
+    return _tell_devices(settle_target(place.targets, arguments.target, place.devices, open_shell=open_device))
+
+
+def _tell_devices(records: Sequence[DeviceRecord]) -> int:
     """A line per device; the exit code of a device that failed. Offline is no failure: the device is asked again."""
-    for record in done.devices:
+    for record in records:
         console.print(f"  {record.device} ({record.ring}): {_told(record)}", soft_wrap=True)
-    if any(record.outcome == "offline" for record in done.devices):
-        console.print("Devices that are offline get it by the same command, or by the next rollout.")
-    return DeviceError.exit_code if done.broken else 0
+    if missed := [record for record in records if record.outcome != "active"]:
+        console.print(f"`fpenet deliver --target {missed[0].target}` asks the others again.")
+    return DeviceError.exit_code if any(record.broken for record in records) else 0
 
 
 def _told(record: DeviceRecord) -> str:
@@ -162,12 +171,12 @@ def _remarks(found: Sequence[TargetStatus]) -> Iterator[str]:
 
 def _remark(target: TargetStatus, device: DeviceStatus) -> str:
     runs = f"runs {device.engine[:8]} of {device.model}" if device.engine else "runs nothing"
-    when = f" ({_short(device.at)} UTC)" if device.at and not device.live else ""
+    asked = f", asked {_short(device.at)} UTC" if device.at and not device.live else ""
+    vain = f" in vain ({device.outcome})" if device.state == "active" and device.outcome != "active" else ""
     colour = _COLOURS.get(device.state, "yellow")
     said = f": {device.why}" if device.why else ""
-    return f"{device.device} ({target.target}, {device.ring}): [{colour}]{device.state}[/], " + escape(
-        f"{runs}{when}{said}"
-    )
+    told = escape(f"{runs}{asked}{vain}{said}")
+    return f"{device.device} ({target.target}, {device.ring}): [{colour}]{device.state}[/], {told}"
 
 
 def _age(age: timedelta) -> str:

@@ -58,6 +58,11 @@ class DeviceRecord(SpecModel):
     kept: list[CurrentEngine] = []
     measured: dict[str, Measured] = {}
 
+    @property
+    def broken(self) -> bool:
+        """It answered, and did not do it. Who is offline is asked again."""
+        return self.outcome in ("failed", "refused")
+
     def runs(self, engine: StagedEngine) -> bool:
         return self.current is not None and self.current.engine_sha256 == engine.engine_sha256
 

@@ -43,11 +43,6 @@ class Promotion:
     changed: bool
     devices: tuple[DeviceRecord, ...]
 
-    @property
-    def broken(self) -> tuple[DeviceRecord, ...]:
-        """Devices that answered and did not do it. Those that are offline are asked again."""
-        return tuple(record for record in self.devices if record.outcome in ("failed", "refused"))
-
 
 @contextmanager
 def changing(targets: Path, target: str, *, patience_s: float = _PATIENCE_S) -> Iterator[None]:
@@ -134,6 +129,28 @@ def settle_target(
     """Have every device of a target run what the stages say: those that were offline, or that somebody changed."""
     with changing(targets, target):
         return _settled(targets, target, _of(devices, target), open_shell)
+
+
+def finish_rollbacks(
+    targets: Path, devices: Sequence[Device], *, open_shell: OpenShell = open_shell
+) -> tuple[DeviceRecord, ...]:
+    """Ask the devices again that were offline when their target was rolled back. What they get has run on them, or on
+    others of their target, so nothing is measured again."""
+    records: list[DeviceRecord] = []
+    for target in sorted({device.target for device in devices}):
+        waiting = [device for device in _of(devices, target) if _missed_rollback(targets, device)]
+        if waiting:
+            with changing(targets, target):
+                records += _settled(targets, target, waiting, open_shell)
+    return tuple(records)
+
+
+def _missed_rollback(targets: Path, device: Device) -> bool:
+    wanted = stages.status(targets, device.target).wanted(device.ring)
+    record = read_record(targets, device.target, device.name)
+    if wanted is None or record is None or record.outcome != "offline":
+        return False
+    return wanted[1].event.action == "rollback" and not record.runs(wanted[1].engine)
 
 
 def _of(devices: Sequence[Device], target: str) -> list[Device]:

@@ -15,7 +15,7 @@ from deploy.shells.opening import OpenShell
 from deploy.stages import Pointer, Stage, StagedEngine, StageStatus
 from schemas.errors import FpenetError
 from schemas.storage import read_json
-from tasks.fleet.deliveries import DeviceRecord, Measured, outcome_of, read_records
+from tasks.fleet.deliveries import DeviceRecord, Measured, Outcome, outcome_of, read_records
 
 State = Literal["active", "pending", "offline", "refused", "failed", "changed", "idle", "gone"]
 """What a device is to the engine that it ought to run.
@@ -36,7 +36,8 @@ class DeviceStatus:
     Attributes:
         stage: whose engine it ought to run; None for none.
         engine, model: what it runs, as far as is known; None for nothing.
-        why, at: of the last attempt; '' and None where there was none.
+        outcome, why, at: of the last attempt; None and '' where there was none. A device that runs what it ought to
+            may have been asked in vain since.
         px, fps: measured there, of what it runs.
         live: True where the device itself was asked, now.
     """
@@ -47,6 +48,7 @@ class DeviceStatus:
     state: State
     engine: str | None = None
     model: str | None = None
+    outcome: Outcome | None = None
     why: str = ""
     at: str | None = None
     px: float | None = None
@@ -148,7 +150,8 @@ def _known(record: DeviceRecord | None) -> dict[str, Any]:
     if record is None:
         return {}
     measured = record.measured.get(record.current.build_key, Measured()) if record.current else Measured()
-    return {**_running(record.current), "why": record.why, "at": record.at, "px": measured.px, "fps": measured.fps}
+    attempt = {"outcome": record.outcome, "why": record.why, "at": record.at}
+    return {**_running(record.current), **attempt, "px": measured.px, "fps": measured.fps}
 
 
 def _running(current: CurrentEngine | None) -> dict[str, Any]:
@@ -168,12 +171,13 @@ def _asked(device: Device, known: DeviceStatus, status: StageStatus, ask: OpenSh
         with ask(device) as shell:
             current, found = inspect(shell, device.target)
     except FpenetError as error:
-        return replace(known, state=outcome_of(error), why=str(error), live=True)
+        outcome = outcome_of(error)
+        return replace(known, state=outcome, outcome=outcome, why=str(error), live=True)
     wanted = status.wanted(device.ring)
     same = bool(current and wanted and current.engine_sha256 == wanted[1].engine.engine_sha256)
     state: State = "changed" if found else "active" if same else "pending" if wanted else "idle"
     numbers = {} if current and current.build_key == known.engine else {"px": None, "fps": None}
-    return replace(known, state=state, why=found, live=True, **_running(current), **numbers)
+    return replace(known, state=state, outcome="active", why=found, live=True, **_running(current), **numbers)
 
 
 def _row(

@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
         "promote",
         "bring an engine to the canary devices of a target, or on to all of its devices",
         more="An engine goes from staging to canary to production; a target without canary devices skips canary. "
-        f"Again with the same stage, it reaches devices that were offline. {_NEEDS}",
+        f"Again with the same stage, it asks devices that were offline again. {_NEEDS}",
     )
     promote.add_argument(
         "--to", choices=("canary", "production"), default="production", help="the stage (default: %(default)s)"
@@ -39,6 +39,17 @@ def add(commands: Any) -> None:
         "restore the production engine that a target had before, on all of its devices",
         more=f"One step, which ends a canary too; it says what was taken back. {_NEEDS}",
     )
+
+    deliver = add_command(
+        commands,
+        "deliver",
+        "fleet:deliver",
+        "have the devices of a target run what its stages say",
+        more="For devices that were offline, failed, are new, or were changed by hand; no stage changes. It is not "
+        f"measured on them first, as the flow rollout does. {_NEEDS}",
+    )
+    deliver.add_argument("--target", required=True, metavar="NAME", help="kind of device, such as t4")
+    _add_place(deliver)
 
 
 def _add_change(commands: Any, name: str, summary: str, *, more: str) -> argparse.ArgumentParser:

@@ -1,0 +1,58 @@
+"""A target with devices, for tests of promotion: its engines are bytes that nobody runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deploy.delivery import inspect
+from deploy.devices import Device, LocalReach, Ring
+from deploy.shells.opening import open_shell
+from deploy.stages import Promoted, stage
+from tasks.fleet.deliveries import read_records
+from tasks.fleet.promotion import Promotion, promote_target
+from tests.engines import engine_directory
+
+WHO = {"by": "ada", "why": "reviewed"}
+
+
+class Fleet:
+    """A workspace's targets and some devices of t4."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.targets = root, root / "targets"
+        self.devices: list[Device] = []
+
+    def local(self, name: str, ring: Ring) -> Device:
+        reach = LocalReach(kind="local", directory=str(self.root / "devices" / name))
+        self.devices.append(Device(name=name, target="t4", ring=ring, reach=reach))
+        return self.devices[-1]
+
+    def stage(self, name: str, *, size: int = 0) -> Path:
+        directory = engine_directory(self.root / "engines", name, size=size)
+        stage(self.targets, "t4", directory, **WHO)
+        return directory
+
+    def promote(self, to: Promoted = "production") -> Promotion:
+        return promote_target(self.targets, "t4", self.devices, to=to, **WHO)
+
+    def release(self, name: str, *, size: int = 0) -> None:
+        self.stage(name, size=size)
+        self.promote("canary")
+        self.promote()
+
+    def running(self) -> dict[str, str]:
+        """What the devices themselves say that they run."""
+        found = {}
+        for device in self.devices:
+            with open_shell(device) as shell:
+                current, wrong = inspect(shell, "t4")
+                assert wrong == ""
+                found[device.name] = current.build_key if current else ""
+        return found
+
+    def recorded(self) -> dict[str, str]:
+        records = read_records(self.targets, "t4")
+        return {record.device: record.current.build_key if record.current else "" for record in records}
+
+    def outcomes(self) -> dict[str, str]:
+        return {record.device: record.outcome for record in read_records(self.targets, "t4")}
