@@ -1,0 +1,68 @@
+"""`fpenet review`: who waits for what; and the webhook's set-up where it can't be made."""
+
+import pytest
+import yaml
+
+from flows.entry.cli import main
+from schemas.config import Tracking
+from tasks.gateway.settings import MLFLOW_SECRET_ENV
+from tasks.review.aliases import move
+from tasks.tracking import mlflow_client
+from tasks.workspace import Workspace
+from tests.servers import free_port
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Writes a configuration; its path."""
+
+    def write(**tracking):
+        settings = {
+            "workspace": str(tmp_path / "workspace"),
+            "sources": [{"kind": "rendered", "name": "faces"}],
+            "experiment_spec": "spec.yaml",
+            "tracking": tracking,
+        }
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        return str(path)
+
+    return write
+
+
+def test_what_waits_and_which_alias_was_moved(config, tmp_path, capsys):
+    with mlflow_client(Tracking(), Workspace(tmp_path / "workspace")) as client:
+        client.create_registered_model("fpenet")
+        for _ in range(2):
+            client.create_model_version("fpenet", "s3://nowhere/model")
+        move(client, "fpenet", "challenger", "2")
+        client.set_registered_model_alias("fpenet", "champion", "1")
+        client.set_model_version_tag("fpenet", "2", "review", "[approved]")
+        client.set_model_version_tag("fpenet", "2", "gate", "failed")
+    assert main(["review", "--config", config()]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "2 failed" in told and "review is '[approved]': set it to approved or rejected" in told
+    assert "alias champion of fpenet was moved by hand: it points to version 1, flows set it to none" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "tracking", "secret", "said"),
+    [
+        ([], {}, "", "--gateway https://gateway.example.org"),
+        (["--gateway", "https://gateway"], {}, "", "tracking.uri names no MLflow server"),
+        (["--gateway", "https://gateway"], {"uri": "http://127.0.0.1:9"}, "", f"{MLFLOW_SECRET_ENV} is not set"),
+        (["--gateway", "gateway:8310"], {"uri": "http://127.0.0.1:9"}, "s" * 32, "'gateway:8310' is no address"),
+    ],
+)
+def test_a_webhook_that_can_t_be_made(config, capsys, monkeypatch, options, tracking, secret, said):
+    monkeypatch.setenv(MLFLOW_SECRET_ENV, secret)
+    assert main(["review", "init", "--config", config(**tracking), *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_server_that_is_away_is_told_with_what_it_needs(config, capsys, monkeypatch):
+    monkeypatch.setenv(MLFLOW_SECRET_ENV, "s" * 32)
+    path = config(uri=f"http://127.0.0.1:{free_port()}")
+    assert main(["review", "init", "--config", path, "--gateway", "https://gateway.example.org"]) == 6
+    told = capsys.readouterr().err
+    assert "can't be reached" in told and "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY" in told
