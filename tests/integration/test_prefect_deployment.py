@@ -69,6 +69,7 @@ def test_what_is_deployed(deployed):
     crons = {name: [s["schedule"]["cron"] for s in d["schedules"]] for name, d in deployments.items()}
     assert crons == {
         "nightly": ["0 2 * * *"],
+        "drift": ["0 3 * * *"],
         "suggest": ["0 4 * * *"],
         "labels": ["0 5 * * *"],
         "annotations": ["*/30 * * * *"],
@@ -76,7 +77,7 @@ def test_what_is_deployed(deployed):
         "rollout": ["7-59/15 * * * *"],
         "example": [],
     }
-    assert len(ask(deployed, "automations")) == 5
+    assert len(ask(deployed, "automations")) == 6
     triggers = [automation["trigger"] for automation in automations_on(deployed, ANNOTATIONS_CHANGED)]
     assert sorted(trigger["posture"] for trigger in triggers) == ["Proactive", "Reactive"]
     for trigger in triggers:
