@@ -86,9 +86,9 @@ class WorkPoolReach(SpecModel):
 
 
 class Device(SpecModel):
-    """One device; `name` is its key in the file."""
+    """One device; `name` is its key in the file, and names its record in a workspace."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     target: str
     ring: Ring
     reach: Annotated[LocalReach | SshReach | WorkPoolReach, Field(discriminator="kind")]

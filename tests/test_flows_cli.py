@@ -23,6 +23,7 @@ COMMANDS = [
     "status",
     "promote",
     "rollback",
+    "deliver",
     "forget",
     "doctor",
     "label-studio",

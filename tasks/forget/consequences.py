@@ -9,6 +9,7 @@ from pathlib import Path
 from deploy.stages import status
 from schemas.config import Tracking
 from schemas.records import Split
+from tasks.fleet.deliveries import read_records
 from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 
@@ -33,16 +34,24 @@ class AffectedModel:
 
 @dataclass(frozen=True)
 class AffectedEngine:
-    """An engine at a stage that was built from such a model."""
+    """An engine that was built from such a model, and is at a stage or on a device.
+
+    Attributes:
+        stages: that hold it; none for one that devices only keep, for a rollback.
+        devices: that run it or keep it.
+    """
 
     target: str
-    stage: str
+    stages: tuple[str, ...]
     build_key: str
     model: str
     learnt: bool
+    devices: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.target} {self.stage}: engine {self.build_key} of {self.model}"
+        held = ", ".join(self.stages) or "at no stage"
+        there = f", to be taken off {', '.join(self.devices)}" if self.devices else ""
+        return f"{self.target}, {held}: engine {self.build_key} of {self.model}{there}"
 
 
 def affected_models(
@@ -71,18 +80,23 @@ def affected_models(
 
 
 def affected_engines(snapshots: Mapping[str, Mapping[str, int]], targets: Path) -> list[AffectedEngine]:
-    """Engines that a stage points to, by snapshot."""
+    """Engines by snapshot that a stage points to, or that a device has as far as is known."""
     return [engine for place in sorted(targets.glob("*/")) for engine in _of_target(snapshots, targets, place.name)]
 
 
 def _of_target(snapshots: Mapping[str, Mapping[str, int]], targets: Path, target: str) -> Iterator[AffectedEngine]:
-    held = status(targets, target)
-    for stage, pointer in (("production", held.production), ("staging", held.staging)):
-        if pointer is not None and pointer.engine.snapshot_id in snapshots:
-            engine = pointer.engine
-            model = f"{engine.model_name} version {engine.model_version}"
-            learnt = learnt_from(snapshots[engine.snapshot_id])
-            yield AffectedEngine(target, stage, engine.build_key, model, learnt)
+    held = [(stage, pointer.engine) for stage, pointer in status(targets, target).held]
+    there = [(record.device, engine) for record in read_records(targets, target) for engine in record.kept]
+    found = {engine.build_key: engine for _, engine in (*there, *held) if engine.snapshot_id in snapshots}
+    for key, engine in found.items():
+        yield AffectedEngine(
+            target=target,
+            stages=tuple(stage for stage, other in held if other.build_key == key),
+            build_key=key,
+            model=f"{engine.model_name} version {engine.model_version}",
+            learnt=learnt_from(snapshots[engine.snapshot_id]),
+            devices=tuple(device for device, other in there if other.build_key == key),
+        )
 
 
 def learnt_from(splits: Mapping[str, int]) -> bool:
