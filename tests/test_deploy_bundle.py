@@ -17,6 +17,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from deploy import stages
 from deploy.bundle.bundle import contents, make_bundle, verify_bundle
+from deploy.bundle.calibration import activation_scales
 from deploy.bundle.deepstream import ENGINE_CONFIG, labels
 from deploy.bundle.readme import Accuracy, trtexec_line
 from deploy.bundle.release import release_at
@@ -165,9 +166,27 @@ def test_the_calibration_of_int8_is_what_its_graph_was_made_with(bundles, releas
     again = with_half_scales(again, N) if reads_half_scales(release.target) else again
     assert again.SerializeToString(deterministic=True) == files["engine/model.onnx"]
     assert "--calib=calibration.cache" in files["README.md"].decode()
-    forgotten = contents(replace(release, exported=None))
-    assert "int8-calib-file" not in key_file(forgotten[CONFIG])["property"]
-    assert not [name for name in (*forgotten, *bundles["t4"]) if name.startswith("calibration/")]
+    assert not [name for name in bundles["t4"] if name.startswith("calibration/")]
+    targets = release.directory.parent.parent / "targets"
+    with pytest.raises(StorageError, match="that the engine was quantised from is gone; run the flow again"):
+        release_at(targets, "orin", "production", exports=tmp_path)
+
+
+def test_int8_for_deepstream_has_no_fp16_and_the_same_scales(bundles):
+    """nvinfer switches on INT8 alone, and TensorRT then refuses FP16 tensors."""
+    engine, deepstream = (
+        onnx.load_from_string(bundles["orin"][name])
+        for name in ("engine/model.onnx", "deepstream/faciallandmark.onnx")
+    )
+    assert onnx.TensorProto.FLOAT16 not in {tensor.data_type for tensor in deepstream.graph.initializer}
+    assert activation_scales(deepstream) == activation_scales(engine)
+    assert len(activation_scales(engine)) > 10
+    images_BCSS = np.moveaxis(crops(5), -1, 1)
+    found = [
+        session(graph.SerializeToString()).run(["softargmax"], {"input_face_images": images_BCSS})[0]
+        for graph in (engine, deepstream)
+    ]
+    assert np.abs(found[0] - found[1]).mean() < 0.05
 
 
 def test_the_heatmap_output_leaves_keypoints_as_they_are_to_the_bit(network, exported, bundles):
@@ -289,11 +308,11 @@ def test_an_engine_at_another_stage_says_so(exported, tmp_path):
     release = staged(tmp_path, exported, "rtx")
     assert "**Not promoted to production**: it is at stage staging." in contents(release)["README.md"].decode()
     with pytest.raises(InputError, match=r"no engine at stage production; .* at staging: .*--stage staging"):
-        release_at(tmp_path / "targets", "rtx", "production")
+        release_at(tmp_path / "targets", "rtx", "production", exports=tmp_path)
     with pytest.raises(InputError, match=r"target 't4': no engine at stage canary; `fpenet status` shows"):
-        release_at(tmp_path / "targets", "t4", "canary")
+        release_at(tmp_path / "targets", "t4", "canary", exports=tmp_path)
     with pytest.raises(SpecError, match="there is no target 't5'"):
-        release_at(tmp_path / "targets", "t5", "production")
+        release_at(tmp_path / "targets", "t5", "production", exports=tmp_path)
 
 
 def test_an_engine_that_was_changed_or_failed_is_not_bundled(exported, tmp_path):
@@ -303,10 +322,10 @@ def test_an_engine_that_was_changed_or_failed_is_not_bundled(exported, tmp_path)
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + b"?")
         with pytest.raises(StorageError, match=rf"{name}: is not the file that was built and checked"):
-            release_at(tmp_path / "targets", "rtx", "staging")
+            release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path)
         path.unlink()
         with pytest.raises(StorageError, match=rf"{name}: is gone"):
-            release_at(tmp_path / "targets", "rtx", "staging")
+            release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path)
         path.write_bytes(whole)
     failed = replace(NOT_RUN, state="failed", reason="Eyes 3 px")
     write_json(
@@ -314,7 +333,7 @@ def test_an_engine_that_was_changed_or_failed_is_not_bundled(exported, tmp_path)
         {**release.manifest, "check": {**release.manifest["check"], "state": failed.state, "reason": failed.reason}},
     )
     with pytest.raises(GateError, match="check says 'failed': Eyes 3 px"):
-        release_at(tmp_path / "targets", "rtx", "staging")
+        release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path)
     gates = [asdict(gate) for gate in gate_engine(release.target, size=1 << 30, parity=PARITY)]
     far = [{**gate, "value": 9.0, "passed": False, "words": "Eyes too far"} for gate in gates[:1]]
     write_json(
@@ -322,10 +341,10 @@ def test_an_engine_that_was_changed_or_failed_is_not_bundled(exported, tmp_path)
         {**release.manifest, "check": {**release.manifest["check"], "gates": far + gates[1:]}},
     )
     with pytest.raises(GateError, match="target 'rtx': Eyes too far: such an engine is not bundled"):
-        release_at(tmp_path / "targets", "rtx", "staging")
+        release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path)
     (release.directory / "manifest.json").unlink()
     with pytest.raises(StorageError, match=r"manifest.json: is gone"):
-        release_at(tmp_path / "targets", "rtx", "staging")
+        release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path)
 
 
 def test_a_real_engine_goes_into_a_bundle_with_the_version_of_its_pointer(exported, tmp_path):
@@ -334,7 +353,7 @@ def test_a_real_engine_goes_into_a_bundle_with_the_version_of_its_pointer(export
     write_manifest(built, NOT_RUN, Provenance("fpenet", "7", SNAPSHOT))
     stages.stage(tmp_path / "targets", "rtx", built.directory, by="test", why="test")
     write_manifest(built, NOT_RUN, Provenance("fpenet", "8", SNAPSHOT))
-    files = contents(release_at(tmp_path / "targets", "rtx", "staging"))
+    files = contents(release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path))
     assert files["engine/engine.plan"] == built.file.read_bytes()
     assert json.loads(files["engine/manifest.json"])["provenance"]["model_version"] == "7"
     assert files["engine/reproduce.sh"].startswith(b"#!/bin/sh\n")

@@ -1,4 +1,4 @@
-"""INT8 for builders that quantise by themselves (TensorRT up to 10): the FP32 graph and a calibration cache for it.
+"""What INT8 was made of: the FP32 graph, and the scales as a calibration cache and as Q/DQ.
 
 The scales are those of the engine's own graph, where they stand as Q/DQ.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from deploy.bundle.release import Release
 from deploy.calibration_cache import cache_text
 from deploy.onnx_export import load_onnx
+from deploy.qdq import insert
 
 if TYPE_CHECKING:
     import onnx
@@ -22,12 +23,25 @@ _QUANTISES = "quantise_"
 
 
 def calibration_files(release: Release) -> dict[str, bytes]:
-    """Path in the bundle -> content; nothing where the engine is not in INT8, or the FP32 graph is gone."""
+    """For builders that quantise by themselves (TensorRT up to 10): path in the bundle -> content.
+
+    Nothing where the engine is not in INT8.
+    """
     if release.exported is None:
         return {}
     scales = activation_scales(load_onnx(release.model))
     files = {MODEL: release.exported.read_bytes(), CACHE: cache_text(scales).encode()}
     return {f"{FOLDER}/{name}": content for name, content in files.items()}
+
+
+def without_half(release: Release) -> onnx.ModelProto:
+    """The engine's graph, Q/DQ with the same scales, of which all else is in FP32: a builder that is told nothing but
+    INT8 refuses FP16 in the graph.
+    """
+    model = load_onnx(release.model)
+    if release.exported is None:
+        return model
+    return insert(load_onnx(release.exported), activation_scales(model), release.manifest["float_layers"])
 
 
 def activation_scales(model: onnx.ModelProto) -> dict[str, float]:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from deploy.builder_graph import soft_argmax_layers
 from deploy.bundle import calibration
 from deploy.bundle.release import Release
-from deploy.onnx_export import load_onnx
 from deploy.onnx_graph import CONFIDENCE_NAME, KEYPOINTS_NAME, heatmap_name, with_heatmap
 from schemas.layouts import layout
 
@@ -41,7 +40,7 @@ def deepstream_files(release: Release) -> dict[str, bytes]:
     if not release.needs_gpu:
         return {}
     onnx = release.onnx
-    graph = with_heatmap(load_onnx(release.model), onnx.num_keypoints)
+    graph = with_heatmap(calibration.without_half(release), onnx.num_keypoints)
     files = {
         MODEL: graph.SerializeToString(deterministic=True),
         CONFIG: _key_file(_MODEL_LINE, _of_model(release)),
@@ -111,7 +110,7 @@ def _common(release: Release, outputs: Iterable[str]) -> dict[str, str]:
 _COMMENTS = {
     "batch-size": "faces in one call at most",
     "network-mode": "0 FP32, 1 INT8, 2 FP16",
-    "int8-calib-file": "nvinfer asks for it; TensorRT takes the scales that stand in the ONNX file (Q/DQ)",
+    "int8-calib-file": "without it nvinfer leaves INT8; TensorRT takes the same scales from the ONNX file (Q/DQ)",
     "layer-device-precision": "soft-argmax stays in FP32: FP16 knows no steps below 1/16 px beyond pixel 64",
     "network-type": "raw tensors: no parser of nvinfer's",
     "process-mode": "on objects of the stage in operate-on-gie-id",

@@ -244,15 +244,17 @@ def _deepstream(release: Release) -> str:
         else "The engine in `engine/` is TensorRT-RTX's, which DeepStream does not read."
     )
     steps = (
-        f"Copy `{folder}/` to where it can be written: nvinfer keeps the engine there that it builds at first start.",
-        f"Set `config-file-path` of the secondary nvinfer behind a face detector to `{config}`. Its tensors are "
-        f"`softargmax` ({num_keypoints} x 2), `softargmax:1` ({num_keypoints}) and "
+        f"Copy the bundle to where it can be written: nvinfer keeps the engine that it builds at first start in "
+        f"`{folder}/`.",
+        f"Set `config-file-path` of the secondary nvinfer, behind a face detector, to `{folder}/{config}`. Its "
+        f"tensors are `softargmax` ({num_keypoints} x 2), `softargmax:1` ({num_keypoints}) and "
         f"`{heatmap_name(num_keypoints)}`. {engine}",
         "Make the detector's boxes square, on the longer side, before this stage, as NVIDIA's sample does: nvinfer "
         "scales a box to the crop whatever its shape.",
         "For the sample (`deepstream-faciallandmark-app` of deepstream_tao_apps) name `config-file-path` of "
         "`secondary-gie` and of `model-config` in its YAML: "
-        f"`{config}` and `sample_faciallandmarks_config.yml`; `.txt` is for its older versions. {_sample(release)}",
+        f"`{config}` and `sample_faciallandmarks_config.yml`; `.txt` is for its older versions. {_sample(release)} "
+        "The first versions know 80 points only, under TAO's old names (`fpenet export --backend tfonnx`).",
     )
     return "## DeepStream\n\n" + "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
 

@@ -31,7 +31,7 @@ class Release:
         directory: holds the files.
         manifest: `manifest.json`, with the provenance of the pointer: an engine may serve several model versions.
         onnx: what the builder was given.
-        exported: for INT8, the FP32 graph that was quantised; None for others, and where it is gone.
+        exported: for INT8, the FP32 graph that was quantised; None for others.
     """
 
     target: Target
@@ -92,7 +92,7 @@ class Release:
         return f"fpenet-{self.target.name}-{self.manifest['build_key']}"
 
 
-def release_at(targets: Path, target: str, stage: Stage, *, exports: Path | None = None) -> Release:
+def release_at(targets: Path, target: str, stage: Stage, *, exports: Path) -> Release:
     """The engine of `target` at `stage`.
 
     Args:
@@ -102,7 +102,8 @@ def release_at(targets: Path, target: str, stage: Stage, *, exports: Path | None
     Raises:
         SpecError: no such target.
         InputError: nothing is at this stage.
-        StorageError: engine or ONNX are gone, or are not the bytes that were built and checked.
+        StorageError: engine or ONNX are gone, or are not the bytes that were built and checked; or the graph that
+            an INT8 engine was quantised from is gone.
         GateError: its check did not pass.
     """
     known = find_target(target)
@@ -118,14 +119,18 @@ def release_at(targets: Path, target: str, stage: Stage, *, exports: Path | None
     _require_passed(manifest["check"], target)
     settings = {**known.model_dump(), **manifest["target"], "precision": manifest["precision"]}
     built: Target = TypeAdapter(Target).validate_python(settings)
-    exported = _exported(exports, manifest["onnx_sha256"]) if exports and built.precision in CALIBRATED else None
+    exported = _exported(exports, manifest["onnx_sha256"]) if built.precision in CALIBRATED else None
     summary = summarise(directory / "model.onnx")
     return Release(built, stage, pointer.event.at, directory, manifest, summary, exported)
 
 
-def _exported(exports: Path, sha256: str) -> Path | None:
-    files = sorted(exports.glob("*/model.onnx"))
-    return next((path for path in files if sha256_file(path) == sha256), None)
+def _exported(exports: Path, sha256: str) -> Path:
+    for path in sorted(exports.glob("*/model.onnx")):
+        if sha256_file(path) == sha256:
+            return path
+    raise StorageError(
+        f"{exports}: the FP32 graph {sha256[:12]} that the engine was quantised from is gone; run the flow again"
+    )
 
 
 def _nothing(targets: Path, target: str, stage: str) -> str:
