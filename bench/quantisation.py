@@ -1,11 +1,12 @@
-"""INT8 against FP32: how far keypoints move, and latency on a CPU, for this project's Q/DQ and the plain way.
+"""Parity of every precision, beside INT8 the plain way: how far keypoints move, and latency on a CPU.
 
     python bench/quantisation.py model.keras --spec spec.yaml --train train/*.tfrecords --kpi kpi/*.tfrecords
 
-The plain way is `onnxruntime.quantization.quantize_static` as its documentation shows it: largest magnitudes,
-symmetric, a scale per channel, Q/DQ around every operator; with the last convolution in float and biases left alone,
-without which TensorRT-RTX does not read it. Calibrated on training faces, measured on KPI faces. The latency is that
-of one face on one thread, all graphs in turn. Takes one to two minutes.
+FP16, INT8 and mixed are what `deploy.precision` makes for the target (l4 by default), INT8 also as a parser without
+FP16 scales gets it (TensorRT 8.x). The plain way is `onnxruntime.quantization.quantize_static` as its documentation
+shows it: largest magnitudes, symmetric, a scale per channel, Q/DQ around every operator; with the last convolution
+in float and biases left alone, without which TensorRT-RTX does not read it. Calibrated on training faces, measured on
+KPI faces against FP32. The latency is that of one face on one thread, all graphs in turn. Takes a few minutes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import platform
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +27,31 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
 from deploy.builders.registry import BUILDERS
 from deploy.calibration import record_faces
-from deploy.onnx_export import onnx_model
-from deploy.onnx_graph import INPUT_NAME, to_float16
+from deploy.divergence import find_divergence
+from deploy.onnx_export import export_onnx, load_onnx
+from deploy.onnx_graph import INPUT_NAME
 from deploy.parity import compare
+from deploy.precision import graph_in
 from deploy.qdq import MOVES, OUTPUT_CHANNELS, outermost
-from deploy.quantise import predictions, quantise
-from deploy.targets import find_target
+from deploy.quantise import predictions
+from deploy.target_gates import failures, parity_gates
+from deploy.targets import Target, find_target
 from model.pipeline import evaluation_batches
 from model.weights import load_network
-from schemas.errors import EngineBuildError
+from schemas.errors import EngineBuildError, ModelFileError
 from schemas.experiment import ExperimentSpec
 from schemas.yamlspec import load_spec
 
 RUNS, WARM_UP = 100, 10
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingFaces:
+    images_BSSC: np.ndarray
+    id: str = "bench"
+
+    def __call__(self) -> np.ndarray:
+        return self.images_BSSC
 
 
 class Reader(CalibrationDataReader):
@@ -88,63 +102,89 @@ def latencies(models: dict[str, onnx.ModelProto], image_SSC: np.ndarray) -> dict
 
 
 def rtx_builds(model: onnx.ModelProto) -> str:
-    """Which GPU generations TensorRT-RTX builds this graph for, here and now."""
-    done = []
+    """Size of what TensorRT-RTX builds of this graph, here and now."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(model, path)
-        for name in ("rtx", "rtx"):
-            try:
-                BUILDERS["tensorrt-rtx"].build(path, find_target(name), Path(folder) / name)
-            except EngineBuildError as error:
-                done.append(f"{name} refused ({str(error).splitlines()[-1][:60]})")
-            else:
-                done.append(name)
-    return ", ".join(done)
+        try:
+            result = BUILDERS["tensorrt-rtx"].build(path, find_target("rtx"), Path(folder))
+        except EngineBuildError as error:
+            return f"refused: {str(error).splitlines()[-1][:60]}"
+        return f"{result.engine.stat().st_size / 2**20:.1f} MiB"
+
+
+def graphs(exported: Path, target: Target, faces: TrainingFaces) -> dict[str, onnx.ModelProto]:
+    """Every precision, and what it costs to make it."""
+
+    def made(precision: str, **changes) -> onnx.ModelProto:
+        changed = target.model_copy(update={"precision": precision, **changes})
+        started = time.perf_counter()
+        prepared = graph_in(exported, changed, calibration=faces)
+        seconds = time.perf_counter() - started
+        kept = f"; in float: {', '.join(prepared.float_layers)}" if prepared.float_layers else ""
+        print(f"{precision} in {seconds:.0f} s{kept}", flush=True)
+        return onnx.load_from_string(prepared.model)
+
+    float_graph = load_onnx(exported)
+    batches = np.array_split(faces(), max(1, len(faces()) // 8))
+    return {
+        "FP32": float_graph,
+        "FP16": made("fp16"),
+        "INT8, plain way": plain_way(float_graph, batches),
+        "INT8, rest FP32": made("int8", opset_ceiling=13),
+        "INT8": made("int8"),
+        "mixed": made("mixed"),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="trained .keras")
     parser.add_argument("--spec", type=Path, required=True, help="experiment spec that it was trained with")
-    parser.add_argument("--train", type=Path, nargs="+", required=True, help="TFRecords to calibrate on (a tenth)")
+    parser.add_argument("--train", type=Path, nargs="+", required=True, help="TFRecords to calibrate on")
     parser.add_argument("--kpi", type=Path, nargs="+", required=True, help="TFRecords to measure on")
+    parser.add_argument("--calibration", type=int, default=256, help="training faces (default: %(default)s)")
     parser.add_argument("--faces", type=int, default=256, help="KPI faces to measure on (default: %(default)s)")
-    parser.add_argument("--max_shift_px", type=float, default=0.08, help="(default: %(default)s)")
+    parser.add_argument("--target", default="l4", help="whose gates count (default: %(default)s)")
     given = parser.parse_args()
-    spec = load_spec(ExperimentSpec, given.spec)
-    model = onnx_model(load_network(given.model))
-    faces = list(record_faces(given.train, spec, batch_size=8))
+    spec, target = load_spec(ExperimentSpec, given.spec), find_target(given.target)
+    chosen = record_faces(given.train, spec, batches=given.calibration)
+    faces = TrainingFaces(np.concatenate(list(chosen)))
     every = (image for batch in evaluation_batches(given.kpi, spec) for image in batch.images_BHWC)
     images_BSSC = np.stack(list(itertools.islice(every, given.faces)))
-    started = time.perf_counter()
-    made = quantise(model, faces, max_shift_px=given.max_shift_px)
-    seconds = time.perf_counter() - started
-    num_keypoints = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    models = {
-        "FP32": model,
-        "FP16": to_float16(model, num_keypoints),
-        "INT8, plain way": plain_way(model, faces),
-        "INT8": made.model,
-    }
-    expected, times = predictions(model, images_BSSC), latencies(models, images_BSSC[0])
     print(f"{platform.processor() or platform.machine()}, {platform.platform()}, one thread")
-    print(
-        f"calibrated on {sum(map(len, faces))} training faces in {seconds:.0f} s, "
-        f"measured on {len(images_BSSC)} KPI faces"
-    )
-    print(f"INT8 in float: {', '.join(made.float_layers)}\n")
-    print("| graph | mean px by region | p95 px | max px | ms | MiB | TensorRT-RTX builds |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"{chosen.origin}, measured on {len(images_BSSC)} KPI faces, gates of {target.name}")
+    with tempfile.TemporaryDirectory() as folder:
+        exported = export_onnx(load_network(given.model), Path(folder) / "model.onnx").path
+        models = graphs(exported, target, faces)
+    show(models, target, images_BSSC)
+
+
+def show(models: dict[str, onnx.ModelProto], target: Target, images_BSSC: np.ndarray) -> None:
+    expected, times = predictions(models["FP32"], images_BSSC), latencies(models, images_BSSC[0])
+    print("\n| graph | mean px by region | p95 px | max px | beyond gates | own / clean | ms | MiB | TensorRT-RTX |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, graph in models.items():
         parity = compare(expected, predictions(graph, images_BSSC))
-        regions = ", ".join(f"{region} {px:.3f}" for region, px in parity.mean_px.items())
-        ratio = times["FP32"] / times[name]
+        regions = ", ".join(f"{region} {px:.4f}" for region, px in parity.mean_px.items())
+        beyond = len(failures(parity_gates(target, parity)))
         print(
-            f"| {name} | {regions} | {parity.p95_px['All']:.3f} | {parity.max_px['All']:.2f} | {times[name]:.2f} "
-            f"({ratio:.2f}x) | {graph.ByteSize() / 2**20:.1f} | {rtx_builds(graph)} |",
+            f"| {name} | {regions} | {parity.p95_px['All']:.3f} | {parity.max_px['All']:.2f} | {beyond} "
+            f"| {furthest(models['FP32'], graph, images_BSSC)} "
+            f"| {times[name]:.2f} ({times['FP32'] / times[name]:.2f}x) | {graph.ByteSize() / 2**20:.1f} "
+            f"| {rtx_builds(graph)} |",
             flush=True,
         )
+
+
+def furthest(float_graph: onnx.ModelProto, graph: onnx.ModelProto, images_BSSC: np.ndarray) -> str:
+    """The layer that errs most against its own clean rounding; the plain way has nodes of other names."""
+    try:
+        found = find_divergence(float_graph, graph, images_BSSC[:8])
+    except ModelFileError:
+        return "-"
+    worst = max(found.tensors, key=lambda tensor: tensor.times_clean)
+    return f"{worst.times_clean:.1f} {worst.tensor}"
 
 
 if __name__ == "__main__":
