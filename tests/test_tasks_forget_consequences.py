@@ -28,8 +28,8 @@ def test_engines_on_devices_are_listed_whether_they_run_or_are_kept(fleet):
         "key3": ((), ("t4-a", "t4-b")),
         "key4": (("staging",), ()),
     }
-    assert str(found["key2"]) == "t4, production: engine key2 of fpenet version 2, to be taken off t4-a, t4-b"
-    assert str(found["key3"]) == "t4, at no stage: engine key3 of fpenet version 3, to be taken off t4-a, t4-b"
+    assert str(found["key2"]) == "t4 production: engine key2 of fpenet version 2, to be taken off t4-a, t4-b"
+    assert str(found["key3"]) == "t4 at no stage: engine key3 of fpenet version 3, to be taken off t4-a, t4-b"
     assert all(engine.learnt for engine in found.values())
 
 

@@ -51,7 +51,7 @@ class AffectedEngine:
     def __str__(self) -> str:
         held = ", ".join(self.stages) or "at no stage"
         there = f", to be taken off {', '.join(self.devices)}" if self.devices else ""
-        return f"{self.target}, {held}: engine {self.build_key} of {self.model}{there}"
+        return f"{self.target} {held}: engine {self.build_key} of {self.model}{there}"
 
 
 def affected_models(
