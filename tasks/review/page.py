@@ -224,7 +224,7 @@ def headline(verdict: Verdict) -> str:
         case State.PASSED:
             return "Passed: there is no champion yet, and every region is within the absolute bounds."
         case State.FAILED if verdict.champion:
-            return f"Failed: worse than the {against}, or not shown to be no worse, in {names}."
+            return f"Failed: it may be worse than the {against}, by more than is allowed, in {names}."
         case State.FAILED:
             return f"Failed: there is no champion yet, and the error is beyond the absolute bounds in {names}."
         case State.INCONCLUSIVE:
