@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from schemas.config import load_config
-from tasks.fleet.steps import choose_rollout, roll_out, tell_rollout
+from tasks.fleet.steps import choose_rollout, finish_rolling_back, roll_out, tell_rollout
 from tasks.lease import Lease, Request, present, take_turn
 from tasks.run import Run
 from tasks.sync_steps import this_request
@@ -41,6 +41,7 @@ def rollout(config: str, version: str | None = None) -> str:
 
     def work(requests: Sequence[Request]) -> None:
         named = [request.version for request in requests if request.version is not None]
+        finish_rolling_back(run)
         chosen = choose_rollout(run, named[-1] if named else None)
         told.append(str(roll_out(run, chosen)) if chosen else "nothing to do: every device that is reached has it")
 

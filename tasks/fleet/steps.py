@@ -12,13 +12,14 @@ from prefect.futures import as_completed
 from prefect.utilities.annotations import quote
 from rich.markup import escape
 
-from deploy.devices import FLEET, load_devices
+from deploy.devices import FLEET, Device, load_devices
 from deploy.targets import Target, find_target
 from schemas.errors import ReviewError
 from tasks.fleet.material import fetch_material
 from tasks.fleet.page import print_rollout, write_rollout
 from tasks.fleet.pending import begin, open_rollout, utc_now
 from tasks.fleet.plan import Plan
+from tasks.fleet.promotion import finish_rollbacks
 from tasks.fleet.results import RolloutResult, TargetRow, in_order
 from tasks.fleet.rollout import roll_out_target
 from tasks.fleet.work_pool import open_device
@@ -30,6 +31,19 @@ from tasks.steps import step_task
 
 ARTIFACT = "fpenet-rollout"
 PROMOTED, GATED = "fpenet.engine.promoted", "fpenet.engine.gated"
+
+
+def fleet_of(run: Run) -> list[Device]:
+    return list(load_devices(Path(run.config.devices) if run.config.devices else FLEET).values())
+
+
+@step_task(name="roll back")
+def finish_rolling_back(run: Run) -> None:
+    """Devices that were offline when their target was rolled back are asked again."""
+    with run.step("roll back") as step:
+        records = finish_rollbacks(run.workspace.targets, fleet_of(run), open_shell=open_device)
+        told = (f"{record.device} {record.outcome}" for record in records)
+        step.detail = ", ".join(told) or "no device has missed a rollback"
 
 
 @step_task(name="choose")
@@ -66,7 +80,7 @@ def roll_out(run: Run, begun: RolloutResult) -> Path:
     Returns:
         The rollout's page.
     """
-    devices = list(load_devices(Path(run.config.devices) if run.config.devices else FLEET).values())
+    devices = fleet_of(run)
     with run.step("fetch") as step:
         material = fetch_material(begun.model_name, begun.model_version, run.config.tracking, run.workspace)
         step.detail = f"{begun.version}, snapshot {material.provenance.snapshot_id[:12]}"

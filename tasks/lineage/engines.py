@@ -94,7 +94,7 @@ def _devices(targets: Path) -> tuple[Found, Found]:
     """Devices that run an engine, and those that have it, as `tasks.fleet.deliveries` writes them."""
     running: Found = defaultdict(list)
     kept: Found = defaultdict(list)
-    for path in targets.glob("*/devices/*.json"):
+    for path in targets.glob("*/devices/[!.]*.json"):
         record = read_json(path)
         if record["current"]:
             running[record["current"]["build_key"]].append(record["device"])
