@@ -110,6 +110,23 @@ def test_an_archive_has_the_same_bytes_each_time_and_nothing_of_this_machine(sig
     assert "fpenet-x/engine/reproduce.sh" in listed.stdout
 
 
+def test_an_archive_with_two_folders_or_a_file_twice_is_no_bundle(signed, tmp_path):
+    write_bundle(tmp_path / "a", "fpenet-x", signed)
+    write_bundle(tmp_path / "b", "fpenet-x", signed)
+    for names in (("a", "b"), ("a", "a")):
+        subprocess.run(
+            ["tar", "-C", tmp_path, "-czf", tmp_path / "two.tar.gz", "--hard-dereference", *names], check=True
+        )
+        with pytest.raises(SignatureError, match="more than one folder, or a file twice"):
+            verify_bundle(tmp_path / "two.tar.gz", unsigned_ok=True)
+
+
+def test_an_empty_folder_is_filled(signed, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    write_bundle(tmp_path / "bundle", "fpenet-x", signed)
+    assert read_bundle(tmp_path / "bundle") == signed
+
+
 def test_a_folder_with_something_else_is_left_alone(signed, tmp_path):
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "thesis.txt").write_text("years")

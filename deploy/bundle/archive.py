@@ -27,7 +27,7 @@ def is_archive(path: Path) -> bool:
 def write_bundle(path: Path, name: str, files: Mapping[str, bytes]) -> None:
     """Write the files to the folder `path`, or to the archive `path` below a folder `name`.
 
-    An archive is replaced. A folder that is there is left alone if it holds just these files.
+    An archive is replaced. A folder that is there may be empty, and is left alone if it holds just these files.
 
     Raises:
         InputError: the folder holds something else.
@@ -35,7 +35,7 @@ def write_bundle(path: Path, name: str, files: Mapping[str, bytes]) -> None:
     """
     if is_archive(path):
         write_bytes(path, _packed(name, files))
-    elif not path.exists():
+    elif not path.exists() or (path.is_dir() and not any(path.iterdir())):
         _write_folder(path, files)
     elif not path.is_dir() or _read_folder(path) != dict(files):
         raise InputError(f"{path}: is there and is not this bundle; name another place, or remove it")
@@ -54,9 +54,12 @@ def read_bundle(path: Path) -> dict[str, bytes]:
         raise InputError(f"{path}: there is no bundle: neither a folder nor a file *{' or *'.join(SUFFIXES)}")
     try:
         with tarfile.open(path, "r:gz") as archive:
-            return dict(_member(archive, member) for member in archive.getmembers() if not member.isdir())
+            members = [_member(archive, member) for member in archive.getmembers() if not member.isdir()]
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise SignatureError(f"{path}: not a whole archive: {error}") from error
+    if len({folder for folder, _, _ in members}) > 1 or len({name for _, name, _ in members}) < len(members):
+        raise SignatureError(f"{path}: holds more than one folder, or a file twice: no bundle does")
+    return {name: content for _, name, content in members}
 
 
 def _packed(name: str, files: Mapping[str, bytes]) -> bytes:
@@ -100,12 +103,10 @@ def _read_folder(path: Path) -> dict[str, bytes]:
     return files
 
 
-def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, bytes]:
-    """Path below the archive's folder, and content; nothing is unpacked to disk."""
+def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, str, bytes]:
+    """The archive's folder, the path below it, and the content; nothing is unpacked to disk."""
     parts = PurePosixPath(member.name).parts
     content = archive.extractfile(member) if member.isreg() else None
     if content is None or len(parts) < 2 or ".." in parts or parts[0] == "/":
-        raise SignatureError(
-            f"{member.name}: a link, a special file or a path out of the bundle: no bundle holds such"
-        )
-    return "/".join(parts[1:]), content.read()
+        raise SignatureError(f"{member.name}: a link, a special file or a path that leads out: no bundle holds such")
+    return parts[0], "/".join(parts[1:]), content.read()

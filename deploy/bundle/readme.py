@@ -17,7 +17,7 @@ from deploy.targets import GpuTarget, TrtexecTarget
 from schemas.layouts import layout
 
 README = "README.md"
-PUBLIC_KEY = f"signer{PUBLIC_SUFFIX}"
+PUBLIC_KEY = f"../signer{PUBLIC_SUFFIX}"
 OTHER_TENSORRT = "10"
 """Whose `trtexec` line stands in the README where the target itself is not built by TensorRT."""
 
@@ -92,7 +92,8 @@ def _genuine(signer: str) -> str:
     )
     return (
         f"## Is it genuine?\n\nSigned (Ed25519) by the key with the fingerprint `{signer}`. Check it with the "
-        "signer's public key, which you have from the signer: a key that came with the files would prove nothing.\n\n"
+        "signer's public key, which you have from the signer: a key that came with the files would prove nothing. In "
+        "this folder:\n\n"
         + _shell(f"fpenet bundle verify . --public-key {PUBLIC_KEY}")
         + "\n\nor without this project, which does not notice added files:\n\n"
         + _shell(openssl)
