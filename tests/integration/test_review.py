@@ -65,6 +65,6 @@ def test_an_approval_reaches_the_gateway_signed_and_moves_the_champion(tmp_path,
         assert client.get_model_version("fpenet", "1").tags["review.state"] == "champion: in use"
 
         event = registry_event("model_version_tag", "set", key="review", value="approved")
-        assert gateway.mlflow(event, delivery="once").status_code == 200
+        assert gateway.mlflow(event, delivery="once").status_code == 202
         assert gateway.mlflow(event, delivery="once").status_code == 409, "a replay"
         assert settle(tracking, workspace, ReviewSettings()).accepted == (), "nor would it accept anything twice"
