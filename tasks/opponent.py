@@ -5,6 +5,7 @@ A champion that can't be compared is no error of the flow: what is in the way is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def as_contender(
 
 def _spec_of(champion: CurrentModel, tracking: Tracking, workspace: Workspace) -> ExperimentSpec:
     """The experiment spec that the champion was trained with, from its run."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with mlflow_client(tracking, workspace):
         import mlflow
         from mlflow.exceptions import MlflowException

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from model.evaluation_report import evaluation_report
 from model.figures import write_figures
+from model.paired import Outcome, Row
 from schemas.records import Violation
 from tasks.summary import (
     EngineSummary,
@@ -16,6 +17,7 @@ from tasks.summary import (
     SourceSummary,
     SplitSummary,
     StepSummary,
+    VerdictSummary,
     rejections,
 )
 from tests.evaluation_sets import made_up_evaluation
@@ -100,5 +102,23 @@ def made_up_summary(folder: Path, *, num_keypoints: int = 80) -> RunSummary:
             StepSummary("validate", 3.2, "ran", "992 accepted, 8 rejected"),
             StepSummary("train", 261.0, "resumed", "20 epochs"),
         ),
+        verdict=made_up_verdict(),
         later=(LaterEngine("jetson-nano", "Jetson Nano", "trtexec", "no trtexec here"),),
+    )
+
+
+def made_up_verdict() -> VerdictSummary:
+    """A challenger that is better as a whole and worse on turned faces."""
+    return VerdictSummary(
+        state="failed",
+        summary="failed against version 2 on 100 faces of 25 subjects: yaw over 60° +0.310 px",
+        blocks=True,
+        champion="2",
+        rows=(
+            Row("region", "All", 100, 25, 2.41, 2.3, -0.11, -0.19, -0.04, 0.05, Outcome.PASSED),
+            Row("region", "Ears", 100, 25, 5.0, 5.1, 0.1, -0.2, 0.4, None, Outcome.SHOWN),
+            Row("yaw", "0° to 15°", 80, 25, 2.1, 2.0, -0.12, -0.21, -0.03, 0.2, Outcome.PASSED),
+            Row("yaw", "over 60°", 12, 21, 4.02, 4.33, 0.31, 0.12, 0.52, 0.2, Outcome.FAILED),
+            Row("set", "night", 3, 2, 3.0, 3.1, 0.1, 0.0, 0.2, 0.2, Outcome.INCONCLUSIVE),
+        ),
     )

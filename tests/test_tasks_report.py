@@ -94,6 +94,57 @@ def test_the_terminal_shows_regions_engines_and_gates(summary):
         assert expected in text
 
 
+def test_the_page_shows_every_row_of_the_verdict(summary):
+    page = Page(render(summary))
+    assert "verdict" in page.ids
+    for expected in (
+        "failed: needs an override",
+        "Challenger against champion, version 2",
+        summary.verdict.summary,
+        "-0.19 to -0.04",
+        "≤ 0.2",
+        "shown only",
+        "✗ failed",
+        "✗ inconclusive",
+        "night",
+    ):
+        assert expected in page.text
+
+
+def test_the_terminal_shows_regions_and_the_slices_that_did_not_pass(summary):
+    out = io.StringIO()
+    print_summary(summary, Console(file=out, width=100))
+    text = out.getvalue()
+    for expected in ("Against the champion, version 2", "Ears", "yaw over 60°", "set night", summary.verdict.summary):
+        assert expected in text
+    assert "yaw 0° to 15°" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "chip"),
+    [
+        ({"state": "passed", "blocks": False}, "✓ no worse than version 2"),
+        ({"state": "passed", "blocks": False, "champion": None}, "✓ within the absolute bounds"),
+        ({"state": "is the champion", "blocks": False, "rows": ()}, "is the champion"),
+        (
+            {"state": "not comparable", "rows": (), "reasons": ("<68> keypoints",)},
+            "✗ not comparable: needs an override",
+        ),
+    ],
+)
+def test_every_verdict_has_a_chip_and_says_why(summary, changes, chip):
+    changed = replace(summary, verdict=replace(summary.verdict, **changes))
+    page, out = Page(render(changed)), io.StringIO()
+    assert chip in page.text
+    print_summary(changed, Console(file=out, width=100))
+    for reason in changed.verdict.reasons:
+        assert reason in page.text and reason in out.getvalue()
+
+
+def test_a_run_that_judged_nothing_has_a_page_too(summary):
+    assert "verdict" not in Page(render(replace(summary, verdict=None))).ids
+
+
 def test_rejections_are_grouped_and_the_most_frequent_comes_first():
     first, second = rejections(VIOLATIONS)
     assert (first.code, first.count, first.records, len(first.examples)) == ("keypoint-outside-frame", 7, 7, 5)
