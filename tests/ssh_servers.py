@@ -29,6 +29,7 @@ class DeviceServer:
         refuse_key: it no longer knows the client's key.
         capacity: bytes that its disk holds, in all files below `directory`; None for no bound. A full disk is told as
             OpenSSH tells it: `Failure`, with nothing free.
+        corrupt: its disk keeps other bytes than it is given.
         vanish_after_bytes: it goes away when it has received as many bytes of files, from now on.
         vanish_at: it goes away in the middle of a command that has this text in it.
         commands: command lines it was given.
@@ -36,7 +37,7 @@ class DeviceServer:
 
     def __init__(self, folder: Path) -> None:
         self.directory = folder / "engines"
-        self.refuse_key = False
+        self.refuse_key = self.corrupt = False
         self.capacity: int | None = None
         self.vanish_after_bytes: int | None = None
         self.vanish_at: str | None = None
@@ -173,7 +174,7 @@ class _Files(asyncssh.SFTPServer):
             raise
         if len(data) > self._server.free():
             raise asyncssh.SFTPFailure("Failure")
-        return super().write(file, offset, data)
+        return super().write(file, offset, data[::-1] if self._server.corrupt else data)
 
     def statvfs(self, path: bytes) -> Any:
         free = self._server.free()

@@ -183,6 +183,20 @@ def test_no_room_for_the_manifest_leaves_no_engine(server, tmp_path):
         assert shell.list("t4/engines") == []
 
 
+def test_a_disk_that_keeps_other_bytes_is_noticed(server, tmp_path):
+    first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
+    with open_shell(server.device(target="t4")) as shell:
+        bring(shell, first)
+        delivered = deliver(shell, second, "t4").engine
+        server.corrupt = True
+        with pytest.raises(DeviceError, match=r"current\.json reads back other than it was written"):
+            activate(shell, delivered, "t4")
+        shell.remove("t4/engines/key2")
+        with pytest.raises(DeviceError, match=r"key2/engine\.onnx reads back with other bytes than it was given"):
+            deliver(shell, second, "t4")
+        assert shell.list("t4/engines/key2") == []
+
+
 def test_a_device_that_vanishes_in_the_copy_is_completed_later(server, tmp_path):
     first, second = (engine_directory(tmp_path / "engines", name, size=300_000) for name in ("key1", "key2"))
     with open_shell(server.device(target="t4")) as shell:

@@ -5,6 +5,7 @@ The loop that speaks SSH runs in a thread of its own, so that any number of thre
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import shlex
 import time
@@ -26,6 +27,8 @@ _KEEPALIVE_S, _KEEPALIVES = 15, 4
 
 _GRACE_S = 10
 """What a device gets to kill a program that has had its time, before its channel is closed."""
+
+_GOODBYE_S = 5
 
 _TIMED_OUT, _KILLED = 124, 137
 """Exit codes of coreutils' `timeout`: it stopped the program; it had to kill it."""
@@ -65,8 +68,7 @@ class SshShell:
                 sftp, directory = wait_for(_open_files(connection, reach.directory))
             yield cls(name, directory, connection, sftp)
         finally:
-            connection.close()
-            wait_for(connection.wait_closed())
+            wait_for(_close(connection))
 
     def run(self, command: Sequence[str], *, timeout_s: float) -> Finished:
         with _asked(self.name, command[0]):
@@ -131,7 +133,7 @@ class SshShell:
 
     async def _run(self, command: Sequence[str], timeout_s: float) -> Finished:
         """`timeout` on the device ends the program there even if the connection is gone by then."""
-        limited = ["timeout", "--kill-after=5", f"{timeout_s:g}", *command]
+        limited = ["timeout", "-k", "5", f"{timeout_s:g}", *command]
         line = f"cd {shlex.quote(str(self.directory))} && exec {shlex.join(limited)}"
         started = time.perf_counter()
         try:
@@ -233,6 +235,15 @@ async def _connect(name: str, reach: SshReach) -> asyncssh.SSHClientConnection:
         raise DeviceOfflineError(f"device '{name}' ({host}) does not answer: {why}") from error
     except asyncssh.Error as error:
         raise DeviceError(f"device '{name}' ({host}): SSH fails: {error.reason}") from error
+
+
+async def _close(connection: asyncssh.SSHClientConnection) -> None:
+    """Say goodbye; to a device that is gone, for no longer than it takes to be sure."""
+    connection.close()
+    try:
+        await asyncio.wait_for(connection.wait_closed(), _GOODBYE_S)
+    except TimeoutError:
+        connection.abort()
 
 
 def _keys(name: str, reach: SshReach) -> dict[str, object]:
