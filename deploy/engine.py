@@ -25,9 +25,10 @@ from deploy.builders.registry import BUILDERS
 from deploy.calibration import Crops
 from deploy.device.build import build_there
 from deploy.device.facts import DeviceFacts, read_facts, require_match
+from deploy.device.here import run_here
 from deploy.engine_directory import MANIFEST, MODEL, RECORD, BuiltEngine, fill, is_whole, read_engine
 from deploy.onnx_export import summarise
-from deploy.parity import Latency, Parity, compare, measure_latency
+from deploy.parity import Latency, Parity, compare
 from deploy.precision import calibration_sha256, graph_in
 from deploy.shells.base import Shell
 from deploy.target_gates import TargetGate, gate_engine, parity_gates, require_reached
@@ -212,16 +213,14 @@ def check_engine(
     Raises:
         GateError: graph or engine do not reach the target's gates.
     """
-    target, builder = built.target, BUILDERS[built.target.builder]
+    target = built.target
     graph = compare(expected, OnnxRuntimeEngine(built.directory / MODEL).predict(images_BSSC))
     require_reached(parity_gates(target, graph), f"the {target.precision} graph of target '{target.name}'")
     if measured is None:
-        if reason := builder.not_runnable(target):
+        if reason := BUILDERS[target.builder].not_runnable(target):
             gates = gate_engine(target, size=built.size, not_measured=reason)
             return EngineCheck(NOT_RUN_HERE, reason, graph, None, None, gates)
-        engine = builder.open_engine(built.file, target)
-        latency = measure_latency(engine, images_BSSC, batch=target.batch.optimum)
-        measured = Measured(engine.predict(images_BSSC), latency, "")
+        measured = Measured(*run_here(target, built.file, images_BSSC), "")
     parity = compare(expected, measured.predictions)
     gates = gate_engine(target, parity=parity, latency=measured.latency, size=built.size)
     require_reached(gates, f"the engine of target '{target.name}'")
