@@ -41,9 +41,9 @@ class TestFleet:
     def jetson(
         self, name: str, target: str, kind: dict[str, Any], *, ring: Ring = "canary", **settings: Any
     ) -> DeviceServer:
-        """A device whose `trtexec` pretends to be on hardware of this kind."""
+        """A device whose `trtexec` pretends to be on hardware of this kind, and to take a millisecond a call."""
         folder = self.folder / name
-        self.programs[name] = stand_in(folder, kind, **settings)
+        self.programs[name] = stand_in(folder, kind, **({"latency_ms": 1.0} | settings))
         server = self.servers[name] = self.stack.enter_context(device_server(folder))
         self.devices.append(server.device(name, target, ring, trtexec=self.programs[name].trtexec))
         return server

@@ -12,14 +12,6 @@ from tasks.fleet.rollout import roll_out_target
 from tests.fleets import fleet, small_material
 from tests.stand_ins.devices import NANO, XAVIER
 
-SLOW_GATES = {"min_fps": None}
-
-
-def target(name):
-    """As in the catalogue; a CPU that stands in for a GPU is not asked for its speed."""
-    found = find_target(name)
-    return found.model_copy(update={"gates": found.gates.model_copy(update=SLOW_GATES)})
-
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
@@ -46,7 +38,7 @@ def test_a_target_that_is_built_here_comes_into_production_by_way_of_its_canary(
     devices.this_machine("first")
     devices.this_machine("second", ring="main")
     plan = devices.plan(material)
-    row = roll_out_target(plan, target("cpu"))
+    row = roll_out_target(plan, find_target("cpu"))
     assert (row.state, row.why, row.built_on, row.precision) == ("promoted", "", "here", "fp32")
     assert states(row) == {"first": "active", "second": "active"}
     assert running(devices, "first", "cpu") == running(devices, "second", "cpu")
@@ -67,7 +59,7 @@ def test_a_target_that_is_built_here_comes_into_production_by_way_of_its_canary(
 def test_a_jetson_builds_its_engine_itself_and_the_others_get_it(devices, material):
     devices.jetson("nano-1", "jetson-nano", NANO)
     devices.jetson("nano-2", "jetson-nano", NANO, ring="main")
-    row = roll_out_target(devices.plan(material), target("jetson-nano"))
+    row = roll_out_target(devices.plan(material), find_target("jetson-nano"))
     assert (row.state, row.built_on, row.precision) == ("promoted", "nano-1", "fp16")
     assert states(row) == {"nano-1": "active", "nano-2": "active"}
     assert not any("--onnx" in command for command in devices.servers["nano-2"].commands)
@@ -83,6 +75,7 @@ def test_what_goes_wrong_with_devices_is_told_apart(devices, material):
         "shifted": ("gated", "parity All mean 4.24 px", {"shift_px": 3.0}),
         "locked": ("refused", "refuses user", {}),
         "full": ("failed", "are free", {}),
+        "slow": ("gated", "speed 50 faces/s (at least 92 faces/s)", {"latency_ms": 20.0}),
         "away": ("offline", "does not answer", {}),
     }
     for name, (_, _, settings) in cases.items():
@@ -92,7 +85,7 @@ def test_what_goes_wrong_with_devices_is_told_apart(devices, material):
     devices.servers["away"].vanish()
     for name, (state, words, _) in cases.items():
         plan = replace(devices.plan(material), devices=[d for d in devices.devices if d.name == name])
-        row = roll_out_target(plan, target("jetson-nano"))
+        row = roll_out_target(plan, find_target("jetson-nano"))
         assert (name, row.state, states(row)) == (name, state, {name: state})
         assert words in row.devices[0].why, name
         assert row.waits_for == (("away",) if state == "offline" else ())
@@ -105,17 +98,17 @@ def test_one_device_that_is_away_blocks_no_other_and_is_asked_again(devices, mat
     devices.jetson("nx-3", "xavier-nx", XAVIER, ring="main").vanish()
     devices.jetson("nx-4", "xavier-nx", XAVIER, ring="main")
     plan = devices.plan(material)
-    row = roll_out_target(plan, target("xavier-nx"))
+    row = roll_out_target(plan, find_target("xavier-nx"))
     assert (row.state, row.built_on, row.why) == ("promoted", "nx-2", "waits for nx-1, nx-3")
     assert row.waits_for == ("nx-1", "nx-3")
     devices.servers["nx-3"].come_back()
     commands = len(devices.servers["nx-2"].commands)
-    again = roll_out_target(plan, target("xavier-nx"), row)
+    again = roll_out_target(plan, find_target("xavier-nx"), row)
     assert states(again) == {"nx-1": "offline", "nx-2": "active", "nx-3": "active", "nx-4": "active"}
     assert len(devices.servers["nx-2"].commands) == commands, "what runs it is left alone"
     assert (again.at, again.waits_for) == (row.at, ("nx-1",))
     devices.servers["nx-1"].come_back()
-    done = roll_out_target(plan, target("xavier-nx"), again)
+    done = roll_out_target(plan, find_target("xavier-nx"), again)
     assert (done.why, done.waits_for, set(states(done).values())) == ("", (), {"active"})
     assert running(devices, "nx-1", "xavier-nx") == running(devices, "nx-4", "xavier-nx")
     built = [name for name, server in devices.servers.items() if any("--onnx" in line for line in server.commands)]
@@ -127,7 +120,7 @@ def test_a_canary_ring_in_which_one_fails_keeps_the_main_ring_out(devices, mater
     devices.jetson("nano-1", "jetson-nano", NANO)
     devices.jetson("nano-2", "jetson-nano", NANO, shift_px=3.0)
     devices.jetson("nano-3", "jetson-nano", NANO, ring="main")
-    row = roll_out_target(devices.plan(material), target("jetson-nano"))
+    row = roll_out_target(devices.plan(material), find_target("jetson-nano"))
     assert (row.state, row.why) == ("gated", "nano-2 gated")
     assert states(row) == {"nano-1": "passed", "nano-2": "gated", "nano-3": "not reached"}
     assert not (devices.servers["nano-1"].directory / "jetson-nano/current.json").exists()
@@ -139,11 +132,11 @@ def test_the_main_ring_comes_later_where_nobody_there_answers(devices, material)
     devices.jetson("nano-1", "jetson-nano", NANO)
     devices.jetson("nano-2", "jetson-nano", NANO, ring="main").vanish()
     plan = devices.plan(material)
-    row = roll_out_target(plan, target("jetson-nano"))
+    row = roll_out_target(plan, find_target("jetson-nano"))
     assert (row.state, row.why) == ("canary", "main ring: no device answers: nano-2")
     assert states(row) == {"nano-1": "active", "nano-2": "offline"}
     devices.servers["nano-2"].come_back()
-    done = roll_out_target(plan, target("jetson-nano"), row)
+    done = roll_out_target(plan, find_target("jetson-nano"), row)
     assert (done.state, states(done)) == ("promoted", {"nano-1": "active", "nano-2": "active"})
 
 
@@ -151,7 +144,7 @@ def test_the_main_ring_comes_later_where_nobody_there_answers(devices, material)
 def test_a_device_that_goes_away_while_it_builds_is_offline_and_the_next_one_builds(devices, material):
     devices.jetson("nano-1", "jetson-nano", NANO).vanish_at = "--onnx"
     devices.jetson("nano-2", "jetson-nano", NANO)
-    row = roll_out_target(devices.plan(material), target("jetson-nano"))
+    row = roll_out_target(devices.plan(material), find_target("jetson-nano"))
     assert (row.state, row.built_on) == ("promoted", "nano-2")
     assert states(row) == {"nano-1": "offline", "nano-2": "active"}
 
@@ -161,15 +154,15 @@ def test_a_rollback_ends_the_waiting(devices, material, tmp_path):
     devices.this_machine("first")
     devices.jetson("nano-1", "jetson-nano", NANO)
     devices.jetson("nano-2", "jetson-nano", NANO)
-    first = roll_out_target(devices.plan(material), target("jetson-nano"))
+    first = roll_out_target(devices.plan(material), find_target("jetson-nano"))
     newer = devices.plan(small_material(tmp_path, version="8", seed=5))
     devices.servers["nano-2"].vanish()
-    row = roll_out_target(newer, target("jetson-nano"))
+    row = roll_out_target(newer, find_target("jetson-nano"))
     assert (row.state, row.waits_for) == ("promoted", ("nano-2",))
     assert row.engine != first.engine
     stages.rollback(newer.workspace.targets, "jetson-nano", by="somebody", why="it blinks")
     devices.servers["nano-2"].come_back()
-    after = roll_out_target(newer, target("jetson-nano"), row)
+    after = roll_out_target(newer, find_target("jetson-nano"), row)
     assert "by somebody by now, so nothing more is delivered" in after.why
     assert (states(after)["nano-2"], after.waits_for) == ("not reached", ())
     assert running(devices, "nano-2", "jetson-nano")["build_key"] == first.engine
@@ -177,10 +170,10 @@ def test_a_rollback_ends_the_waiting(devices, material, tmp_path):
 
 def test_without_devices_an_engine_waits_at_staging_or_is_left(devices, material):
     plan = devices.plan(material)
-    row = roll_out_target(plan, target("cpu"))
+    row = roll_out_target(plan, find_target("cpu"))
     assert (row.state, row.why) == ("built", "no device of this target is in the fleet; it waits at staging")
     assert stages.status(plan.workspace.targets, "cpu").staging.engine.build_key == row.engine
     for name, why in (("t4", "'tensorrt'"), ("jetson-nano", "trtexec is not here")):
-        row = roll_out_target(plan, target(name))
+        row = roll_out_target(plan, find_target(name))
         assert row.state == "skipped"
         assert "no device of this target is in the fleet, and it is not built here" in row.why and why in row.why

@@ -19,7 +19,7 @@ from schemas.config import Tracking
 from schemas.errors import SourceEmptyError, TrackingError
 from schemas.experiment import ExperimentSpec
 from schemas.records import Split
-from schemas.storage import read_json, sha256_file
+from schemas.storage import make_folder, read_json, sha256_file
 from schemas.yamlspec import load_spec
 from tasks.calibration import CalibrationCrops
 from tasks.convert import Conversion
@@ -115,12 +115,14 @@ def fetch_files(name: str, version: str, tracking: Tracking, workspace: Workspac
         def download(directory: Path) -> dict[str, Any]:
             for artifact in (ONNX_ARTIFACT, SPEC_ARTIFACT):
                 try:
-                    client.download_artifacts(found.run_id, artifact, str(directory))
+                    fetched = Path(client.download_artifacts(found.run_id, artifact, str(directory)))
                 except OSError as error:
                     raise TrackingError(
                         f"{name} version {version}: {artifact} can't be fetched from its run ({error}); see that the "
                         "artifacts of the registry are where they were"
                     ) from error
+                make_folder((directory / artifact).parent)
+                fetched.replace(directory / artifact)  # some stores leave out the folders
             return {}
 
         output = reuse_or_run(workspace.models, f"onnx-{name}-{version}-{found.run_id}", download)

@@ -83,7 +83,8 @@ def roll_out(run: Run, begun: RolloutResult) -> Path:
     devices = fleet_of(run)
     with run.step("fetch") as step:
         material = fetch_material(begun.model_name, begun.model_version, run.config.tracking, run.workspace)
-        step.detail = f"{begun.version}, snapshot {material.provenance.snapshot_id[:12]}"
+        faces = len(material.expected.keypoints_BN2)  # read and run here once, and not by every target's thread
+        step.detail = f"{begun.version}, {faces} KPI faces of snapshot {material.provenance.snapshot_id[:12]}"
     plan = Plan(
         material=material,
         devices=devices,
