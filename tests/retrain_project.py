@@ -58,8 +58,8 @@ def render_faces(folder: Path) -> Path:
     return folder
 
 
-def start(config: Path, flow: str = "retrain") -> subprocess.Popen:
-    command = [sys.executable, "-m", "flows.entry.cli", "run", flow, "--config", str(config)]
+def start(config: Path, flow: str = "retrain", *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "flows.entry.cli", "run", flow, "--config", str(config), *options]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -70,16 +70,16 @@ def start(config: Path, flow: str = "retrain") -> subprocess.Popen:
     )
 
 
-def run(config: Path, flow: str = "retrain") -> tuple[int, str]:
+def run(config: Path, flow: str = "retrain", *options: str) -> tuple[int, str]:
     """Run the flow to its end; exit code and what it said."""
-    with start(config, flow) as process:
+    with start(config, flow, *options) as process:
         output, _ = process.communicate(timeout=2 * DEADLINE_S)
     return process.returncode, output
 
 
-def kill_when(config: Path, reached: Callable[[], bool]) -> None:
+def kill_when(config: Path, reached: Callable[[], bool], flow: str = "retrain") -> None:
     """Run the flow and kill it, and all it started, as soon as `reached` holds."""
-    with start(config) as process:
+    with start(config, flow) as process:
         for _ in range(int(DEADLINE_S / POLL_S)):
             if reached():
                 break
