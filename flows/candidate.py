@@ -10,6 +10,7 @@ from schemas.config import WorkflowConfig
 from schemas.errors import SpecError
 from schemas.experiment import ExperimentSpec
 from schemas.yamlspec import load_spec
+from tasks.calibration import CalibrationCrops
 from tasks.evaluate import KpiCrops
 from tasks.run import Run
 from tasks.steps import (
@@ -55,7 +56,7 @@ def make_candidate(settings: WorkflowConfig) -> str:
     conversion = convert_snapshot(run, quote(snapshot))
     trained = train_candidate(run, spec, conversion, snapshot.kpi_subjects)
     evaluated = evaluate_candidate(run, spec, conversion, trained)
-    crops = KpiCrops(conversion, spec)
+    crops, calibration = KpiCrops(conversion, spec), CalibrationCrops(conversion, spec)
     exported = export_candidate(run, crops, trained)
     registered = register(run, spec, quote(snapshot), trained, evaluated, exported)
     verdict = judge_candidate(run, spec, conversion, trained, registered)
@@ -63,7 +64,7 @@ def make_candidate(settings: WorkflowConfig) -> str:
     later = leave_to_devices(run, settings.targets)
     elsewhere = {engine.target for engine in later}
     engines = [
-        build_target(run, target, quote(snapshot), crops, trained, exported, registered)
+        build_target(run, target, quote(snapshot), crops, calibration, trained, exported, registered)
         for target in settings.targets
         if target not in elsewhere
     ]

@@ -15,8 +15,10 @@ from tasks.train import MODEL
 if TYPE_CHECKING:
     import numpy as np
 
+    from deploy.builders.base import Predictions
     from deploy.engine import BuiltEngine, Provenance
     from deploy.targets import Target
+    from tasks.calibration import CalibrationCrops
     from tasks.evaluate import KpiCrops
 
 
@@ -67,45 +69,87 @@ def build_and_check(
     *,
     trained: StepOutput,
     crops: KpiCrops,
+    calibration: CalibrationCrops,
     provenance: Provenance,
     engines: Path,
 ) -> CheckedEngine:
     """The engine of `onnx` for `target`, compared with Keras: the engine where it can run here, else its graph.
 
+    An INT8 target whose graph is too far from Keras gets the next precision: see `deploy.ladder`.
+
     Args:
         trained: the network that `onnx` was exported from.
         crops: what to compare on.
+        calibration: what INT8 is calibrated on.
 
     Raises:
         SpecError: no such target.
+        CalibrationError: INT8, and too few training faces.
         EngineBuildError: its builder is not here, or made no engine.
-        GateError: the engine is further from Keras than the target allows.
+        GateError: the engine is further from Keras than the target allows, in every precision.
     """
     from pydantic import TypeAdapter
 
     from deploy.engine import EngineCheck, build_engine, write_manifest
     from deploy.targets import find_target
 
-    device = find_target(target)
-    built = build_engine(onnx, device, engines)
+    listed = find_target(target)
+    device, tried = _close_enough(onnx, listed, trained, crops, calibration, engines)
+    built = build_engine(onnx, device, engines, calibration=calibration)
     key = step_key(
         "check",
         code="deploy.engine",
         engine=built.sha256,
         trained=trained.key,
         crops=crops.id,
-        parity=device.gates.parity.model_dump(),
+        gates=device.gates.model_dump(),
     )
     checked = reuse_or_run(engines / "checks", key, lambda _: _check(built, trained.directory / MODEL, crops()))
     check = TypeAdapter(EngineCheck).validate_python(checked.result)
-    manifest = write_manifest(built, check, provenance)
-    return CheckedEngine(target, device.title, built.directory, manifest, reused=built.reused and checked.reused)
+    manifest = write_manifest(built, check, provenance, ladder=tried)
+    return CheckedEngine(target, listed.title, built.directory, manifest, reused=built.reused and checked.reused)
+
+
+def _close_enough(
+    onnx: Path,
+    target: Target,
+    trained: StepOutput,
+    crops: KpiCrops,
+    calibration: CalibrationCrops,
+    engines: Path,
+) -> tuple[Target, list[str]]:
+    """The target in the fastest precision whose graph is close enough, and why faster ones were left."""
+    from deploy.ladder import climb, precisions
+
+    if len(precisions(target)) == 1:
+        return target, []  # the check of its engine compares the graph
+
+    def run(_directory: Path) -> dict[str, Any]:
+        images_BSSC = crops()
+        expected = _expected(trained.directory / MODEL, images_BSSC)
+        ladder = climb(onnx, target, expected=expected, images_BSSC=images_BSSC, calibration=calibration)
+        left = [str(rung) for rung in ladder.rungs if rung.failure]
+        return {"precision": ladder.require(target).precision, "left": left}
+
+    key = step_key(
+        "ladder",
+        code="deploy.ladder",
+        trained=trained.key,
+        target=target.model_dump(mode="json"),
+        crops=[crops.id, calibration.id],
+    )
+    found = reuse_or_run(engines / "checks", key, run).result
+    return target.model_copy(update={"precision": found["precision"]}), found["left"]
+
+
+def _expected(model: Path, images_BSSC: np.ndarray) -> Predictions:
+    from deploy.parity import keras_predictions
+    from model.weights import load_network
+
+    return keras_predictions(load_network(model), images_BSSC)
 
 
 def _check(built: BuiltEngine, model: Path, images_BSSC: np.ndarray) -> dict[str, Any]:
     from deploy.engine import check_engine
-    from deploy.parity import keras_predictions
-    from model.weights import load_network
 
-    expected = keras_predictions(load_network(model), images_BSSC)
-    return dataclasses.asdict(check_engine(built, expected, images_BSSC))
+    return dataclasses.asdict(check_engine(built, _expected(model, images_BSSC), images_BSSC))

@@ -23,6 +23,7 @@ from schemas.experiment import ExperimentSpec
 from schemas.raw import read_raw
 from schemas.records import Split
 from schemas.sources import Source
+from tasks.calibration import CalibrationCrops
 from tasks.convert import Conversion, convert
 from tasks.engines import CheckedEngine, build_and_check, built_later
 from tasks.evaluate import FIGURES, FILES, KpiCrops, evaluate_network
@@ -222,6 +223,7 @@ def build_target(
     target: str,
     snapshot: Snapshot,
     crops: KpiCrops,
+    calibration: CalibrationCrops,
     trained: StepOutput,
     exported: StepOutput,
     registered: RegisteredVersion,
@@ -232,6 +234,7 @@ def build_target(
             target,
             trained=trained,
             crops=crops,
+            calibration=calibration,
             provenance=Provenance(registered.name, registered.version, snapshot.id),
             engines=run.workspace.engines,
         )
