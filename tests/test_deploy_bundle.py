@@ -3,7 +3,9 @@
 import configparser
 import hashlib
 import json
+import os
 import posixpath
+import shlex
 from dataclasses import asdict, replace
 from datetime import datetime
 
@@ -23,11 +25,12 @@ from deploy.bundle.readme import Accuracy, trtexec_line
 from deploy.bundle.release import release_at
 from deploy.bundle.signing import SIGNATURE, make_keys, read_public_key
 from deploy.calibration_cache import read_cache, require_scales
-from deploy.engine import Provenance, build_engine, write_manifest
+from deploy.engine import Provenance, build_engine, build_engine_on, write_manifest
 from deploy.onnx_export import export_onnx, load_onnx
 from deploy.onnx_graph import with_half_scales, with_heatmap
 from deploy.precision import reads_half_scales
 from deploy.qdq import insert, scale_groups
+from deploy.shells.local import LocalShell
 from deploy.target_gates import gate_engine
 from deploy.targets import find_target
 from flows.entry.cli import main
@@ -35,6 +38,8 @@ from schemas.errors import GateError, InputError, ModelFileError, SpecError, Sto
 from schemas.storage import read_json, write_json
 from tests.bundle_releases import NANO, NOT_RUN, PARITY, PASSED, SNAPSHOT, STAND_IN_PLAN, TIMINGS, staged
 from tests.networks import crops, sharp_network
+from tests.stand_ins.devices import NANO as JETSON_NANO
+from tests.stand_ins.devices import stand_in
 from tests.triton_config import parse_config
 
 N = 68
@@ -358,6 +363,27 @@ def test_a_real_engine_goes_into_a_bundle_with_the_version_of_its_pointer(export
     assert json.loads(files["engine/manifest.json"])["provenance"]["model_version"] == "7"
     assert files["engine/reproduce.sh"].startswith(b"#!/bin/sh\n")
     assert str(tmp_path).encode() not in b"".join(files.values())
+
+
+def test_an_engine_of_a_device_has_the_line_in_its_readme_that_the_device_was_told(exported, tmp_path, monkeypatch):
+    """Built by what stands in for trtexec and is strict about options."""
+    programs = stand_in(tmp_path / "nano", JETSON_NANO)
+    monkeypatch.setenv("PATH", f"{programs.path}{os.pathsep}{os.environ['PATH']}")
+    shell = LocalShell("nano-1", str(tmp_path / "nano" / "engines"))
+    nano = find_target("jetson-nano")
+    built = build_engine_on(shell, exported, nano, tmp_path / "engines", program=programs.trtexec)
+    write_manifest(built, NOT_RUN, Provenance("fpenet", "7", SNAPSHOT))
+    stages.stage(tmp_path / "targets", "jetson-nano", built.directory, by="test", why="test")
+    release = release_at(tmp_path / "targets", "jetson-nano", "staging", exports=tmp_path)
+    files = contents(release)
+    told = shlex.split(files["engine/reproduce.sh"].decode().splitlines()[-1])[2:]
+    line = trtexec_line(release, "8.2.1")
+    assert shlex.split(line.replace("\\\n", ""))[1:] == told
+    assert line in files["README.md"].decode()
+    settings = key_file(files[f"deepstream/{ENGINE_CONFIG}"])["property"]
+    engine = files[posixpath.normpath(f"deepstream/{settings['model-engine-file']}")]
+    assert engine == files[f"{TRITON}1/model.plan"] == built.file.read_bytes()
+    assert "engine/timing.cache" in files
 
 
 def test_the_same_engine_gives_the_same_bytes(releases, tmp_path):
