@@ -46,11 +46,11 @@ def print_rollout(result: RolloutResult, console: Console) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=f"Rollout of {result.version}", box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = Table(title=f"Rollout of {result.version}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold")
     for column in ("target", "state", "engine", "precision", "built"):
-        table.add_column(column)
-    for column in ("shift px", "faces/s", "devices", "time"):
-        table.add_column(column, justify="right")
+        table.add_column(column, no_wrap=True)
+    for column in ("shift px", "faces/s", "devices"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in result.rows:
         table.add_row(*_cells(row))
     console.print(table)
@@ -76,5 +76,4 @@ def _cells(row: TargetRow) -> tuple[str, ...]:
         number(measured and measured.parity_px),
         "–" if measured is None or measured.fps is None else f"{measured.fps:,.0f}",
         f"{sum(device.state == 'active' for device in row.devices)}/{len(row.devices)}",
-        duration(row.seconds),
     )
