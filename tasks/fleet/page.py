@@ -46,8 +46,14 @@ def print_rollout(result: RolloutResult, console: Console) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=f"Rollout of {result.version}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold")
-    for column in ("target", "state", "engine", "precision", "built"):
+    table = Table(
+        title=f"Rollout of {result.version}",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title_justify="left",
+        title_style="bold",
+    )
+    for column in ("target", "state", "engine", "precision"):
         table.add_column(column, no_wrap=True)
     for column in ("shift px", "faces/s", "devices"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -72,7 +78,6 @@ def _cells(row: TargetRow) -> tuple[str, ...]:
         f"[{colour}]{row.state}[/]",
         row.engine[:8] if row.engine else "–",
         row.precision or "–",
-        row.built_on or "–",
         number(measured and measured.parity_px),
         "–" if measured is None or measured.fps is None else f"{measured.fps:,.0f}",
         f"{sum(device.state == 'active' for device in row.devices)}/{len(row.devices)}",
