@@ -98,11 +98,17 @@ def roll_out(run: Run, begun: RolloutResult) -> Path:
         roll_out_one.submit(run, quote(plan), quote(find_target(name)), quote(begun.row(name)))
         for name in begun.open_targets
     ]
+    unforeseen = []
     for future in as_completed(waiting):
+        if not future.state.is_completed():
+            unforeseen.append(future)  # an error of ours: the others are written down first
+            continue
         row = future.result()
         others = (other for other in result.rows if other.target != row.target)
         result = replace(result, rows=in_order([*others, row], result.targets))
         write_rollout(result, run.workspace.rollouts)
+    for future in unforeseen:
+        future.result()
     print_rollout(result, run.console)
     return write_rollout(result, run.workspace.rollouts)
 
@@ -112,7 +118,8 @@ def roll_out_one(run: Run, plan: Plan, target: Target, earlier: TargetRow | None
     with run.step(target.name) as step:
         row = roll_out_target(plan, target, earlier)
         step.detail = f"{row.state}: {row.why}" if row.why else row.state
-    _tell_event(row, plan)
+    if earlier is None or earlier.state != row.state:
+        _tell_event(row, plan)
     return row
 
 
