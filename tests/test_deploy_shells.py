@@ -188,7 +188,7 @@ def test_a_full_disk_leaves_nothing_behind(server, tmp_path):
 
 
 def test_a_device_on_a_work_pool_has_no_shell(tmp_path):
-    reach = WorkPoolReach(kind="work_pool", deployment="on_device/t4", directory=str(tmp_path))
+    reach = WorkPoolReach(kind="work_pool", deployment="on_device/t4", directory="e", exchange=str(tmp_path))
     with (
         pytest.raises(DeviceError, match="'t4-1' is reached by its work pool"),
         open_shell(Device(name="t4-1", target="t4", ring="canary", reach=reach)),
