@@ -93,10 +93,11 @@ def independent_faces(counts_HB: np.ndarray) -> float:
     return total / max(1.0, pearson / ((hours - 1) * (bins - 1)))
 
 
-def _smoothed(counts_B: np.ndarray) -> np.ndarray:
-    return (counts_B + _HALF_A_FACE) / (counts_B.sum() + _HALF_A_FACE * len(counts_B))
+def _smoothed(counts: np.ndarray) -> np.ndarray:
+    """Shares over the last axis."""
+    faces = counts.sum(axis=-1, keepdims=True)
+    return (counts + _HALF_A_FACE) / (faces + _HALF_A_FACE * counts.shape[-1])
 
 
 def _drawn(rng: np.random.Generator, shares_B: np.ndarray, faces: float) -> np.ndarray:
-    draws_DB = rng.multinomial(max(1, round(faces)), shares_B, size=DRAWS)
-    return np.apply_along_axis(_smoothed, 1, draws_DB)
+    return _smoothed(rng.multinomial(max(1, round(faces)), shares_B, size=DRAWS))
