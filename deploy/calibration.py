@@ -276,4 +276,10 @@ def _read(path: Path, side: int, channels: int) -> np.ndarray:
         raise CalibrationError(
             f"{path}: can't be read as an image; remove it from the folder or repair it"
         ) from error
-    return np.asarray(resized, np.float32).reshape(side, side, channels)
+    crop_SSC = np.asarray(resized, np.float32).reshape(side, side, channels)
+    if crop_SSC.std() < FLAT:
+        raise CalibrationError(
+            f"{path}: shows nothing, all gray values are alike; take it out of the folder: scales made of it cut "
+            "real faces off"
+        )
+    return crop_SSC

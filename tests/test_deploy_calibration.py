@@ -17,7 +17,9 @@ def folder(tmp_path):
     place = tmp_path / "crops"
     place.mkdir()
     for index, suffix in enumerate((".png", ".jpg", ".JPEG", ".PNG", ".jpeg") * 2):
-        Image.new("RGB", (120, 100), (10 * index, 10 * index, 10 * index)).save(place / f"{index}{suffix}")
+        image = Image.new("RGB", (120, 100), (10 * index, 10 * index, 10 * index))
+        image.paste((255, 255, 255), (0, 0, 20, 100))
+        image.save(place / f"{index}{suffix}")
     (place / "notes.txt").write_text("no image")
     return place
 
@@ -42,9 +44,11 @@ def test_a_folder_without_a_number_gives_every_whole_batch(folder):
 
 
 def test_a_model_of_three_channels_gets_colours(folder):
-    Image.new("RGB", (80, 80), (200, 100, 50)).save(folder / "colour.png")
+    coloured = Image.new("RGB", (80, 80), (200, 100, 50))
+    coloured.paste((0, 0, 0), (0, 0, 20, 80))
+    coloured.save(folder / "colour.png")
     faces = folder_faces(folder, image_shape=(3, 80, 80))
-    colours = np.concatenate(list(faces))[:, 0, 0]
+    colours = np.concatenate(list(faces))[:, 60, 60]
     assert colours.shape == (11, 3)
     assert [200, 100, 50] in colours.tolist()
 
@@ -64,6 +68,12 @@ def test_no_folder_is_never_noise(tmp_path):
 def test_an_image_that_is_none_is_named(folder):
     (folder / "broken.png").write_bytes(b"\x89PNG no more")
     with pytest.raises(CalibrationError, match=r"broken\.png: can't be read as an image"):
+        list(folder_faces(folder, image_shape=SHAPE))
+
+
+def test_an_image_of_nothing_is_named(folder):
+    Image.new("L", (80, 80), 128).save(folder / "grey.png")
+    with pytest.raises(CalibrationError, match=r"grey\.png: shows nothing, all gray values are alike; take it out"):
         list(folder_faces(folder, image_shape=SHAPE))
 
 
