@@ -10,7 +10,7 @@ from deploy.builders.onnxruntime import OnnxRuntimeEngine
 from deploy.builders.registry import BUILDERS
 from deploy.device.facts import read_facts
 from deploy.device.run import run_there
-from deploy.devices import Device, LocalReach, SshReach, WorkPoolReach, program_of
+from deploy.devices import WORKERS_PYTHON, Device, LocalReach, SshReach, WorkPoolReach, program_of
 from deploy.engine import Measured, Provenance, build_engine, build_engine_on, check_engine, write_manifest
 from deploy.shells.local import LocalShell
 from deploy.targets import find_target
@@ -163,4 +163,4 @@ def test_the_program_of_a_device():
         update={"reach": WorkPoolReach(kind="work_pool", deployment="f/d", directory="d", exchange="e")}
     )
     assert (program_of(local, nano), program_of(local, CPU)) == ("/t", sys.executable)
-    assert (program_of(pool, nano), program_of(pool, t4)) == ("trtexec", sys.executable)
+    assert (program_of(pool, nano), program_of(pool, t4)) == ("trtexec", WORKERS_PYTHON)
