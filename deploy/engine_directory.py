@@ -124,7 +124,7 @@ def read_engine(directory: Path, target: Target, *, reused: bool = True) -> Buil
         versions=built["versions"],
         seconds=built["seconds"],
         reused=reused,
-        device=built["device"],
+        device=built.get("device"),  # of an engine that an earlier release has built, nothing is known
     )
 
 
