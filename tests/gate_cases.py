@@ -65,8 +65,9 @@ class GateCase:
 
     def judge(self, network: keras.Model, registered: RegisteredVersion, **changes) -> Verdict:
         directory = self.folder / f"trained-{registered.version}"
-        directory.mkdir(exist_ok=True)
-        network.save(directory / "model.keras")
+        if not directory.exists():  # a second file of the same network has other bytes
+            directory.mkdir()
+            network.save(directory / "model.keras")
         trained = StepOutput(directory.name, directory, {}, reused=False)
         case = {"spec": gate_spec(), "conversion": self.conversion, "trained": trained, "registered": registered}
         return judge(self.config, self.workspace, **(case | changes))

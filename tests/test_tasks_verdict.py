@@ -22,16 +22,16 @@ from tests.networks import sharp_network
 from tests.shard_files import blob_face, write_shard
 
 
-def small_network(*, sharpness: float = 1.0):
+def small_network(*, sharpness: float):
     network = sharp_network("FpeNet_public", width=4, num_keypoints=5)
     logits = network.get_layer("conv_keypoints_m5")
     logits.set_weights([weight * np.float32(sharpness) for weight in logits.get_weights()])
     return network
 
 
-ONE = small_network()
+ONE = small_network(sharpness=300.0)
 OTHER = small_network(sharpness=0.0)
-"""Says that every point is in the middle of the crop, which is better than at random."""
+"""The first sees points anywhere; the second all in the middle of the crop, which is better by a dozen pixels."""
 
 
 @pytest.fixture(scope="module")
@@ -179,17 +179,14 @@ def test_a_champion_that_can_not_be_compared_blocks_and_says_what_to_do(case, on
 def test_a_champion_of_another_crop_is_measured_through_its_own(case, one, other, alone):
     """Its error is the one that it would have on shards converted as it was trained."""
     champion, verdict = champion_in_the_way(case, other, gate_spec(ratio=1.0))
-    case.crown(one)
     faces = [blob_face(i, ratio=1.0) for i in range(KPI_FACES)]
     shard = write_shard(case.workspace.shards / "tight.tfrecords", faces)
     tight = conversion_of(shard, case.conversion.result["snapshot"])
-    own = case.judge(ONE, one, conversion=tight, spec=gate_spec(ratio=1.0))
-    assert own.state is State.IS_CHAMPION, "so it is measured as a challenger of the other"
     case.crown(other)
     own = case.judge(ONE, one, conversion=tight, spec=gate_spec(ratio=1.0))
     case.crown(one)
-    assert whole(verdict).champion_px == pytest.approx(whole(own).challenger_px, rel=0.02)
-    assert abs(whole(verdict).champion_px - whole(alone).challenger_px) > 0.05 * whole(alone).challenger_px
+    assert whole(verdict).champion_px == pytest.approx(whole(own).challenger_px, abs=1.0)
+    assert abs(whole(verdict).champion_px - whole(alone).challenger_px) > 2.0
     assert verdict.champion == champion.version
 
 
