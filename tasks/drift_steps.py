@@ -70,13 +70,14 @@ def tell_drift(run: Run, found: Sequence[DeviceDrift]) -> Path:
         for said in filter(None, (one.why, *one.problems)):
             run.console.print(f"{one.device}: {escape(said)}", soft_wrap=True)
         if one.state == "drift":
-            _tell_event(one)
+            emit_event(**drift_event(one))
     create_table_artifact([_cells(one) for one in found], key="drift", description=_counted(found))
     return path
 
 
-def _tell_event(one: DeviceDrift) -> None:
-    payload: dict[str, Any] = {
+def drift_event(one: DeviceDrift) -> dict[str, Any]:
+    """What is raised for a device, with its signals that moved: the arguments of `emit_event`."""
+    payload = {
         "device": one.device,
         "model": one.model,
         "faces": one.faces,
@@ -84,7 +85,7 @@ def _tell_event(one: DeviceDrift) -> None:
         "signals": [{"name": signal.name} | asdict(signal.shift) for signal in one.moved],
     }
     resource = {"prefect.resource.id": f"fpenet.device.{one.device}", "prefect.resource.name": one.device}
-    emit_event(DETECTED, resource, payload=payload)
+    return {"event": DETECTED, "resource": resource, "payload": payload}
 
 
 def _cells(one: DeviceDrift) -> dict[str, str]:
