@@ -10,6 +10,7 @@ from deploy.shells.opening import open_shell
 from deploy.stages import Promoted, stage
 from tasks.fleet.deliveries import read_records
 from tasks.fleet.promotion import Promotion, promote_target
+from tasks.workspace import Workspace
 from tests.engines import engine_directory
 
 WHO = {"by": "ada", "why": "reviewed"}
@@ -19,7 +20,8 @@ class Fleet:
     """A workspace's targets and some devices of t4."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.targets = root, root / "targets"
+        self.root, self.workspace = root, Workspace(root)
+        self.targets = self.workspace.targets
         self.devices: list[Device] = []
 
     def local(self, name: str, ring: Ring) -> Device:

@@ -8,6 +8,7 @@ import pytest
 from deploy import stages
 from deploy.devices import LocalReach
 from schemas.errors import InputError, StorageError
+from schemas.storage import read_json, sha256_file, write_json
 from tasks.fleet.deliveries import Measured, note_measured, read_record, read_records
 from tasks.fleet.promotion import changing, finish_rollbacks, roll_back_target, settle_target
 from tests.delivered_fleets import WHO, Fleet
@@ -151,6 +152,11 @@ def test_a_tampered_engine_reaches_no_device(fleet):
     assert fleet.running() == {"t4-a": "key1", "t4-b": ""}
     records = settle_target(fleet.targets, "t4", fleet.devices)
     assert [(record.outcome, record.current.build_key) for record in records] == [("failed", "key1")]
+    manifest = read_json(directory / "manifest.json")
+    write_json(directory / "manifest.json", manifest | {"engine_sha256": sha256_file(directory / "engine.onnx")})
+    (record,) = settle_target(fleet.targets, "t4", fleet.devices)
+    assert "its engine was changed since" in record.why
+    assert fleet.running() == {"t4-a": "key1", "t4-b": ""}
 
 
 def test_what_somebody_changed_on_a_device_is_told_and_set_right(fleet):

@@ -33,14 +33,18 @@ _UNITS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta
 
 @dataclass(frozen=True)
 class _Place:
-    targets: Path
+    workspace: Workspace
     names: tuple[str, ...]
     devices: tuple[Device, ...]
+
+    @property
+    def targets(self) -> Path:
+        return self.workspace.targets
 
 
 def status(arguments: argparse.Namespace) -> int:
     place = _place(arguments)
-    found = fleet_status(place.targets, place.names, place.devices, ask=open_device if arguments.check else None)
+    found = fleet_status(place.workspace, place.names, place.devices, ask=open_device if arguments.check else None)
     if arguments.json:
         console.file.write(orjson.dumps([asdict(target) for target in found], option=_JSON).decode())
         return 0
@@ -160,10 +164,12 @@ def _devices(row: StageRow) -> str:
 
 
 def _remarks(found: Sequence[TargetStatus]) -> Iterator[str]:
-    empty = [target.target for target in found if not target.stages]
+    empty = [target.target for target in found if not (target.stages or target.note)]
     if empty:
         yield f"no engine yet: {', '.join(empty)}"
     for target in found:
+        if target.note:
+            yield escape(f"{target.target}: {target.note}")
         for device in target.devices:
             if device.state not in ("active", "idle") or device.why:
                 yield _remark(target, device)
@@ -196,11 +202,11 @@ def _place(arguments: argparse.Namespace) -> _Place:
 
         config = load_config(arguments.config)
         devices = load_devices(Path(config.devices) if config.devices else FLEET)
-        return _Place(Workspace(Path(config.workspace)).targets, tuple(config.targets), tuple(devices.values()))
+        return _Place(Workspace(Path(config.workspace)), tuple(config.targets), tuple(devices.values()))
     root = Path(arguments.workspace)
     if not root.is_dir():
         raise InputError(f"{root}: no such workspace; name the run's configuration with --config")
-    return _Place(Workspace(root).targets, (), tuple(load_devices().values()))
+    return _Place(Workspace(root), (), tuple(load_devices().values()))
 
 
 def _decider(arguments: argparse.Namespace) -> str:

@@ -32,7 +32,7 @@ def open_rollout(accepted: Accepted | None, targets: list[str], rollouts: Path) 
     """
     if accepted is not None and load_result(rollout_id(accepted), rollouts) is None:
         return begin(accepted, targets, rollouts)
-    current = _current(rollouts)
+    current = current_rollout(rollouts)
     if current is None:
         return None
     current = _with_targets(current, targets)
@@ -63,13 +63,14 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _current(rollouts: Path) -> RolloutResult | None:
+def current_rollout(rollouts: Path) -> RolloutResult | None:
+    """The rollout that was begun last, finished or not."""
     path = rollouts / CURRENT
     return load_result(read_json(path)["id"], rollouts) if path.is_file() else None
 
 
 def _stop_current(newer: RolloutResult, rollouts: Path) -> None:
-    current = _current(rollouts)
+    current = current_rollout(rollouts)
     if current is not None and current.is_open and current.id != newer.id:
         save_result(replace(current, stopped=f"replaced by {newer.version} at {newer.began_at}"), rollouts)
 

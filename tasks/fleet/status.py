@@ -16,6 +16,9 @@ from deploy.stages import Pointer, Stage, StagedEngine, StageStatus
 from schemas.errors import FpenetError
 from schemas.storage import read_json
 from tasks.fleet.deliveries import DeviceRecord, Measured, Outcome, outcome_of, read_records
+from tasks.fleet.pending import current_rollout
+from tasks.fleet.results import RolloutResult
+from tasks.workspace import Workspace
 
 State = Literal["active", "pending", "offline", "refused", "failed", "changed", "idle", "gone"]
 """What a device is to the engine that it ought to run.
@@ -90,13 +93,16 @@ class StageRow:
 
 @dataclass(frozen=True)
 class TargetStatus:
+    """A target. `note`: how far the last rollout's version came, where that is not to the devices; or ''."""
+
     target: str
     stages: tuple[StageRow, ...]
     devices: tuple[DeviceStatus, ...]
+    note: str = ""
 
 
 def fleet_status(
-    targets: Path, names: Iterable[str], devices: Sequence[Device], *, ask: OpenShell | None = None
+    workspace: Workspace, names: Iterable[str], devices: Sequence[Device], *, ask: OpenShell | None = None
 ) -> list[TargetStatus]:
     """The status of some targets, and of any other that has engines, by what is written down here.
 
@@ -108,8 +114,17 @@ def fleet_status(
     Raises:
         StorageError: a pointer or a record can't be read.
     """
+    targets, rollout = workspace.targets, current_rollout(workspace.rollouts)
     ordered = dict.fromkeys([*names, *sorted(place.name for place in targets.glob("*/"))])
-    return [_of_target(targets, name, [d for d in devices if d.target == name], ask) for name in ordered]
+    found = [_of_target(targets, name, [d for d in devices if d.target == name], ask) for name in ordered]
+    return [replace(target, note=_note(rollout, target.target)) for target in found]
+
+
+def _note(rollout: RolloutResult | None, target: str) -> str:
+    row = rollout.row(target) if rollout else None
+    if rollout is None or row is None or row.state == "promoted":
+        return ""
+    return f"{rollout.version} {row.state}" + (f": {row.why}" if row.why else "")
 
 
 def _of_target(targets: Path, target: str, devices: Sequence[Device], ask: OpenShell | None) -> TargetStatus:
