@@ -14,6 +14,9 @@ from schemas.errors import InputError
 
 console = Console(highlight=False)
 
+OPTIONS = {"version": "rollout", "records": "drift"}
+"""Of `fpenet run`: parameter -> the flow that takes it."""
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the flow in this process; Prefect keeps its own server's files in the workspace unless told otherwise."""
@@ -22,10 +25,11 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     _quiet_prefect(Path(config.workspace), verbose=arguments.verbose)
     options = {}
-    if arguments.version is not None:
-        if arguments.flow != "rollout":
-            raise InputError(f"--version: the flow '{arguments.flow}' takes none, only `rollout` does")
-        options["version"] = arguments.version
+    for name, flow in OPTIONS.items():
+        if (value := getattr(arguments, name)) is not None:
+            if arguments.flow != flow:
+                raise InputError(f"--{name}: the flow '{arguments.flow}' takes none, only `{flow}` does")
+            options[name] = value
     getattr(importlib.import_module(f"flows.{arguments.flow}"), arguments.flow)(arguments.config, **options)
     return 0
 

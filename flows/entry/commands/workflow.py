@@ -23,6 +23,9 @@ def add(commands: Any) -> None:
     run.add_argument(
         "--version", metavar="V", help="rollout only: begin anew with this version; default: the one accepted last"
     )
+    run.add_argument(
+        "--records", metavar="DIR", help="drift only: read DIR/<device>/*.json; default: ask the devices"
+    )
     run.add_argument("--verbose", action="store_true", help="show Prefect's log")
 
     _add_forget(commands)
