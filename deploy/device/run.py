@@ -14,7 +14,7 @@ import numpy as np
 
 from deploy.builders.base import Predictions
 from deploy.builders.process import Finished
-from deploy.builders.trtexec_lines import NetworkInput, run_line
+from deploy.builders.trtexec_lines import WARM_UP_MS, NetworkInput, run_line
 from deploy.device.build import refusal
 from deploy.device.scratch import scratch
 from deploy.onnx_graph import CONFIDENCE_NAME, INPUT_NAME, KEYPOINTS_NAME
@@ -82,7 +82,11 @@ def _trtexec_latency(
     crops_BCSS = _filled(_channels_first(images_BSSC)[:batch], batch)
     _trtexec(shell, engine, crops_BCSS, folder, program, timed=True)
     calls = json.loads(_read(shell, f"{folder}/times.json"))
-    return latency_of([call["latencyMs"] for call in calls], batch=batch)
+    # Older versions export the calls of the warm-up too.
+    times_ms = [call["latencyMs"] for call in calls if call["startComputeMs"] >= WARM_UP_MS]
+    if not times_ms:
+        raise ModelFileError(f"device '{shell.name}': {program} timed no call of {engine} after its warm-up")
+    return latency_of(times_ms, batch=batch)
 
 
 def _trtexec(
