@@ -100,10 +100,10 @@ def roll_out(run: Run, begun: RolloutResult) -> Path:
     ]
     unforeseen = []
     for future in as_completed(waiting):
-        if not future.state.is_completed():
+        row = future.result(raise_on_failure=False)
+        if not isinstance(row, TargetRow):
             unforeseen.append(future)  # an error of ours: the others are written down first
             continue
-        row = future.result()
         others = (other for other in result.rows if other.target != row.target)
         result = replace(result, rows=in_order([*others, row], result.targets))
         write_rollout(result, run.workspace.rollouts)
