@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from deploy.builders.trtexec_lines import NetworkInput
 from deploy.onnx_graph import READABLE_OPS, check_graph
-from deploy.targets import OnnxRuntimeTarget, Target
+from deploy.targets import OnnxRuntimeTarget, Precision, Target
 from schemas.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -67,6 +67,17 @@ def network_input(path: Path) -> NetworkInput:
     if len(dims) != 4 or not all(dims[1:]):
         raise ModelFileError(f"{path}: takes no crops (batch, channels, side, side) as its only input")
     return NetworkInput(values[0].name, (dims[1], dims[2], dims[3]), dims[0] or None)
+
+
+def precision_of(path: Path) -> Precision:
+    """What an ONNX file says of itself: `int8` if anything is quantised, else `fp16` if anything is in FP16."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    if any(node.op_type == "QuantizeLinear" for node in graph.node):
+        return "int8"
+    half = onnx.TensorProto.FLOAT16
+    return "fp16" if any(tensor.data_type == half for tensor in graph.initializer) else "fp32"
 
 
 def soft_argmax_layers(path: Path) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from deploy.builder_graph import precision_of
 from deploy.builders.registry import BUILDERS
 from deploy.gpus import find_gpu
 from deploy.onnx_export import read_onnx
@@ -63,6 +64,7 @@ def build_engine_file(onnx: Path, engine: Path, options: EngineOptions, *, key: 
     with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "model.onnx"
         given.write_bytes(read_onnx(onnx, key=key))
+        target = target.model_copy(update={"precision": precision_of(given)})
         result = builder.build(given, target, Path(folder) / "engine")
         write_bytes(engine, result.engine.read_bytes())
     reason = builder.not_runnable(target)

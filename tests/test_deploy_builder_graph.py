@@ -1,7 +1,7 @@
 import onnx
 import pytest
 
-from deploy.builder_graph import network_input, require_readable, soft_argmax_layers
+from deploy.builder_graph import network_input, precision_of, require_readable, soft_argmax_layers
 from deploy.targets import find_target
 from schemas.errors import ModelFileError
 from tests.small_graphs import small_graph, write_small
@@ -39,6 +39,13 @@ def test_an_opset_that_is_too_new():
     model = small_graph(opset=18).SerializeToString()
     with pytest.raises(ModelFileError, match="opset 18 is above 17, the newest that target 'xavier-nx' reads"):
         require_readable(model, find_target("xavier-nx"), "m.onnx")
+
+
+def test_a_file_says_its_precision(tmp_path):
+    assert precision_of(write_small(tmp_path / "float.onnx")) == "fp32"
+    assert precision_of(write_small(tmp_path / "half.onnx", half=True)) == "fp16"
+    (tmp_path / "int8.onnx").write_bytes(_with("QuantizeLinear"))
+    assert precision_of(tmp_path / "int8.onnx") == "int8"
 
 
 def test_a_graph_that_breaks_the_rules():
