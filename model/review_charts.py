@@ -16,10 +16,10 @@ GOOD, BAD, WARN = "var(--good, #15803d)", "var(--bad, #b91c1c)", "var(--warn, #a
 COLOURS = {Outcome.PASSED: GOOD, Outcome.FAILED: BAD, Outcome.INCONCLUSIVE: WARN, Outcome.SHOWN: MUTED}
 """Of a row; its outcome stands in words beside it too."""
 
-ROW_WIDTH, ROW_STEP, ROW_LEFT, ROW_RIGHT = 460, 26, 150, 20
+ROW_WIDTH, ROW_STEP, ROW_LEFT, ROW_RIGHT = 460, 26, 156, 40
 WIDTH, HEIGHT = 460, 260
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 18, 38
-LONGEST_NAME = 26
+LONGEST_NAME = 24
 LEGEND_LEFT = WIDTH - RIGHT - 170
 CURVE_STEPS = 120
 CURVE_SHARE = 0.98

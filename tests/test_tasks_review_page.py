@@ -111,7 +111,7 @@ def review(verdict, summary, shard):
 
 def test_what_to_set_stands_on_the_page(review):
     page = Page(render(review)).text
-    assert "Failed: it may be worse than the champion, version 1, by more than is allowed, in Eyes." in page
+    assert "Failed: in Eyes it may be worse than the champion, version 1, by more than is allowed." in page
     for words in ("review.override", "review.report", review.data.report, "for 14 days", "Built on the device"):
         assert words in page
     passed = replace(review, verdict=replace(review.verdict, state=State.PASSED))
@@ -153,9 +153,9 @@ def test_without_a_champion_the_largest_errors_are_shown(scored):
     [
         (State.PASSED, "1", "Passed: nowhere worse"),
         (State.PASSED, None, "Passed: there is no champion yet"),
-        (State.FAILED, None, "beyond the absolute bounds in Eyes"),
-        (State.INCONCLUSIVE, "1", "too few subjects to compare it with the champion, version 1 in left > 30°"),
-        (State.NOT_COMPARABLE, "1", "Not comparable with the champion"),
+        (State.FAILED, None, "may be beyond the absolute bounds in Eyes"),
+        (State.INCONCLUSIVE, "1", "yaw left > 30° hold too few subjects to compare it with the champion, version 1."),
+        (State.NOT_COMPARABLE, "1", "Not comparable with the champion, version 1"),
     ],
 )
 def test_the_verdict_in_one_sentence(verdict, state, champion, said):

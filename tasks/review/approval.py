@@ -189,10 +189,7 @@ def _problems(
             f"{REASON} anew"
         )
     if tags.get(GATE) != PASSED and not tags.get(OVERRIDE, "").strip():
-        problems.append(
-            f"the gate says {tags.get(GATE, 'nothing')}{_summary(tags)}; to approve it nevertheless, say why in "
-            f"{OVERRIDE}"
-        )
+        problems.append(f"the gate says {_gate(tags)}; to approve it nevertheless, say why in {OVERRIDE}")
     return problems
 
 
@@ -247,8 +244,8 @@ def _missing(tags: Mapping[str, str], *keys: str) -> str:
     return ", ".join(key for key in keys if not tags.get(key, "").strip())
 
 
-def _summary(tags: Mapping[str, str]) -> str:
-    return f" ({tags[GATE_SUMMARY]})" if tags.get(GATE_SUMMARY) else ""
+def _gate(tags: Mapping[str, str]) -> str:
+    return tags.get(GATE_SUMMARY) or tags.get(GATE) or "nothing"
 
 
 def _day(at: datetime) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.paired import REGION, Row
 from schemas.config import ReviewSettings, Tracking
 from schemas.experiment import ExperimentSpec
 from schemas.storage import sha256_of, write_bytes, write_json
@@ -38,8 +39,11 @@ from tasks.workspace import Workspace
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+
 PAGE, DATA = "index.html", "report.json"
 SHOWN_FACES = 6
+NAMED = 4
+"""Rows that the headline names."""
 
 
 @dataclass(frozen=True)
@@ -215,22 +219,26 @@ def render(review: Review) -> str:
 
 def headline(verdict: Verdict) -> str:
     """The verdict in one sentence."""
-    against = f"champion, version {verdict.champion}" if verdict.champion else "absolute bounds"
-    bad = [row for row in verdict.rows if row.outcome == verdict.state]
-    names = ", ".join(row.name for row in bad[:SHOWN_FACES]) + (" and more" if len(bad) > SHOWN_FACES else "")
+    against = f"the champion, version {verdict.champion}" if verdict.champion else "the absolute bounds"
+    bad = [_name(row) for row in verdict.rows if row.outcome == verdict.state]
+    names = ", ".join(bad[:NAMED]) + (f" and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
     match verdict.state:
         case State.PASSED if verdict.champion:
-            return f"Passed: nowhere worse than the {against}, beyond what is allowed."
+            return f"Passed: nowhere worse than {against}, by more than is allowed."
         case State.PASSED:
             return "Passed: there is no champion yet, and every region is within the absolute bounds."
         case State.FAILED if verdict.champion:
-            return f"Failed: it may be worse than the {against}, by more than is allowed, in {names}."
+            return f"Failed: in {names} it may be worse than {against}, by more than is allowed."
         case State.FAILED:
-            return f"Failed: there is no champion yet, and the error is beyond the absolute bounds in {names}."
+            return f"Failed: there is no champion yet, and the error may be beyond the absolute bounds in {names}."
         case State.INCONCLUSIVE:
-            return f"Inconclusive: too few subjects to compare it with the {against} in {names}."
+            return f"Inconclusive: {names} hold too few subjects to compare it with {against}."
         case _:
-            return f"Not comparable with the {against}: nothing was measured side by side."
+            return f"Not comparable with {against}: nothing was measured side by side."
+
+
+def _name(row: Row) -> str:
+    return row.name if row.dimension == REGION else f"{row.dimension} {row.name}"
 
 
 def _tags_to_set(verdict: Verdict, report: str) -> dict[str, str]:
