@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -12,6 +13,7 @@ from deploy.device.facts import read_facts
 from deploy.device.run import run_there
 from deploy.devices import WORKERS_PYTHON, Device, LocalReach, SshReach, WorkPoolReach, program_of
 from deploy.engine import Measured, Provenance, build_engine, build_engine_on, check_engine, write_manifest
+from deploy.engine_file import EngineOptions, build_engine_file
 from deploy.shells.local import LocalShell
 from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError, EngineBuildError, GateError, ModelFileError, SpecError
@@ -136,7 +138,7 @@ def test_this_projects_python_runs_engines_on_a_device(device, onnx, tmp_path):
         run_there(shell, CPU, "missing.onnx", IMAGES, program=sys.executable)
 
 
-def test_trtexec_on_this_machine_builds_and_runs(device, onnx, tmp_path):
+def test_trtexec_on_this_machine_builds_and_runs(device, onnx, tmp_path, monkeypatch):
     programs, _ = device
     builder = BUILDERS["trtexec"]
     assert builder.not_runnable(XAVIER_NX) == "needs a device with trtexec (SM72)"
@@ -147,6 +149,10 @@ def test_trtexec_on_this_machine_builds_and_runs(device, onnx, tmp_path):
     built = build_engine(onnx, XAVIER_NX, tmp_path / "nx" / "engines")
     check = check_engine(built, OnnxRuntimeEngine(onnx).predict(IMAGES), IMAGES)
     assert check.state == "passed"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nx"))
+    made = build_engine_file(onnx, tmp_path / "x.engine", EngineOptions(target="xavier-nx", workspace_bytes=64 << 20))
+    assert (made.target.precision, made.target.workspace_mib, made.not_runnable) == ("fp32", 64, "")
+    assert made.size == made.path.stat().st_size
 
 
 def test_the_program_of_a_device():
