@@ -23,7 +23,7 @@ from deploy.delivery import CURRENT, CurrentEngine
 from deploy.devices import Device
 from deploy.shells.base import Shell
 from schemas.config import WorkflowConfig
-from schemas.errors import DeviceOfflineError, FpenetError, SourceEmptyError, TrackingError
+from schemas.errors import DeviceOfflineError, FpenetError
 from schemas.storage import sha256_file
 from tasks.drift.records import DeviceRecords, files_of_shell, read_records
 from tasks.drift.reference import PROFILE, Reference, reference_of
@@ -45,14 +45,14 @@ class References:
     def of(self, model: str) -> Reference:
         """
         Raises:
-            TrackingError, SourceEmptyError: as `tasks.drift.reference.reference_of`.
+            FpenetError: as `tasks.drift.reference.reference_of`.
         """
         with self._lock:
             if model not in self._known:
                 name, _, version = model.rpartition("/")
                 try:
                     self._known[model] = reference_of(name, version, self.config.tracking, self.workspace)
-                except (TrackingError, SourceEmptyError) as error:
+                except FpenetError as error:
                     self._known[model] = error
             found = self._known[model]
         if isinstance(found, FpenetError):
@@ -92,9 +92,11 @@ def judge(records: DeviceRecords, references: References, problem: str = "") -> 
     results = []
     for model, hours in by_model(records):
         try:
-            results.append(compare(records.device, hours, references.of(model), references.config.drift))
-        except (TrackingError, SourceEmptyError) as error:
+            reference = references.of(model)
+        except FpenetError as error:
             results.append(DeviceDrift(records.device, "no reference", model, why=str(error)))
+        else:
+            results.append(compare(records.device, hours, reference, references.config.drift))
     if not results:
         return [DeviceDrift(records.device, "no records", problems=problems)]
     first, *others = results
@@ -111,7 +113,7 @@ def _equip(shell: Shell, target: str, references: References) -> str:
         reference = references.of(f"{current.model_name}/{current.model_version}")
     except ValidationError:
         return f"its {CURRENT} can't be read, so it gets no profile; promote an engine to it again"
-    except (TrackingError, SourceEmptyError) as error:
+    except FpenetError as error:
         return f"no profile for the model that it runs: {error}"
     for local in (reference.profile, Path(deploy.drift_client.__file__)):
         remote = f"{target}/{FOLDER}/{PROFILE if local == reference.profile else local.name}"
