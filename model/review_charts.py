@@ -43,9 +43,9 @@ def paired_chart(rows: Sequence[Row]) -> str:
     parts = []
     for tick in axis.ticks():
         parts.append(line(axis(tick), TOP, axis(tick), height - BOTTOM, RULE))
-        parts.append(
-            text_at(axis(tick), height - BOTTOM + 15, f"{tick:+g}" if paired else f"{tick:g}", anchor="middle")
-        )
+        value = round(tick, 9) or 0.0  # steps add up to almost 0
+        text = f"{value:+g}" if paired and value else f"{value:g}"
+        parts.append(text_at(axis(tick), height - BOTTOM + 15, text, anchor="middle"))
     if paired:
         parts.append(line(axis(0), TOP - 4, axis(0), height - BOTTOM, MUTED, width=1.4))
         parts.append(text_at(axis(0) - 6, TOP - 6, "better", anchor="end"))
