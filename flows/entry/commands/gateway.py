@@ -21,7 +21,8 @@ Label Studio: `fpenet label-studio init` makes the webhook; by hand, under Setti
   It sends to private addresses only with SSRF_PROTECTION_ENABLED=false, or with USE_DEFAULT_BANNED_SUBNETS=false
   and USER_ADDITIONAL_BANNED_SUBNETS naming what stays forbidden.
 
-MLflow 3 (a server with a database, and MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY to keep the secret with):
+MLflow 3 (a server with a database, and MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY to keep the secret with): `fpenet review
+init` makes the webhook; by hand:
   MlflowClient().create_webhook(name="fpenet", url="https://GATEWAY/webhooks/mlflow", secret="the secret",
                                 events=["model_version_alias.created", "model_version_tag.set"])
   It sends to https and public addresses only, unless the server has MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https and
