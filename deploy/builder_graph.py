@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.builders.trtexec_lines import NetworkInput
-from deploy.onnx_graph import READABLE_OPS, check_graph
+from deploy.onnx_graph import check_graph, unreadable
 from deploy.targets import OnnxRuntimeTarget, Precision, Target
 from schemas.errors import ModelFileError
 
@@ -30,14 +30,12 @@ def require_readable(model: bytes, target: Target, where: str) -> None:
 
     graph = onnx.load_from_string(model)
     require_opset(_opset(graph), target, where)
-    if not isinstance(target, OnnxRuntimeTarget):
-        unknown = [node for node in graph.graph.node if node.op_type not in READABLE_OPS or node.domain]
-        if unknown:
-            shown = ", ".join(f"{node.op_type} (node '{node.name}')" for node in unknown[:5])
-            raise ModelFileError(
-                f"{where}: {shown} is not among the operators that {_parser(target)} is known to read, target "
-                f"'{target.name}'; export the model with this project, or build it for 'cpu'"
-            )
+    unknown = [] if isinstance(target, OnnxRuntimeTarget) else unreadable(graph)
+    if unknown:
+        raise ModelFileError(
+            f"{where}: {', '.join(unknown)} is not among the operators that {_parser(target)} is known to read, "
+            f"target '{target.name}'; export the model with this project, or build it for 'cpu'"
+        )
     check_graph(graph, where)
 
 

@@ -133,13 +133,22 @@ def check_readable(model: onnx.ModelProto, where: str) -> None:
             f"{where}: opset {opset} is above {OPSET_CEILING}, the newest that TensorRT 8.2 reads; "
             f"export with opset {OPSET_CEILING}"
         )
-    foreign = sorted({node.op_type for node in model.graph.node} - READABLE_OPS)
+    foreign = unreadable(model)
     if foreign:
         raise ModelFileError(
             f"{where}: {', '.join(foreign)} can't be read by every target; the operators in use are "
             f"{', '.join(sorted(READABLE_OPS))}"
         )
     check_graph(model, where)
+
+
+def unreadable(model: onnx.ModelProto) -> list[str]:
+    """Operators that are not in `READABLE_OPS`, each with its first node: `Erf (node 'erf_1')`."""
+    first: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type not in READABLE_OPS or node.domain not in ("", "ai.onnx"):
+            first.setdefault(node.op_type, f"{node.op_type} (node '{node.name}')")
+    return sorted(first.values())
 
 
 def check_graph(model: onnx.ModelProto, where: str) -> None:

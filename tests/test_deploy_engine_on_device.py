@@ -6,6 +6,7 @@ import sys
 import tempfile
 
 import pytest
+from onnx import helper
 
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
 from deploy.builders.registry import BUILDERS
@@ -17,7 +18,7 @@ from deploy.engine_file import EngineOptions, build_engine_file
 from deploy.shells.local import LocalShell
 from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError, EngineBuildError, GateError, ModelFileError, SpecError
-from tests.small_graphs import pictures, write_small
+from tests.small_graphs import pictures, small_graph, write_small
 from tests.stand_ins.devices import XAVIER, stand_in
 
 CPU = find_target("cpu")
@@ -170,3 +171,14 @@ def test_the_program_of_a_device():
     )
     assert (program_of(local, nano), program_of(local, CPU)) == ("/t", sys.executable)
     assert (program_of(pool, nano), program_of(pool, t4)) == ("trtexec", WORKERS_PYTHON)
+
+
+def test_an_operator_that_the_device_can_not_read_is_refused_before_anything_goes_there(device, tmp_path):
+    programs, shell = device
+    odd = small_graph()
+    odd.graph.node[0].input[0] = "more"
+    odd.graph.node.insert(0, helper.make_node("Elu", ["input_face_images"], ["more"], "the_odd_one"))
+    (tmp_path / "odd.onnx").write_bytes(odd.SerializeToString())
+    with pytest.raises(ModelFileError, match=r"Elu \(node 'the_odd_one'\)"):
+        build_engine_on(shell, tmp_path / "odd.onnx", XAVIER_NX, tmp_path / "e", program=programs.trtexec)
+    assert shell.list() == []
