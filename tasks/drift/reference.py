@@ -60,13 +60,16 @@ def reference_of(name: str, version: str, tracking: Tracking, workspace: Workspa
     model = f"{name}/{version}"
     key = step_key("drift", code="tasks.drift.reference", model=model, onnx=sha256_file(onnx), shards=shards)
     output = reuse_or_run(
-        workspace.drift / REFERENCES, key, lambda place: _make(place, onnx, spec, conversion, model)
+        workspace.drift / REFERENCES, key, lambda place: make_reference(place, onnx, spec, conversion, model)
     )
     profile = output.directory / PROFILE
     return Reference(model, profile, sha256_file(profile), output.result["counts"], output.result["independent"])
 
 
-def _make(directory: Path, onnx: Path, spec: ExperimentSpec, conversion: Conversion, model: str) -> dict[str, Any]:
+def make_reference(
+    directory: Path, onnx: Path, spec: ExperimentSpec, conversion: Conversion, model: str
+) -> dict[str, Any]:
+    """Write the profile into `directory`; return `counts` and `independent` of a `Reference`."""
     from deploy.drift_profile import write_profile
     from model.drift import independent_faces
     from model.shape_model import complex_shapes, fit_shape_model
