@@ -35,6 +35,7 @@ from deploy.quantise import calibrate, predictions
 
 if TYPE_CHECKING:
     import onnx
+    import onnxruntime
 
 TIMES_CLEAN = 3.0
 HALF_ROUNDING, FLOAT_ROUNDING = 2.0**-11, 2.0**-18
@@ -186,18 +187,17 @@ def _square(values: np.ndarray) -> float:
     return float(np.square(values, dtype=np.float64).sum())
 
 
-def _session(model: onnx.ModelProto) -> object:
+def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.graph_optimization_level = (
-        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    )  # no tensor may be fused away
+    # no tensor may be fused away
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=PROVIDERS)
 
 
-def _run(session: object, images_BCSS: np.ndarray) -> dict[str, np.ndarray]:
+def _run(session: onnxruntime.InferenceSession, images_BCSS: np.ndarray) -> dict[str, np.ndarray]:
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {INPUT_NAME: images_BCSS}), strict=True))
 

@@ -1,0 +1,45 @@
+"""INT8 that is too far from Keras becomes what is close enough, and the manifest tells of it."""
+
+from deploy.engine import Provenance
+from deploy.ladder import LADDER
+from deploy.onnx_export import export_onnx, load_onnx
+from deploy.parity import compare
+from deploy.precision import graph_in
+from deploy.quantise import predictions, run_graph
+from deploy.targets import ParityBound, TargetGates, find_target
+from tasks.engines import build_and_check
+from tasks.reuse import StepOutput
+from tasks.train import MODEL
+from tests.calibration_crops import FixedCrops
+from tests.networks import crops, sharp_network
+
+
+def test_an_int8_target_gets_the_fastest_precision_that_is_close_enough(tmp_path, monkeypatch):
+    network = sharp_network("FpeNet_release", width=4)
+    network.save(tmp_path / MODEL)
+    onnx = export_onnx(network, tmp_path / "model.onnx").path
+    images = FixedCrops(crops(4, seed=5))
+    fp16 = find_target("cpu").model_copy(update={"precision": "fp16"})
+    half = compare(predictions(load_onnx(onnx), images()), run_graph(graph_in(onnx, fp16).model, images()))
+    gates = TargetGates(parity=ParityBound(mean_px=2 * half.worst_px, max_px=100))
+    target = fp16.model_copy(update={"precision": "int8", "gates": gates})
+    monkeypatch.setattr("deploy.targets.find_target", lambda name: target)
+
+    def build():
+        return build_and_check(
+            onnx,
+            "cpu",
+            trained=StepOutput("trained", tmp_path, {}, reused=True),
+            crops=images,
+            calibration=FixedCrops(crops(32)),
+            provenance=Provenance("fpenet", "7", "snap"),
+            engines=tmp_path / "engines",
+        )
+
+    first, again = build(), build()
+    assert (first.reused, again.reused) == (False, True)
+    left = [line.split(":")[0] for line in first.manifest["ladder"]]
+    assert left in (["int8"], ["int8", "mixed"])
+    assert first.manifest["precision"] == LADDER[len(left)]
+    assert first.check["state"] == "passed"
+    assert again.manifest == first.manifest
