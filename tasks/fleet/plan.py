@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -46,7 +47,8 @@ class Plan:
 
 
 def at_once(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Results in the order of the items, each worked on in a thread of its own."""
+    """Results in the order of the items, each worked on in a thread of its own, with this one's settings of Prefect."""
     waiting = list(items)
+    contexts = [copy_context() for _ in waiting]
     with ThreadPoolExecutor(max(1, len(waiting))) as pool:
-        return list(pool.map(work, waiting))
+        return list(pool.map(lambda context, item: context.run(work, item), contexts, waiting))
