@@ -47,7 +47,7 @@ class Plan:
 
 
 def at_once(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Results in the order of the items, each worked on in a thread of its own, with this one's settings of Prefect."""
+    """Results in the order of the items, each worked on in a thread of its own, with the context of this one."""
     waiting = list(items)
     contexts = [copy_context() for _ in waiting]
     with ThreadPoolExecutor(max(1, len(waiting))) as pool:
