@@ -6,6 +6,10 @@
     canary.json       the engine that the canary devices try
     production.json   the engine that all devices get, and the ones before it, for `rollback`
     log.jsonl         one line per change; lines are only ever added
+    manifests/        the manifest of each engine as it was when it was staged, by its SHA-256
+
+The manifest beside an engine may be written anew while a pointer names the engine: for another version of the same
+network, or when a rollout checks it again. What a pointer's engine was found to be is what it was staged with.
 
 An engine goes from `staging` to `canary` to `production`; a target without canary devices skips `canary`, and its log
 says so. A rollback ends a canary: its devices get what is in production again.
@@ -16,6 +20,8 @@ the next change, or `history`, adds the line first, from what the pointer holds.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +35,7 @@ from pydantic import ValidationError
 
 from deploy.devices import Ring
 from schemas.errors import InputError, StorageError
-from schemas.storage import canonical_json, read_json, sha256_file, write_bytes, write_json
+from schemas.storage import canonical_json, sha256_file, write_bytes, write_json
 from schemas.yamlspec import SpecModel
 
 Action = Literal["stage", "canary", "promote", "rollback"]
@@ -46,6 +52,7 @@ class StagedEngine(SpecModel):
         engine: its file, relative to the directory of the target.
         model_name, model_version, snapshot_id: where its model comes from.
         check: `passed`, or why it was not run.
+        manifest_sha256: of its manifest when it was staged; '' in pointers that an earlier release has written.
     """
 
     build_key: str
@@ -55,6 +62,14 @@ class StagedEngine(SpecModel):
     model_version: str
     snapshot_id: str
     check: str
+    manifest_sha256: str = ""
+
+    def is_same(self, other: StagedEngine | None) -> bool:
+        """Whether it is the same engine of the same model version: a check that was repeated makes it no other."""
+        return other is not None and self._without_manifest() == other._without_manifest()
+
+    def _without_manifest(self) -> StagedEngine:
+        return self.model_copy(update={"manifest_sha256": ""})
 
     def __str__(self) -> str:
         version = f" version {self.model_version}" if self.model_version else ""
@@ -120,30 +135,44 @@ def stage(targets: Path, target: str, directory: Path, *, by: str, why: str) -> 
         engine = _described(directory, place)
         _verify(engine, place)
         current = _read(place, "staging")
-        if current is not None and current.engine == engine:
+        if current is not None and engine.is_same(current.engine) and _has_manifest(current.engine, place):
             return current
         event = _event(place, "stage", engine, current and current.engine, by, why)
         return _point(place, "staging", Pointer(event=event))
 
 
 def promote(
-    targets: Path, target: str, *, by: str, why: str, to: Promoted = "production", has_canaries: bool = False
+    targets: Path,
+    target: str,
+    *,
+    by: str,
+    why: str,
+    to: Promoted = "production",
+    has_canaries: bool = False,
+    expected: str | None = None,
 ) -> Pointer:
     """Point `canary` at the engine at `staging`, or `production` at the one at `canary`. Nothing changes if it is
     there already.
 
     Args:
         has_canaries: whether the target has canary devices; without them production takes what is at `staging`.
+        expected: build key of the engine that is meant; None takes whichever is there.
 
     Raises:
-        InputError: nothing is at the stage before; or `canary` is asked for without canary devices.
-        StorageError: the engine's file is gone or was changed since it was staged.
+        InputError: nothing is at the stage before; or `canary` is asked for without canary devices; or another
+            engine than the expected one is there.
+        StorageError: the engine's file or its manifest is gone or was changed since it was staged.
     """
     with _changing(targets, target) as place:
         engine, note = _candidate(place, target, to, has_canaries)
+        if expected is not None and engine.build_key != expected:
+            raise InputError(
+                f"target '{target}': {engine} came between; engine {expected} was to go to {to}, and nothing changed"
+            )
         _verify(engine, place)
+        _verify_manifest(engine, place)
         current = _stage(place, to)
-        if current is not None and current.engine == engine:
+        if current is not None and engine.is_same(current.engine):
             return current
         earlier = [*current.earlier, current.engine] if current and to == "production" else []
         action: Action = "canary" if to == "canary" else "promote"
@@ -172,6 +201,11 @@ def status(targets: Path, target: str) -> StageStatus:
     """What a target's stages hold."""
     place = targets / target
     return StageStatus(target, *(_stage(place, name) for name in STAGES))
+
+
+def manifest_path(targets: Path, target: str, engine: StagedEngine) -> Path:
+    """Where the manifest lies that an engine was staged with; beside the engine for an earlier release's pointer."""
+    return _manifest_path(targets / target, engine)
 
 
 def history(targets: Path, target: str) -> list[Event]:
@@ -226,15 +260,25 @@ def _stage(place: Path, name: Stage) -> Pointer | None:
 def _described(directory: Path, place: Path) -> StagedEngine:
     if not (directory / "manifest.json").is_file():
         raise StorageError(f"{directory}: no manifest.json; an engine is checked before it is staged")
-    manifest = read_json(directory / "manifest.json")
+    content = (directory / "manifest.json").read_bytes()
+    manifest = json.loads(content)
     check = manifest["check"]
-    return StagedEngine(
+    engine = StagedEngine(
         build_key=manifest["build_key"],
         engine=os.path.relpath((directory / manifest["engine"]).resolve(), place.resolve()),
         engine_sha256=manifest["engine_sha256"],
         **manifest["provenance"],
         check=f"{check['state']}: {check['reason']}" if check["reason"] else check["state"],
+        manifest_sha256=hashlib.sha256(content).hexdigest(),
     )
+    write_bytes(_manifest_path(place, engine), content)
+    return engine
+
+
+def _manifest_path(place: Path, engine: StagedEngine) -> Path:
+    if not engine.manifest_sha256:
+        return (place / engine.engine).resolve().parent / "manifest.json"
+    return place / "manifests" / f"{engine.manifest_sha256}.json"
 
 
 def _verify(engine: StagedEngine, place: Path) -> None:
@@ -246,6 +290,20 @@ def _verify(engine: StagedEngine, place: Path) -> None:
             f"{engine}: {path.resolve()} is not the file that was built and checked (SHA-256 differs); "
             "run the flow again to build it anew"
         )
+
+
+def _verify_manifest(engine: StagedEngine, place: Path) -> None:
+    if not _has_manifest(engine, place):
+        raise StorageError(
+            f"{engine}: {_manifest_path(place, engine)} is not the manifest that it was staged with; run the flow "
+            "again to stage it anew"
+        )
+
+
+def _has_manifest(engine: StagedEngine, place: Path) -> bool:
+    """Whether the manifest that it was staged with is there and unchanged, as far as the pointer knows."""
+    path, sha256 = _manifest_path(place, engine), engine.manifest_sha256
+    return not sha256 or (path.is_file() and sha256_file(path) == sha256)
 
 
 def _event(

@@ -116,6 +116,36 @@ def test_a_manifest_changed_with_the_engine_does_not_help(tmp_path):
         stages.promote(tmp_path / "targets", "cpu", **WHO)
 
 
+def test_the_manifest_of_staging_is_kept_and_held(tmp_path):
+    """The one beside the engine is written anew when the engine is checked again, which makes it no other engine."""
+    targets, directory = tmp_path / "targets", engine(tmp_path, "key1")
+    first = stages.stage(targets, "cpu", directory, **WHO)
+    kept = stages.manifest_path(targets, "cpu", first.engine)
+    before = kept.read_bytes()
+    assert before == (directory / "manifest.json").read_bytes()
+    write_json(directory / "manifest.json", {**read_json(directory / "manifest.json"), "ladder": ["again"]})
+    assert stages.stage(targets, "cpu", directory, **WHO) == first
+    assert kept.read_bytes() == before
+    kept.write_text("{}")
+    with pytest.raises(StorageError, match="is not the manifest that it was staged with; run the flow again"):
+        stages.promote(targets, "cpu", **WHO)
+    again = stages.stage(targets, "cpu", directory, **WHO)
+    assert again.engine.is_same(first.engine)
+    assert stages.promote(targets, "cpu", **WHO).engine == again.engine
+    assert stages.promote(targets, "cpu", **WHO).earlier == []
+
+
+def test_a_pointer_of_an_earlier_release_knows_no_manifest(tmp_path):
+    directory = engine(tmp_path, "key1")
+    stages.stage(tmp_path / "targets", "cpu", directory, **WHO)
+    pointer = tmp_path / "targets" / "cpu" / "staging.json"
+    told = read_json(pointer)
+    del told["event"]["engine"]["manifest_sha256"]
+    write_json(pointer, told)
+    found = stages.promote(tmp_path / "targets", "cpu", **WHO).engine
+    assert stages.manifest_path(tmp_path / "targets", "cpu", found) == directory / "manifest.json"
+
+
 def test_an_engine_without_a_check_is_not_staged(tmp_path):
     with pytest.raises(StorageError, match=r"no manifest\.json; an engine is checked before it is staged"):
         stages.stage(tmp_path / "targets", "cpu", tmp_path / "engines" / "none", **WHO)
@@ -243,6 +273,17 @@ def test_changes_by_several_processes_do_not_interleave(tmp_path):
         _, errors = process.communicate()
         assert process.returncode == 0, errors.decode()
     assert {event.by for event in check_history(tmp_path)} == set(names)
+
+
+def test_only_the_engine_that_is_meant_is_promoted(tmp_path):
+    targets = tmp_path / "targets"
+    for name in ("key1", "key2"):
+        stages.stage(targets, "cpu", engine(tmp_path, name), **WHO)
+    before = stages.history(targets, "cpu")
+    with pytest.raises(InputError, match="engine key2 .* came between; engine key1 was to go to production"):
+        stages.promote(targets, "cpu", **WHO, expected="key1")
+    assert stages.history(targets, "cpu") == before
+    assert stages.promote(targets, "cpu", **WHO, expected="key2").engine.build_key == "key2"
 
 
 class Stages(RuleBasedStateMachine):
