@@ -72,13 +72,16 @@ def fill(directory: Path, model: bytes, build: Callable[[Path, Path], BuildResul
     result = build(directory / MODEL, directory)
     write_bytes(directory / LOG, result.log.encode())
     write_bytes(directory / SCRIPT, script(result).encode())
+    cache = result.timing_cache
     came_out = {
         "model_sha256": sha256_file(directory / MODEL),
         "engine": result.engine.name,
         "engine_sha256": sha256_file(result.engine),
         "engine_size": result.engine.stat().st_size,
         "seconds": round(result.seconds, 3),
-        "timing_cache": result.timing_cache,
+        "script_sha256": sha256_file(directory / SCRIPT),
+        "timing_cache": cache,
+        "timing_cache_sha256": sha256_file(directory / cache) if cache else None,
         "packages": _installed(),
     }
     write_json(directory / RECORD, {**went_in, **came_out})

@@ -13,7 +13,15 @@ from typing import Any
 
 from schemas.errors import StorageError
 
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG)
+_REFUSED = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.EISDIR,
+    errno.ENOTDIR,
+)
 
 
 def canonical_json(value: Any) -> bytes:
@@ -51,8 +59,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         StorageError: the disk is full, or the place can't be written; the message names the file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -62,7 +70,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if error.errno in _REFUSED:
             raise StorageError(
                 f"{path}: can't be written: {error.strerror}. Nothing half-written is left; "
-                "free space or choose another workspace, and run the same command again"
+                "free space or choose another place, and run the same command again"
             ) from error
         raise
     finally:
@@ -81,8 +89,8 @@ def append_bytes(path: Path, data: bytes) -> None:
     Raises:
         StorageError: the disk is full, or the place can't be written.
     """
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
             file.write(data)
             os.fsync(file.fileno())

@@ -17,7 +17,7 @@ from deploy.target_gates import gate_engine
 from deploy.targets import Target, find_target
 from schemas.storage import sha256_file, write_bytes, write_json
 from tests.calibration_crops import FixedCrops
-from tests.networks import crops
+from tests.small_graphs import pictures
 
 STAND_IN_PLAN = b"stand-in for a TensorRT plan"
 SNAPSHOT = "0123456789abcdef" * 4
@@ -48,7 +48,7 @@ def engine_directory(
     """A directory as `build_engine` and `write_manifest` leave it. `build` makes the engine of the graph."""
     directory = root / "engines" / f"key-of-{target.name}"
     name = "engine.onnx" if target.builder == "onnxruntime" else "engine.plan"
-    prepared = graph_in(onnx, target, calibration=FixedCrops(crops(32)))
+    prepared = graph_in(onnx, target, calibration=FixedCrops(pictures(32)))
     write_bytes(directory / "model.onnx", prepared.model)
     write_bytes(directory / name, build(directory / "model.onnx") if build else STAND_IN_PLAN)
     write_bytes(directory / "reproduce.sh", b"#!/bin/sh\n")
@@ -60,7 +60,9 @@ def engine_directory(
         "builder": f"{target.builder}, as in a test",
         "versions": device.versions if device else {target.builder: "1.2.3"},
         "device": device and asdict(device),
+        "script_sha256": sha256_file(directory / "reproduce.sh"),
         "timing_cache": "timing.cache" if device else None,
+        "timing_cache_sha256": sha256_file(directory / "timing.cache") if device else None,
         "packages": {"onnx": "1.2.3", "tf2onnx": "4.5.6"},
         "float_layers": list(prepared.float_layers),
         "ladder": [],

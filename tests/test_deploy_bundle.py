@@ -6,7 +6,7 @@ import json
 import os
 import posixpath
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -26,7 +26,7 @@ from deploy.bundle.release import release_at
 from deploy.bundle.signing import SIGNATURE, make_keys, read_public_key
 from deploy.calibration_cache import read_cache, require_scales
 from deploy.engine import Provenance, build_engine, build_engine_on, write_manifest
-from deploy.onnx_export import export_onnx, load_onnx
+from deploy.onnx_export import load_onnx
 from deploy.onnx_graph import with_half_scales, with_heatmap
 from deploy.precision import reads_half_scales
 from deploy.qdq import insert, scale_groups
@@ -37,12 +37,12 @@ from flows.entry.cli import main
 from schemas.errors import GateError, InputError, ModelFileError, SpecError, StorageError
 from schemas.storage import read_json, write_json
 from tests.bundle_releases import NANO, NOT_RUN, PARITY, PASSED, SNAPSHOT, STAND_IN_PLAN, TIMINGS, staged
-from tests.networks import crops, sharp_network
+from tests.layered_graphs import layered_graph
+from tests.small_graphs import CELLS, POINTS, pictures
 from tests.stand_ins.devices import NANO as JETSON_NANO
 from tests.stand_ins.devices import stand_in
 from tests.triton_config import parse_config
 
-N = 68
 GPU_TARGETS = ("rtx", "jetson-nano", "t4", "orin")
 NETWORK_MODES = {"rtx": "2", "jetson-nano": "2", "t4": "2", "orin": "1"}
 CONFIG = "deepstream/faciallandmark_sgie_config.txt"
@@ -50,13 +50,12 @@ TRITON = "triton/faciallandmark/"
 
 
 @pytest.fixture(scope="module")
-def network():
-    return sharp_network("FpeNet_release", width=4, num_keypoints=N)
-
-
-@pytest.fixture(scope="module")
-def exported(network, tmp_path_factory):
-    return export_onnx(network, tmp_path_factory.mktemp("exports") / "key" / "model.onnx").path
+def exported(tmp_path_factory):
+    """In a folder as exports have one: what INT8 is quantised from is looked for there."""
+    path = tmp_path_factory.mktemp("exports") / "key" / "model.onnx"
+    path.parent.mkdir()
+    path.write_bytes(layered_graph(0).SerializeToString())
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +98,8 @@ def test_nvinfer_gets_what_the_onnx_file_has(target, bundles, releases):
     model = session(files[f"deepstream/{settings['onnx-file']}"])
     assert settings["infer-dims"] == ";".join(map(str, *shapes(model.get_inputs()).values()))
     assert settings["output-blob-names"].split(";") == list(shapes(model.get_outputs()))
-    assert settings["output-blob-names"] == f"softargmax;softargmax:1;conv_keypoints_m{N}"
-    assert shapes(model.get_outputs())[f"conv_keypoints_m{N}"] == (N, 80, 80)
+    assert settings["output-blob-names"] == "softargmax;softargmax:1;conv_keypoints_m80"
+    assert shapes(model.get_outputs())["conv_keypoints_m80"] == (POINTS, CELLS, CELLS)
     named = [settings[key] for key in ("onnx-file", "labelfile-path", "int8-calib-file") if key in settings]
     assert {posixpath.normpath(f"deepstream/{path}") for path in named} <= files.keys()
     mode = {"1": "int8", "2": "fp16"}[settings["network-mode"]]
@@ -147,8 +146,8 @@ def test_the_config_of_the_checked_engine_names_it_and_its_two_outputs(bundles):
 def test_labels_and_parameters_are_those_of_this_layout(bundles):
     files = bundles["t4"]
     lines = files["deepstream/labels.txt"].decode().splitlines()
-    assert (len(lines), lines[0], lines[36], lines[67]) == (N, "P1 Chin", "P37 Eyes", "P68 Mouth")
-    told = {"numLandmarks": N, "maxBatchSize": 32, "inputLayerWidth": 80, "inputLayerHeight": 80}
+    assert (len(lines), lines[0], lines[36], lines[67]) == (POINTS, "P1 Chin", "P37 Eyes", "P68 Mouth")
+    told = {"numLandmarks": POINTS, "maxBatchSize": 32, "inputLayerWidth": 80, "inputLayerHeight": 80}
     assert yaml.safe_load(files["deepstream/sample_faciallandmarks_config.yml"]) == told
     pairs = (line.split("=") for line in files["deepstream/sample_faciallandmarks_config.txt"].decode().splitlines())
     assert {key: int(value) for key, value in pairs} == told
@@ -168,7 +167,7 @@ def test_the_calibration_of_int8_is_what_its_graph_was_made_with(bundles, releas
         tmp_path / "cache", read_cache(tmp_path / "cache"), list(scale_groups(plain, float_layers))
     )
     again = insert(plain, scales, float_layers)
-    again = with_half_scales(again, N) if reads_half_scales(release.target) else again
+    again = with_half_scales(again, POINTS) if reads_half_scales(release.target) else again
     assert again.SerializeToString(deterministic=True) == files["engine/model.onnx"]
     assert "--calib=calibration.cache" in files["README.md"].decode()
     assert not [name for name in bundles["t4"] if name.startswith("calibration/")]
@@ -185,46 +184,46 @@ def test_int8_for_deepstream_has_no_fp16_and_the_same_scales(bundles):
     )
     assert onnx.TensorProto.FLOAT16 not in {tensor.data_type for tensor in deepstream.graph.initializer}
     assert activation_scales(deepstream) == activation_scales(engine)
-    assert len(activation_scales(engine)) > 10
-    images_BCSS = np.moveaxis(crops(5), -1, 1)
+    assert len(activation_scales(engine)) > 5
+    images_BCSS = np.moveaxis(pictures(5), -1, 1)
     found = [
         session(graph.SerializeToString()).run(["softargmax"], {"input_face_images": images_BCSS})[0]
         for graph in (engine, deepstream)
     ]
-    assert np.abs(found[0] - found[1]).mean() < 0.05
+    assert np.abs(found[0] - found[1]).mean() < 0.3  # cells of the heatmap are 8 px wide
 
 
-def test_the_heatmap_output_leaves_keypoints_as_they_are_to_the_bit(network, exported, bundles):
-    images = crops(5)
-    images_BCSS = np.moveaxis(images, -1, 1)
+def test_the_heatmap_output_leaves_keypoints_as_they_are_to_the_bit(exported, bundles):
+    images_BCSS = np.moveaxis(pictures(5), -1, 1)
     plain = load_onnx(exported)
     for graph, files in ((plain, None), (load_onnx(exported), bundles["t4"])):
         without = session(files["engine/model.onnx"] if files else graph.SerializeToString())
-        more = files["deepstream/faciallandmark.onnx"] if files else with_heatmap(graph, N).SerializeToString()
+        more = files["deepstream/faciallandmark.onnx"] if files else with_heatmap(graph, POINTS).SerializeToString()
         expected = without.run(None, {"input_face_images": images_BCSS})
         found = session(more).run(None, {"input_face_images": images_BCSS})
         assert [np.array_equal(a, b) for a, b in zip(expected, found, strict=False)] == [True, True]
-    heatmap = session(with_heatmap(plain, N).SerializeToString()).run(None, {"input_face_images": images_BCSS})[2]
-    np.testing.assert_allclose(np.moveaxis(heatmap, 1, -1), np.asarray(network(images)[2]), atol=2e-4)
-    assert with_heatmap(with_heatmap(plain, N), N) == with_heatmap(plain, N)
-    with pytest.raises(ModelFileError, match="no tensor 'conv_keypoints_m80'"):
-        with_heatmap(plain, 80)
+        np.testing.assert_allclose(found[2].max(axis=(2, 3)), found[1], atol=2e-2 if files else 0)
+    assert with_heatmap(with_heatmap(plain, POINTS), POINTS) == with_heatmap(plain, POINTS)
+    with pytest.raises(ModelFileError, match="no tensor 'conv_keypoints_m68'"):
+        with_heatmap(plain, 68)
 
 
 @pytest.mark.parametrize("target", ["cpu", *GPU_TARGETS])
 def test_triton_reads_the_configuration_of_the_model_beside_it(target, bundles, releases):
-    files, batch = bundles[target], releases[target].target.batch
+    files = bundles[target]
     config = parse_config(files[f"{TRITON}config.pbtxt"].decode())
     given = {tensor.name: tuple(tensor.dims) for tensor in config.input}
     put_out = {tensor.name: tuple(tensor.dims) for tensor in config.output}
     model = session(files["engine/model.onnx"])
     assert (given, put_out) == (shapes(model.get_inputs()), shapes(model.get_outputs()))
-    assert (given, put_out) == ({"input_face_images": (1, 80, 80)}, {"softargmax": (N, 2), "softargmax:1": (N,)})
-    assert {tensor.data_type for tensor in (*config.input, *config.output)} == {2}  # TYPE_FP32
-    assert (config.max_batch_size, list(config.dynamic_batching.preferred_batch_size)) == (
-        batch.maximum,
-        [batch.optimum],
+    assert (given, put_out) == (
+        {"input_face_images": (1, 80, 80)},
+        {"softargmax": (POINTS, 2), "softargmax:1": (POINTS,)},
     )
+    assert {tensor.data_type for tensor in (*config.input, *config.output)} == {2}  # TYPE_FP32
+    preferred = [8] if target == "rtx" else []  # of the targets that are tuned for 1, which is a batch of its own
+    assert config.max_batch_size == releases[target].target.batch.maximum
+    assert list(config.dynamic_batching.preferred_batch_size) == preferred
     kinds = [(group.count, group.kind) for group in config.instance_group]
     assert kinds == [(1, 2)] if target == "cpu" else [(1, 1)]
     served = "1/model.plan" if target not in ("cpu", "rtx") else "1/model.onnx"
@@ -235,12 +234,12 @@ def test_triton_reads_the_configuration_of_the_model_beside_it(target, bundles, 
     assert sum(name.startswith(TRITON) for name in files) == 2
 
 
-def test_what_triton_serves_predicts_what_the_network_does(network, bundles):
-    images = crops(7)
-    expected = np.asarray(network(images)[0])
+def test_what_triton_serves_predicts_what_the_network_does(exported, bundles):
+    images = {"input_face_images": np.moveaxis(pictures(7), -1, 1)}
+    expected = session(exported.read_bytes()).run(["softargmax"], images)[0]
     for target, bound in (("cpu", 1e-3), ("rtx", 0.1)):
         served = session(bundles[target][f"{TRITON}1/model.onnx"])
-        found = served.run(["softargmax"], {"input_face_images": np.moveaxis(images, -1, 1)})[0]
+        found = served.run(["softargmax"], images)[0]
         assert np.abs(found - expected).max() < bound
 
 
@@ -302,6 +301,16 @@ def test_the_readme_says_what_it_is_and_what_was_not_run(bundles, releases):
     assert "Q/DQ" in bundles["orin"]["README.md"].decode()
 
 
+def test_the_readme_says_of_the_soft_argmax_what_the_targets_trtexec_does(bundles):
+    nano, rtx, orin = (bundles[target]["README.md"].decode() for target in ("jetson-nano", "rtx", "orin"))
+    assert "Soft-argmax may run in FP16, for the trtexec of TensorRT 8.2.1 has no option" in nano
+    assert "Soft-argmax stays in FP32" not in nano
+    assert "TensorRT 8.2.1 wants to be told as well" in nano
+    for text in (rtx, orin):
+        assert "Soft-argmax stays in FP32: FP16 knows no steps" in text
+        assert "wants to be told" not in text
+
+
 def test_the_trtexec_line_is_that_of_the_targets_version(releases):
     assert "--fp16" in trtexec_line(releases["jetson-nano"], "8.2")
     assert "--workspace=512" in trtexec_line(releases["jetson-nano"], "8.2")
@@ -320,48 +329,67 @@ def test_an_engine_at_another_stage_says_so(exported, tmp_path):
         release_at(tmp_path / "targets", "t5", "production", exports=tmp_path)
 
 
-def test_an_engine_that_was_changed_or_failed_is_not_bundled(exported, tmp_path):
-    release = staged(tmp_path, exported, "rtx")
-    for name in ("engine.plan", "model.onnx"):
-        path = release.directory / name
+def test_an_engine_that_was_changed_is_not_bundled(exported, tmp_path):
+    release = staged(tmp_path, exported, "jetson-nano", device=NANO)
+    (manifest,) = (tmp_path / "targets" / "jetson-nano" / "manifests").iterdir()
+    names = ("engine.plan", "model.onnx", "reproduce.sh", "timing.cache")
+    for path in (*(release.directory / name for name in names), manifest):
         whole = path.read_bytes()
-        path.write_bytes(whole[:-1] + b"?")
-        with pytest.raises(StorageError, match=rf"{name}: is not the file that was built and checked"):
-            release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path)
+        path.write_bytes(whole[:-1] + b" ")
+        with pytest.raises(StorageError, match=rf"{path.name}: is not the (file|manifest) that"):
+            release_at(tmp_path / "targets", "jetson-nano", "staging", exports=tmp_path)
         path.unlink()
-        with pytest.raises(StorageError, match=rf"{name}: is gone"):
-            release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path)
+        with pytest.raises(StorageError, match=rf"{path.name}: is gone"):
+            release_at(tmp_path / "targets", "jetson-nano", "staging", exports=tmp_path)
         path.write_bytes(whole)
-    failed = replace(NOT_RUN, state="failed", reason="Eyes 3 px")
-    write_json(
-        release.directory / "manifest.json",
-        {**release.manifest, "check": {**release.manifest["check"], "state": failed.state, "reason": failed.reason}},
-    )
-    with pytest.raises(GateError, match="check says 'failed': Eyes 3 px"):
-        release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path)
-    gates = [asdict(gate) for gate in gate_engine(release.target, size=1 << 30, parity=PARITY)]
-    far = [{**gate, "value": 9.0, "passed": False, "words": "Eyes too far"} for gate in gates[:1]]
-    write_json(
-        release.directory / "manifest.json",
-        {**release.manifest, "check": {**release.manifest["check"], "gates": far + gates[1:]}},
-    )
-    with pytest.raises(GateError, match="target 'rtx': Eyes too far: such an engine is not bundled"):
-        release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path)
-    (release.directory / "manifest.json").unlink()
-    with pytest.raises(StorageError, match=r"manifest.json: is gone"):
-        release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path)
+    assert release_at(tmp_path / "targets", "jetson-nano", "staging", exports=tmp_path) == release
+
+
+def test_what_a_bundle_says_of_a_check_is_what_its_engine_was_staged_with(exported, tmp_path):
+    """The manifest beside the engine is edited, or written anew by a rollout that checks the engine once more."""
+    release = staged(tmp_path, exported, "rtx")
+    edited = {**release.manifest, "check": {**release.manifest["check"], "state": "passed", "reason": ""}}
+    write_json(release.directory / "manifest.json", edited)
+    files = contents(release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path))
+    assert json.loads(files["engine/manifest.json"])["check"]["state"] == "not run here"
+
+
+def test_a_pointer_of_an_earlier_release_is_taken_with_the_manifest_that_is_there(exported, tmp_path):
+    release = staged(tmp_path, exported, "rtx")
+    pointer = tmp_path / "targets" / "rtx" / "staging.json"
+    told = read_json(pointer)
+    del told["event"]["engine"]["manifest_sha256"]
+    write_json(pointer, told)
+    (release.directory / "reproduce.sh").write_text("rm\n")
+    earlier = {key: value for key, value in release.manifest.items() if not key.startswith(("script", "timing"))}
+    write_json(release.directory / "manifest.json", earlier)
+    assert release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path).manifest == earlier
+
+
+def test_an_engine_that_failed_is_not_bundled(exported, tmp_path):
+    gates = tuple(gate_engine(find_target("rtx"), size=1 << 30, parity=PARITY))
+    far = (replace(gates[0], value=9.0, passed=False, words="Eyes too far"), *gates[1:])
+    for check, message in (
+        (replace(NOT_RUN, state="failed", reason="Eyes 3 px"), "check says 'failed': Eyes 3 px"),
+        (replace(NOT_RUN, gates=far), "target 'rtx': Eyes too far: such an engine is not bundled"),
+    ):
+        with pytest.raises(GateError, match=message):
+            staged(tmp_path / check.state, exported, "rtx", check=check)
 
 
 def test_a_real_engine_goes_into_a_bundle_with_the_version_of_its_pointer(exported, tmp_path):
-    """TensorRT-RTX builds here; another version of the same network may have rewritten the manifest since."""
-    built = build_engine(exported, find_target("rtx"), tmp_path / "engines")
+    """Another version of the same network may have rewritten the manifest since."""
+    built = build_engine(exported, find_target("cpu"), tmp_path / "engines")
     write_manifest(built, NOT_RUN, Provenance("fpenet", "7", SNAPSHOT))
-    stages.stage(tmp_path / "targets", "rtx", built.directory, by="test", why="test")
+    stages.stage(tmp_path / "targets", "cpu", built.directory, by="test", why="test")
     write_manifest(built, NOT_RUN, Provenance("fpenet", "8", SNAPSHOT))
-    files = contents(release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path))
-    assert files["engine/engine.plan"] == built.file.read_bytes()
+    files = contents(release_at(tmp_path / "targets", "cpu", "staging", exports=tmp_path))
+    assert files["engine/engine.onnx"] == built.file.read_bytes()
     assert json.loads(files["engine/manifest.json"])["provenance"]["model_version"] == "7"
     assert files["engine/reproduce.sh"].startswith(b"#!/bin/sh\n")
+    (built.directory / "reproduce.sh").write_text("#!/bin/sh\nrm\n")
+    with pytest.raises(StorageError, match=r"reproduce.sh: is not the file that was built"):
+        release_at(tmp_path / "targets", "cpu", "staging", exports=tmp_path)
     assert str(tmp_path).encode() not in b"".join(files.values())
 
 

@@ -1,6 +1,8 @@
 """Checksums and signatures: whatever was changed is found and named."""
 
+import io
 import subprocess
+import tarfile
 
 import pytest
 from hypothesis import given
@@ -21,10 +23,17 @@ from deploy.bundle.signing import (
     with_checksums,
 )
 from flows.entry.commands import bundle
-from schemas.errors import InputError, SignatureError
+from schemas.errors import InputError, SignatureError, StorageError
+from tests.killed import killed_at_fsync
 
 FILES = {"README.md": b"what it is", "engine/engine.plan": bytes(range(256)), "engine/reproduce.sh": b"#!/bin/sh\n"}
 names = st.sampled_from(sorted(FILES))
+_MAKE_KEYS = """
+import sys
+from pathlib import Path
+from deploy.bundle.signing import make_keys
+make_keys(Path(sys.argv[1]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +132,40 @@ def test_an_archive_with_two_folders_or_a_file_twice_is_no_bundle(signed, tmp_pa
             verify_bundle(tmp_path / "two.tar.gz", unsigned_ok=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("//README.md", {}, "a path that leads out"),
+        ("/fpenet-x/README.md", {}, "a path that leads out"),
+        ("fpenet-x/../../README.md", {}, "a path that leads out"),
+        ("README.md", {}, "a path that leads out"),
+        ("../../evil", {"type": tarfile.DIRTYPE, "mode": 0o777}, "a path that leads out"),
+        ("/evil", {"type": tarfile.DIRTYPE, "mode": 0o755}, "a path that leads out"),
+        ("fpenet-x/evil", {"type": tarfile.DIRTYPE, "mode": 0o777}, "has mode 0777"),
+        ("fpenet-x/README.md", {"mode": 0o6777}, "has mode 6777"),
+        ("fpenet-x/README.md", {"mode": 0o666}, "has mode 0666"),
+        ("fpenet-x/README.md", {"type": tarfile.LNKTYPE, "linkname": "fpenet-x/SHA256SUMS"}, "a link"),
+        ("fpenet-x/null", {"type": tarfile.CHRTYPE}, "a link or a special file"),
+    ],
+)
+def test_an_archive_with_what_no_bundle_has_is_refused_for_that(name, change, message, keys, signed, tmp_path):
+    """Signature and checksums are right: whatever unpacks it would be led astray by the rest."""
+    path = tmp_path / "bundle.tar.gz"
+    members = [(tarfile.TarInfo(f"fpenet-x/{inner}"), content) for inner, content in signed.items()]
+    members = [(member, content) for member, content in members if not name.endswith(member.name[9:])]
+    bad = tarfile.TarInfo(name)
+    for key, value in change.items():
+        setattr(bad, key, value)
+    with tarfile.open(path, "w:gz") as archive:
+        for member, content in (*members, (bad, b"" if "type" in change else signed["README.md"])):
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    (tmp_path / "ours.pub").write_bytes(_pem(keys[1]))
+    with pytest.raises(SignatureError, match=message) as refused:
+        verify_bundle(path, public_key=tmp_path / "ours.pub")
+    assert str(refused.value).startswith(f"{path}: {name}: ")
+
+
 def test_an_empty_folder_is_filled(signed, tmp_path):
     (tmp_path / "bundle").mkdir()
     write_bundle(tmp_path / "bundle", "fpenet-x", signed)
@@ -140,14 +183,14 @@ def test_a_folder_with_something_else_is_left_alone(signed, tmp_path):
 def test_links_and_cut_off_archives_are_no_bundles(signed, tmp_path):
     write_bundle(tmp_path / "bundle", "fpenet-x", signed)
     (tmp_path / "bundle" / "engine" / "more").symlink_to("/etc")
-    with pytest.raises(SignatureError, match="engine/more: a link"):
+    with pytest.raises(SignatureError, match=f"^{tmp_path / 'bundle'}: engine/more: a link"):
         verify_bundle(tmp_path / "bundle", unsigned_ok=True)
     subprocess.run(["tar", "-C", tmp_path, "-czf", tmp_path / "linked.tar.gz", "bundle"], check=True)
     with pytest.raises(SignatureError, match=r"bundle/engine/more: a link"):
         verify_bundle(tmp_path / "linked.tar.gz", unsigned_ok=True)
     whole = (tmp_path / "linked.tar.gz").read_bytes()
     (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(SignatureError, match=r"cut.tar.gz: not a whole archive"):
+    with pytest.raises(SignatureError, match=rf"^{tmp_path}/cut.tar.gz: not a whole archive"):
         verify_bundle(tmp_path / "cut.tar.gz", unsigned_ok=True)
     middle = len(whole) // 2
     (tmp_path / "damaged.tar.gz").write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :])
@@ -163,6 +206,27 @@ def test_keys_are_the_owners_and_never_overwritten(tmp_path):
     assert made == fingerprint(read_public_key(tmp_path / "signing.pem.pub"))
     with pytest.raises(InputError, match=r"signing.pem: is there already"):
         make_keys(tmp_path / "signing.pem")
+
+
+def test_a_key_that_was_cut_off_leaves_no_private_half_without_its_public_one(tmp_path):
+    key = tmp_path / "key"
+    assert killed_at_fsync(3, _MAKE_KEYS, key)
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["key.pub"]
+    with pytest.raises(InputError, match=r"key.pub: is there already .* remove it if it was left by a command"):
+        make_keys(key)
+    (tmp_path / "key.pub").unlink()
+    assert make_keys(key) == fingerprint(read_public_key(tmp_path / "key.pub"))
+
+
+def test_places_where_nothing_can_be_written_are_refused_in_words(signed, tmp_path):
+    (tmp_path / "folder.tar.gz").mkdir()
+    with pytest.raises(StorageError, match=r"folder.tar.gz: can't be written: Is a directory"):
+        write_bundle(tmp_path / "folder.tar.gz", "fpenet-x", signed)
+    (tmp_path / "file").write_bytes(b"")
+    for inner in ("k", "deeper/k"):
+        with pytest.raises(StorageError, match=r"can't be made: (File exists|Not a directory)"):
+            make_keys(tmp_path / "file" / inner)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.tar.gz"]
 
 
 def test_a_key_that_is_none_is_explained(tmp_path, monkeypatch):

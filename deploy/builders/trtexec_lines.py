@@ -62,6 +62,11 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
+def pins_layers(version: str) -> bool:
+    """Whether layers stay in FP32 with this version of TensorRT: by `--layerPrecisions`, or as the file has them."""
+    return version_of(version) >= _LAYER_PRECISIONS
+
+
 def build_line(
     program: str,
     version: str,

@@ -9,7 +9,7 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from schemas.errors import InputError, SignatureError
 from schemas.storage import fsync_directory, make_folder, write_bytes
@@ -18,6 +18,7 @@ SUFFIXES = (".tar.gz", ".tgz")
 TIME = 315532800
 """1980-01-01 UTC on every member: nothing of when and where a bundle was made, and no tool warns of it."""
 SCRIPTS = (".sh",)
+_FILE_MODES, _FOLDER_MODES = (0o644, 0o755), (0o755,)
 
 
 def is_archive(path: Path) -> bool:
@@ -46,7 +47,8 @@ def read_bundle(path: Path) -> dict[str, bytes]:
 
     Raises:
         InputError: neither a folder nor an archive is there.
-        SignatureError: it holds what no bundle does: links, special files, paths that lead out of it.
+        SignatureError: it holds what no bundle does: links, special files, paths that lead out of it, folders and
+            files that others may write or that run as their owner. The message begins with the path.
     """
     if path.is_dir():
         return _read_folder(path)
@@ -54,12 +56,13 @@ def read_bundle(path: Path) -> dict[str, bytes]:
         raise InputError(f"{path}: there is no bundle: neither a folder nor a file *{' or *'.join(SUFFIXES)}")
     try:
         with tarfile.open(path, "r:gz") as archive:
-            members = [_member(archive, member) for member in archive.getmembers() if not member.isdir()]
+            members = [_member(path, archive, member) for member in archive.getmembers()]
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise SignatureError(f"{path}: not a whole archive: {error}") from error
-    if len({folder for folder, _, _ in members}) > 1 or len({name for _, name, _ in members}) < len(members):
+    files = [(name, content) for _, name, content in members if content is not None]
+    if len({folder for folder, _, _ in members}) > 1 or len(dict(files)) < len(files):
         raise SignatureError(f"{path}: holds more than one folder, or a file twice: no bundle does")
-    return {name: content for _, name, content in members}
+    return dict(files)
 
 
 def _packed(name: str, files: Mapping[str, bytes]) -> bytes:
@@ -97,16 +100,20 @@ def _read_folder(path: Path) -> dict[str, bytes]:
     files = {}
     for inner in sorted(path.rglob("*")):
         if inner.is_symlink() or not (inner.is_file() or inner.is_dir()):
-            raise SignatureError(f"{inner}: a link or a special file: no bundle holds such")
+            raise SignatureError(f"{path}: {inner.relative_to(path)}: a link or a special file: no bundle holds such")
         if inner.is_file():
             files[inner.relative_to(path).as_posix()] = inner.read_bytes()
     return files
 
 
-def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, str, bytes]:
-    """The archive's folder, the path below it, and the content; nothing is unpacked to disk."""
-    parts = PurePosixPath(member.name).parts
-    content = archive.extractfile(member) if member.isreg() else None
-    if content is None or len(parts) < 2 or ".." in parts or parts[0] == "/":
-        raise SignatureError(f"{member.name}: a link, a special file or a path that leads out: no bundle holds such")
-    return parts[0], "/".join(parts[1:]), content.read()
+def _member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, str, bytes | None]:
+    """The archive's folder, the path below it, and the content, None for a folder; nothing is unpacked to disk."""
+    parts = [part for part in member.name.split("/") if part != "."]
+    if "" in parts or ".." in parts or len(parts) < (1 if member.isdir() else 2):
+        raise SignatureError(f"{path}: {member.name}: a path that leads out: no bundle holds such")
+    if not (member.isreg() or member.isdir()):
+        raise SignatureError(f"{path}: {member.name}: a link or a special file: no bundle holds such")
+    if member.mode not in (_FOLDER_MODES if member.isdir() else _FILE_MODES):
+        raise SignatureError(f"{path}: {member.name}: has mode {member.mode:04o}, which nothing in a bundle has")
+    content = archive.extractfile(member)
+    return parts[0], "/".join(parts[1:]), content and content.read()

@@ -82,11 +82,12 @@ def verify_bundle(path: Path, *, public_key: Path | None = None, unsigned_ok: bo
 
     Raises:
         InputError: there is no bundle, or no public key.
-        SignatureError: see `deploy.bundle.signing.verify`; the message begins with the path.
+        SignatureError: see `read_bundle` and `deploy.bundle.signing.verify`; the message begins with the path.
     """
     key = read_public_key(public_key) if public_key else None
+    files = read_bundle(path)
     try:
-        return verify(read_bundle(path), public_key=key, unsigned_ok=unsigned_ok)
+        return verify(files, public_key=key, unsigned_ok=unsigned_ok)
     except SignatureError as error:
         raise SignatureError(f"{path}: {error}") from error
 

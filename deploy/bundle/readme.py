@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.builder_graph import network_input, soft_argmax_layers
-from deploy.builders.trtexec_lines import build_line
+from deploy.builders.trtexec_lines import build_line, pins_layers, version_of
 from deploy.bundle import calibration, deepstream, triton
 from deploy.bundle.release import Release
 from deploy.bundle.signing import PUBLIC_SUFFIX, SIGNATURE, SUMS
@@ -18,6 +18,8 @@ from schemas.layouts import layout
 
 README = "README.md"
 PUBLIC_KEY = f"../signer{PUBLIC_SUFFIX}"
+STRONGLY_TYPED = (10,)
+"""From this TensorRT on, types are those of the file (`--stronglyTyped`)."""
 OTHER_TENSORRT = "10"
 """Whose `trtexec` line stands in the README where the target itself is not built by TensorRT."""
 
@@ -204,21 +206,39 @@ def _building(release: Release) -> str:
     version = release.tensorrt or OTHER_TENSORRT
     return (
         f"{text} With nothing but TensorRT {version}, in a copy of `engine/`:\n\n"
-        f"{_shell(trtexec_line(release, version))}\n\n{_on_precision(release)}"
+        f"{_shell(trtexec_line(release, version))}\n\n{_on_precision(release, version)}"
     )
 
 
-def _on_precision(release: Release) -> str:
-    told = (
-        "The precision stands in the ONNX file, INT8's scales too (Q/DQ); TensorRT 8 wants to be told as well. "
-        "Soft-argmax stays in FP32: FP16 knows no steps below 1/16 px beyond pixel 64."
+def _on_precision(release: Release, version: str) -> str:
+    strongly_typed = version_of(version) >= STRONGLY_TYPED
+    told = "The precision stands in the ONNX file, INT8's scales too (Q/DQ)" + (
+        "." if strongly_typed else f"; TensorRT {version} wants to be told as well."
     )
+    if release.precision != "fp32":
+        told = f"{told} {_on_soft_argmax(release, version)}"
     if release.exported is None:
         return told
     return (
         f"{told}\n\nA builder that quantises by itself (TensorRT up to 10) takes `{calibration.FOLDER}/` instead: "
         f"`--onnx={calibration.MODEL} --int8 --fp16 --calib={calibration.CACHE}`. It chooses by itself what runs in "
         "INT8, so measure what comes out."
+    )
+
+
+def _on_soft_argmax(release: Release, version: str) -> str:
+    why = "FP16 knows no steps below 1/16 px beyond pixel 64"
+    if pins_layers(version):
+        return f"Soft-argmax stays in FP32: {why}."
+    measured = (
+        "see above how far the engine is from the network"
+        if release.manifest["check"]["parity"]
+        else "measure how far the engine is from the network"
+    )
+    return (
+        f"Soft-argmax may run in FP16, for the trtexec of TensorRT {version} has no option that keeps layers in "
+        f"FP32: {why}, so {measured}. nvinfer has one (`layer-device-precision`, also in DeepStream 6.0 of JetPack "
+        "4.6), and the configuration in this bundle uses it for the engine that DeepStream builds."
     )
 
 

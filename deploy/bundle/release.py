@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,13 @@ from pydantic import TypeAdapter
 
 from deploy import stages
 from deploy.engine import NOT_RUN_HERE, Provenance
+from deploy.engine_directory import MODEL
 from deploy.onnx_export import OnnxSummary, summarise
 from deploy.precision import CALIBRATED
 from deploy.stages import Stage
 from deploy.targets import GpuTarget, Target, find_target
 from schemas.errors import GateError, InputError, StorageError
-from schemas.storage import read_json, sha256_file
+from schemas.storage import sha256_file
 
 SHIPPABLE = ("passed", NOT_RUN_HERE)
 
@@ -48,7 +51,7 @@ class Release:
 
     @property
     def model(self) -> Path:
-        return self.directory / "model.onnx"
+        return self.directory / MODEL
 
     @property
     def precision(self) -> str:
@@ -102,8 +105,8 @@ def release_at(targets: Path, target: str, stage: Stage, *, exports: Path) -> Re
     Raises:
         SpecError: no such target.
         InputError: nothing is at this stage.
-        StorageError: engine or ONNX are gone, or are not the bytes that were built and checked; or the graph that
-            an INT8 engine was quantised from is gone.
+        StorageError: a file of the engine is gone, or is not what was built, or its manifest not what it was staged
+            with; or the graph that an INT8 engine was quantised from is gone.
         GateError: its check did not pass.
     """
     known = find_target(target)
@@ -112,15 +115,15 @@ def release_at(targets: Path, target: str, stage: Stage, *, exports: Path) -> Re
         raise InputError(_nothing(targets, target, stage))
     staged = pointer.engine
     directory = (targets / target / staged.engine).resolve().parent
-    manifest = _manifest(directory)
+    manifest = _manifest(stages.manifest_path(targets, target, staged), staged.manifest_sha256)
     provenance = Provenance(staged.model_name, staged.model_version, staged.snapshot_id)
     manifest = {**manifest, "provenance": asdict(provenance)}
-    _require_whole(directory, {manifest["engine"]: staged.engine_sha256, "model.onnx": manifest["model_sha256"]})
+    _require_whole(directory, {**_written_down(manifest), manifest["engine"]: staged.engine_sha256})
     _require_passed(manifest["check"], target)
     settings = {**known.model_dump(), **manifest["target"], "precision": manifest["precision"]}
     built: Target = TypeAdapter(Target).validate_python(settings)
     exported = _exported(exports, manifest["onnx_sha256"]) if built.precision in CALIBRATED else None
-    summary = summarise(directory / "model.onnx")
+    summary = summarise(directory / MODEL)
     return Release(built, stage, pointer.event.at, directory, manifest, summary, exported)
 
 
@@ -139,11 +142,24 @@ def _nothing(targets: Path, target: str, stage: str) -> str:
     return f"target '{target}': no engine at stage {stage}{other}; `fpenet status` shows what is where"
 
 
-def _manifest(directory: Path) -> dict[str, Any]:
-    path = directory / "manifest.json"
+def _manifest(path: Path, sha256: str) -> dict[str, Any]:
+    """`sha256`: of the manifest that the engine was staged with, '' where the pointer does not know it."""
     if not path.is_file():
         raise StorageError(f"{path}: is gone; run the flow again to build and check the engine anew")
-    return read_json(path)
+    content = path.read_bytes()
+    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+        raise StorageError(f"{path}: is not the manifest that the engine was staged with (SHA-256 differs)")
+    return json.loads(content)
+
+
+def _written_down(manifest: dict[str, Any]) -> dict[str, str]:
+    """File -> SHA-256 by the manifest; of script and timing cache, earlier releases wrote none down."""
+    files = {
+        MODEL: manifest["model_sha256"],
+        manifest["reproduce"]: manifest.get("script_sha256"),
+        manifest.get("timing_cache"): manifest.get("timing_cache_sha256"),
+    }
+    return {name: sha256 for name, sha256 in files.items() if name and sha256}
 
 
 def _require_whole(directory: Path, files: dict[str, str]) -> None:
@@ -151,7 +167,7 @@ def _require_whole(directory: Path, files: dict[str, str]) -> None:
         path = directory / name
         if not path.is_file() or sha256_file(path) != sha256:
             state = "is not the file that was built and checked (SHA-256 differs)" if path.is_file() else "is gone"
-            raise StorageError(f"{path}: {state}; run the flow again to build it anew")
+            raise StorageError(f"{path}: {state}; put it back, or remove {directory} and run the flow again")
 
 
 def _require_passed(check: dict[str, Any], target: str) -> None:

@@ -47,21 +47,28 @@ class Verified:
 def make_keys(private: Path) -> str:
     """Write a new key to `private`, readable by its owner only, and its public half to `private` + `.pub`.
 
+    The public half comes first: if the command is cut off between the two, no private key is left without it.
+
     Returns:
         The fingerprint.
 
     Raises:
         InputError: one of the files is there: a lost key is a lost identity, so it is never overwritten.
+        StorageError: the place can't be written.
     """
     public = private.with_name(private.name + PUBLIC_SUFFIX)
-    for path in (private, public):
-        if path.exists():
-            raise InputError(f"{path}: is there already and is not overwritten; name another file")
+    if private.exists():
+        raise InputError(f"{private}: is there already and is not overwritten; name another file")
+    if public.exists():
+        raise InputError(
+            f"{public}: is there already and is not overwritten; name another file, or remove it if it was left by a "
+            "command that was cut off and nobody has its private key"
+        )
     key = Ed25519PrivateKey.generate()
+    write_bytes(public, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     with atomic_path(private) as temporary:
         temporary.touch(mode=0o600)
         temporary.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    write_bytes(public, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return fingerprint(key.public_key())
 
 

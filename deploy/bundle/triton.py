@@ -40,12 +40,17 @@ def _config(release: Release) -> str:
         _tensors("input", {INPUT_NAME: release.onnx.input_shape}),
         _tensors("output", {KEYPOINTS_NAME: (num_keypoints, 2), CONFIDENCE_NAME: (num_keypoints,)}),
         f"instance_group [\n  {{\n    count: 1\n    kind: {kind}\n  }}\n]",
-        f"dynamic_batching {{\n  preferred_batch_size: [ {batch.optimum} ]\n"
-        f"  max_queue_delay_microseconds: {QUEUE_DELAY_US}\n}}",
+        _batching(batch.optimum),
     ]
     if not release.needs_gpu:
         parts.append(_parameter("intra_op_thread_count", str(release.target.threads)))
     return "\n".join(parts) + "\n"
+
+
+def _batching(optimum: int) -> str:
+    """A batch of a preferred size is sent at once: with 1 among them Triton would never gather more."""
+    preferred = f"  preferred_batch_size: [ {optimum} ]\n" if optimum > 1 else ""
+    return f"dynamic_batching {{\n{preferred}  max_queue_delay_microseconds: {QUEUE_DELAY_US}\n}}"
 
 
 def _tensors(field: str, shapes: dict[str, Sequence[int]]) -> str:

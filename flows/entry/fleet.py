@@ -72,7 +72,7 @@ def promote(arguments: argparse.Namespace) -> int:
     if event.note and done.changed:
         console.print(escape(f"{done.target}: {event.note}"), soft_wrap=True)
     staged = stages_of(place.targets, done.target).staging
-    if not done.changed and staged is not None and staged.engine != event.engine:
+    if not done.changed and staged is not None and not staged.engine.is_same(event.engine):
         console.print(escape(f"{done.target}: at staging: {staged.engine}; it goes to canary first"), soft_wrap=True)
     return _tell_devices(done.devices)
 
