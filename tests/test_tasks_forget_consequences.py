@@ -2,8 +2,10 @@
 
 import pytest
 
+from deploy.bundle.archive import write_bundle
+from schemas.storage import canonical_json
 from tasks.fleet.promotion import roll_back_target
-from tasks.forget.consequences import affected_engines
+from tasks.forget.consequences import affected_bundles, affected_engines
 from tests.delivered_fleets import WHO, Fleet
 
 
@@ -36,3 +38,22 @@ def test_engines_on_devices_are_listed_whether_they_run_or_are_kept(fleet):
 def test_engines_of_other_snapshots_are_not(fleet):
     assert affected_engines({"other": {"train": 3}}, fleet.targets) == []
     assert not any(engine.learnt for engine in affected_engines({"s": {"kpi": 3}}, fleet.targets))
+
+
+def test_bundles_of_such_engines_are_listed_and_those_that_nobody_can_read(tmp_path):
+    for name, snapshot in (("t4.tar.gz", "s"), ("orin", "s"), ("cpu.tar.gz", "other")):
+        origin = {"model_name": "fpenet", "model_version": "3", "snapshot_id": snapshot}
+        manifest = canonical_json({"build_key": f"key-of-{name[:2]}", "provenance": origin})
+        write_bundle(tmp_path / name, "fpenet", {"engine/manifest.json": manifest, "README.md": b""})
+    (tmp_path / "cut.tar.gz").write_bytes((tmp_path / "t4.tar.gz").read_bytes()[:40])
+    write_bundle(tmp_path / "notes", "notes", {"README.md": b"no bundle"})
+    (tmp_path / "list.txt").write_text("no bundle")
+    found = affected_bundles({"s": {"train": 3}}, tmp_path)
+    sent = "of fpenet version 3; remove it, here and where it was sent"
+    assert [str(bundle) for bundle in found] == [
+        f"bundle {tmp_path}/cut.tar.gz: can't be read; see what it holds, or remove it",
+        f"bundle {tmp_path}/orin: engine key-of-or {sent}",
+        f"bundle {tmp_path}/t4.tar.gz: engine key-of-t4 {sent}",
+    ]
+    assert [bundle.learnt for bundle in affected_bundles({"s": {"kpi": 3}}, tmp_path)] == [True, False, False]
+    assert affected_bundles({}, tmp_path) == affected_bundles({"s": {"train": 3}}, tmp_path / "none") == []

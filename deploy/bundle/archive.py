@@ -14,6 +14,8 @@ from pathlib import Path
 from schemas.errors import InputError, SignatureError
 from schemas.storage import fsync_directory, make_folder, write_bytes
 
+ENGINE_FOLDER = "engine"
+ENGINE_MANIFEST = f"{ENGINE_FOLDER}/manifest.json"
 SUFFIXES = (".tar.gz", ".tgz")
 TIME = 315532800
 """1980-01-01 UTC on every member: nothing of when and where a bundle was made, and no tool warns of it."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.bundle.archive import read_bundle, write_bundle
+from deploy.bundle.archive import ENGINE_FOLDER, ENGINE_MANIFEST, read_bundle, write_bundle
 from deploy.bundle.calibration import calibration_files
 from deploy.bundle.deepstream import deepstream_files
 from deploy.bundle.readme import README, Accuracy, readme
@@ -31,8 +31,6 @@ from schemas.errors import SignatureError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-ENGINE_FOLDER = "engine"
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,5 @@ def verify_bundle(path: Path, *, public_key: Path | None = None, unsigned_ok: bo
 def _engine_files(release: Release) -> dict[str, bytes]:
     script = release.directory / release.manifest["reproduce"]
     paths = (release.engine, release.model, script, release.timing_cache)
-    files = {path.name: path.read_bytes() for path in paths if path is not None}
-    files["manifest.json"] = json.dumps(release.manifest, indent=2, sort_keys=True).encode() + b"\n"
-    return {f"{ENGINE_FOLDER}/{name}": content for name, content in files.items()}
+    files = {f"{ENGINE_FOLDER}/{path.name}": path.read_bytes() for path in paths if path is not None}
+    return files | {ENGINE_MANIFEST: json.dumps(release.manifest, indent=2, sort_keys=True).encode() + b"\n"}

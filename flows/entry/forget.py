@@ -55,6 +55,8 @@ def _show(found: Forgotten) -> None:
         console.print(f"{'train again without the subject' if model.learnt else 'evaluate anew'}: {model}")
     for engine in found.engines:
         console.print(f"{'withdraw' if engine.learnt else 'check again'}: {engine}")
+    for bundle in found.bundles:
+        console.print(f"{'withdraw' if bundle.learnt else 'check again'}: {bundle}")
     if found.kpi_snapshots:
         console.print(
             "The subject was held out for the KPI: take it off the configuration's KPI list, if it is named there."

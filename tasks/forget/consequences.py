@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.bundle.archive import ENGINE_MANIFEST, is_archive, read_bundle
 from deploy.stages import status
 from schemas.config import Tracking
+from schemas.errors import SignatureError
 from schemas.records import Split
 from tasks.fleet.deliveries import read_records
 from tasks.tracking import mlflow_client
@@ -54,6 +57,27 @@ class AffectedEngine:
         return f"{self.target} {held}: engine {self.build_key} of {self.model}{there}"
 
 
+@dataclass(frozen=True)
+class AffectedBundle:
+    """A bundle in the workspace with such an engine.
+
+    Attributes:
+        path: folder or archive.
+        build_key, model: of its engine; '' for a bundle that can't be read, which may be such a one.
+        learnt: as of `AffectedEngine`; True for one that can't be read.
+    """
+
+    path: str
+    build_key: str
+    model: str
+    learnt: bool
+
+    def __str__(self) -> str:
+        if not self.build_key:
+            return f"bundle {self.path}: can't be read; see what it holds, or remove it"
+        return f"bundle {self.path}: engine {self.build_key} of {self.model}; remove it, here and where it was sent"
+
+
 def affected_models(
     snapshots: Mapping[str, Mapping[str, int]], tracking: Tracking, workspace: Workspace
 ) -> list[AffectedModel]:
@@ -82,6 +106,32 @@ def affected_models(
 def affected_engines(snapshots: Mapping[str, Mapping[str, int]], targets: Path) -> list[AffectedEngine]:
     """Engines by snapshot that a stage points to, or that a device has as far as is known."""
     return [engine for place in sorted(targets.glob("*/")) for engine in _of_target(snapshots, targets, place.name)]
+
+
+def affected_bundles(snapshots: Mapping[str, Mapping[str, int]], bundles: Path) -> list[AffectedBundle]:
+    """Bundles by the snapshot of their engine; none without snapshots. Those written elsewhere are not known."""
+    if not snapshots:
+        return []
+    places = sorted(path for path in bundles.glob("[!.]*") if path.is_dir() or is_archive(path))
+    found = (_of_bundle(snapshots, path) for path in places)
+    return [bundle for bundle in found if bundle is not None]
+
+
+def _of_bundle(snapshots: Mapping[str, Mapping[str, int]], path: Path) -> AffectedBundle | None:
+    try:
+        content = read_bundle(path).get(ENGINE_MANIFEST)
+    except SignatureError:
+        return AffectedBundle(str(path), "", "", learnt=True)
+    manifest = json.loads(content) if content else {"provenance": {"snapshot_id": None}}
+    origin = manifest["provenance"]
+    if origin["snapshot_id"] not in snapshots:
+        return None
+    return AffectedBundle(
+        path=str(path),
+        build_key=manifest["build_key"],
+        model=f"{origin['model_name']} version {origin['model_version']}",
+        learnt=learnt_from(snapshots[origin["snapshot_id"]]),
+    )
 
 
 def _of_target(snapshots: Mapping[str, Mapping[str, int]], targets: Path, target: str) -> Iterator[AffectedEngine]:

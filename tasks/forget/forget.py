@@ -19,7 +19,14 @@ from schemas.config import Tracking
 from schemas.errors import InputError, StorageError
 from schemas.storage import fsync_directory, read_json, write_json
 from tasks.forget.artifacts import purge_artifacts
-from tasks.forget.consequences import AffectedEngine, AffectedModel, affected_engines, affected_models
+from tasks.forget.consequences import (
+    AffectedBundle,
+    AffectedEngine,
+    AffectedModel,
+    affected_bundles,
+    affected_engines,
+    affected_models,
+)
 from tasks.forget.files import files_below, purge_file, still_tells
 from tasks.forget.search import find_traces
 from tasks.forget.traces import Traces
@@ -45,7 +52,8 @@ class Forgotten:
         faces: snapshot id -> split -> number of faces that were in it.
         images: frames that are known by their hash.
         changed: files that were changed or removed.
-        models, engines: what must be trained again or evaluated anew, and what to take off devices.
+        models, engines, bundles: what must be trained again or evaluated anew, what to take off devices, and what
+            to remove.
         kpi_snapshots: snapshots whose policy holds the subject out by name: the configuration may name it too.
     """
 
@@ -55,6 +63,7 @@ class Forgotten:
     changed: tuple[str, ...]
     models: tuple[AffectedModel, ...]
     engines: tuple[AffectedEngine, ...]
+    bundles: tuple[AffectedBundle, ...]
     kpi_snapshots: int
 
 
@@ -133,6 +142,7 @@ def _outcome(
         changed=tuple(changed),
         models=tuple(models),
         engines=tuple(affected_engines(traces.snapshots, workspace.targets)),
+        bundles=tuple(affected_bundles(traces.snapshots, workspace.bundles)),
         kpi_snapshots=held_out,
     )
 
@@ -213,5 +223,6 @@ def _keep_hashes(record: Path, traces: Traces, done: Forgotten) -> None:
         "files": len(done.changed),
         "models": [dataclasses.asdict(model) for model in done.models],
         "engines": [dataclasses.asdict(engine) for engine in done.engines],
+        "bundles": [dataclasses.asdict(bundle) for bundle in done.bundles],
     }
     write_json(record, _as_json(traces, _KEPT) | told)
