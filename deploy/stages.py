@@ -12,7 +12,8 @@ The manifest beside an engine may be written anew while a pointer names the engi
 network, or when a rollout checks it again. What a pointer's engine was found to be is what it was staged with.
 
 An engine goes from `staging` to `canary` to `production`; a target without canary devices skips `canary`, and its log
-says so. A rollback ends a canary: its devices get what is in production again.
+says so. A rollback ends a canary that is newer than production: its devices get what is in production again, or
+nothing. The next one takes production back.
 
 A change is one atomic replacement of a pointer file. The log line follows it; if a process dies between the two,
 the next change, or `history`, adds the line first, from what the pointer holds.
@@ -38,7 +39,7 @@ from schemas.errors import InputError, StorageError
 from schemas.storage import canonical_json, sha256_file, write_bytes, write_json
 from schemas.yamlspec import SpecModel
 
-Action = Literal["stage", "canary", "promote", "rollback"]
+Action = Literal["stage", "canary", "end", "promote", "rollback"]
 Stage = Literal["staging", "canary", "production"]
 Promoted = Literal["canary", "production"]
 STAGES: tuple[Stage, ...] = ("staging", "canary", "production")
@@ -66,10 +67,11 @@ class StagedEngine(SpecModel):
 
     def is_same(self, other: StagedEngine | None) -> bool:
         """Whether it is the same engine of the same model version: a check that was repeated makes it no other."""
-        return other is not None and self._without_manifest() == other._without_manifest()
+        return other is not None and self._identity == other._identity
 
-    def _without_manifest(self) -> StagedEngine:
-        return self.model_copy(update={"manifest_sha256": ""})
+    @property
+    def _identity(self) -> tuple[str, ...]:
+        return self.engine_sha256, self.model_name, self.model_version, self.snapshot_id
 
     def __str__(self) -> str:
         version = f" version {self.model_version}" if self.model_version else ""
@@ -77,7 +79,8 @@ class StagedEngine(SpecModel):
 
 
 class Event(SpecModel):
-    """One change. `number` counts those of a target from 1; `at` is UTC, ISO 8601; `note` is what was special."""
+    """One change. `number` counts those of a target from 1; `at` is UTC, ISO 8601; `note` is what was special.
+    `end`, of a canary, leaves nothing at its stage: `engine` and `before` are the one that was tried."""
 
     number: int
     action: Action
@@ -102,12 +105,17 @@ class Pointer(SpecModel):
 
 @dataclass(frozen=True)
 class StageStatus:
-    """A target's stages; None where a stage holds nothing."""
+    """A target's stages; None where a stage holds nothing.
+
+    Attributes:
+        ended: the engine of the canary that was ended last, if nothing came to canary or production since.
+    """
 
     target: str
     staging: Pointer | None
     canary: Pointer | None
     production: Pointer | None
+    ended: StagedEngine | None = None
 
     @property
     def held(self) -> Iterator[tuple[Stage, Pointer]]:
@@ -135,7 +143,7 @@ def stage(targets: Path, target: str, directory: Path, *, by: str, why: str) -> 
         engine = _described(directory, place)
         _verify(engine, place)
         current = _read(place, "staging")
-        if current is not None and engine.is_same(current.engine) and _has_manifest(current.engine, place):
+        if current is not None and _is_unchanged(engine, current.engine, place):
             return current
         event = _event(place, "stage", engine, current and current.engine, by, why)
         return _point(place, "staging", Pointer(event=event))
@@ -174,21 +182,27 @@ def promote(
         current = _stage(place, to)
         if current is not None and engine.is_same(current.engine):
             return current
-        earlier = [*current.earlier, current.engine] if current and to == "production" else []
+        earlier = _earlier(current, engine) if current and to == "production" else []
         action: Action = "canary" if to == "canary" else "promote"
         event = _event(place, action, engine, current and current.engine, by, why, note)
         return _point(place, to, Pointer(event=event, earlier=earlier))
 
 
 def rollback(targets: Path, target: str, *, by: str, why: str) -> Pointer:
-    """Point `production` at the engine before this one; `event.before` of the result is the engine taken back.
+    """End a canary that is newer than production, or else point `production` at the engine before this one.
+
+    `event.before` of the result is the engine taken back, `event.action` tells which of the two was done.
 
     Raises:
-        InputError: no engine was in production before this one.
+        InputError: there is no such canary, and no engine was in production before this one.
         StorageError: the earlier engine's file is gone or was changed.
     """
     with _changing(targets, target) as place:
-        current = _read(place, "production")
+        current, canary = _read(place, "production"), _stage(place, "canary")
+        if canary is not None and _is_newer(canary, current):
+            note = f"canary devices go back to {current.engine}" if current else "canary devices run nothing any more"
+            event = _event(place, "end", canary.engine, canary.engine, by, why, note)
+            return _point(place, "canary", Pointer(event=event))
         if current is None or not current.earlier:
             held = "nothing is in production" if current is None else f"{current.engine} is the first"
             raise InputError(f"target '{target}': there is no earlier production engine to go back to: {held}")
@@ -200,7 +214,7 @@ def rollback(targets: Path, target: str, *, by: str, why: str) -> Pointer:
 def status(targets: Path, target: str) -> StageStatus:
     """What a target's stages hold."""
     place = targets / target
-    return StageStatus(target, *(_stage(place, name) for name in STAGES))
+    return StageStatus(target, *(_stage(place, name) for name in STAGES), ended=_ended(place))
 
 
 def manifest_path(targets: Path, target: str, engine: StagedEngine) -> Path:
@@ -247,14 +261,43 @@ def _candidate(place: Path, target: str, to: Promoted, has_canaries: bool) -> tu
 
 
 def _stage(place: Path, name: Stage) -> Pointer | None:
-    """What a stage holds. A canary is over with the rollback that follows it."""
+    """What a stage holds. A canary is over when it was ended, and with the rollback that follows it."""
     pointer = _read(place, name)
     if name != "canary" or pointer is None:
         return pointer
+    if pointer.event.action == "end":
+        return None
     production = _read(place, "production")
     if production is None or production.event.number < pointer.event.number:
         return pointer
     return None if production.event.action == "rollback" else pointer
+
+
+def _ended(place: Path) -> StagedEngine | None:
+    canary, production = _read(place, "canary"), _read(place, "production")
+    if canary is None or canary.event.action != "end":
+        return None
+    overtaken = production is not None and production.event.number > canary.event.number
+    return None if overtaken else canary.engine
+
+
+def _is_newer(canary: Pointer, production: Pointer | None) -> bool:
+    """Whether canary devices try something that is not in production yet."""
+    if production is None:
+        return True
+    later = canary.event.number > production.event.number
+    return later and canary.engine.engine_sha256 != production.engine.engine_sha256
+
+
+def _is_unchanged(engine: StagedEngine, current: StagedEngine, place: Path) -> bool:
+    return engine.is_same(current) and engine.check == current.check and _has_manifest(current, place)
+
+
+def _earlier(production: Pointer, engine: StagedEngine) -> list[StagedEngine]:
+    """Where a rollback can go to. One under another version of the model is no other engine to go back to."""
+    if production.engine.engine_sha256 == engine.engine_sha256:
+        return production.earlier
+    return [*production.earlier, production.engine]
 
 
 def _described(directory: Path, place: Path) -> StagedEngine:

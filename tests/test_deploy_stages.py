@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import tempfile
@@ -51,11 +52,11 @@ def check_history(root: Path) -> list[stages.Event]:
     assert [event.number for event in events] == list(range(1, len(events) + 1))
     held = dict.fromkeys(stages.STAGES)
     for event in events:
-        stage = {"stage": "staging", "canary": "canary"}.get(event.action, "production")
+        stage = {"stage": "staging", "canary": "canary", "end": "canary"}.get(event.action, "production")
         assert event.before == held[stage]
         if event.action in ("canary", "promote"):
             assert event.engine == held["staging" if event.action == "canary" or event.note else "canary"]
-        held[stage] = event.engine
+        held[stage] = None if event.action == "end" else event.engine
         if event.action == "rollback":
             held["canary"] = None
     now = stages.status(root / "targets", "cpu")
@@ -280,10 +281,43 @@ def test_only_the_engine_that_is_meant_is_promoted(tmp_path):
     for name in ("key1", "key2"):
         stages.stage(targets, "cpu", engine(tmp_path, name), **WHO)
     before = stages.history(targets, "cpu")
-    with pytest.raises(InputError, match="engine key2 .* came between; engine key1 was to go to production"):
+    with pytest.raises(InputError, match=r"engine key2 .* came between; engine key1 was to go to production"):
         stages.promote(targets, "cpu", **WHO, expected="key1")
     assert stages.history(targets, "cpu") == before
     assert stages.promote(targets, "cpu", **WHO, expected="key2").engine.build_key == "key2"
+
+
+def test_an_engine_under_another_check_or_version_is_nothing_to_go_back_to(tmp_path):
+    targets = tmp_path / "targets"
+    put_in_production(tmp_path, "key1")
+    manifest = tmp_path / "engines" / "key1" / "manifest.json"
+    checked = read_json(manifest) | {"check": {"state": "passed", "reason": ""}}
+    write_json(manifest, checked)
+    assert stages.stage(targets, "cpu", manifest.parent, **WHO).engine.check == "passed"
+    assert stages.promote(targets, "cpu", **WHO).event.number == 2, "it is in production already"
+    write_json(manifest, checked | {"provenance": checked["provenance"] | {"model_version": "7"}})
+    stages.stage(targets, "cpu", manifest.parent, **WHO)
+    renamed = stages.promote(targets, "cpu", **WHO)
+    assert (renamed.engine.model_version, renamed.earlier) == ("7", [])
+    with pytest.raises(InputError, match=r"version 7, engine key1 .* is the first"):
+        stages.rollback(targets, "cpu", **WHO)
+
+
+@pytest.mark.parametrize(("before", "note"), [((), "run nothing any more"), (("key1", "key2"), "go back to .* key2")])
+def test_rollback_ends_a_bad_canary_alone(before, note, tmp_path):
+    put_in_production(tmp_path, *before)
+    targets = tmp_path / "targets"
+    stages.stage(targets, "cpu", engine(tmp_path, "key3"), **WHO)
+    stages.promote(targets, "cpu", **WHO, to="canary", has_canaries=True)
+    event = stages.rollback(targets, "cpu", **WHO).event
+    assert (event.action, event.engine.build_key) == ("end", "key3")
+    assert re.search(note, event.note)
+    assert production(tmp_path) == (before[-1] if before else "")
+    with pytest.raises(InputError, match="nothing is at canary"):
+        stages.promote(targets, "cpu", **WHO, has_canaries=True)
+    if before:
+        assert stages.status(targets, "cpu").wanted("canary")[1].engine.build_key == "key2"
+        assert stages.rollback(targets, "cpu", **WHO).engine.build_key == "key1", "the next one changes production"
 
 
 class Stages(RuleBasedStateMachine):
@@ -297,6 +331,11 @@ class Stages(RuleBasedStateMachine):
             engine(self.root, f"key{index}")
         self.staged = self.tried = ""
         self.produced: list[str] = []
+        self.newer = False
+
+    @property
+    def trial(self) -> bool:
+        return bool(self.tried) and self.newer and self.produced[-1:] != [self.tried]
 
     @rule(index=st.integers(0, 2))
     def stage(self, index: int) -> None:
@@ -307,6 +346,7 @@ class Stages(RuleBasedStateMachine):
     @rule()
     def try_out(self) -> None:
         stages.promote(self.root / "targets", "cpu", **WHO, to="canary", has_canaries=True)
+        self.newer = self.newer or self.tried != self.staged
         self.tried = self.staged
 
     @precondition(lambda self: self.staged)
@@ -320,15 +360,24 @@ class Stages(RuleBasedStateMachine):
         stages.promote(self.root / "targets", "cpu", **WHO, has_canaries=has_canaries)
         if self.produced[-1:] != [chosen]:
             self.produced.append(chosen)
+            self.newer = False
 
-    @precondition(lambda self: len(self.produced) > 1)
+    @precondition(lambda self: self.trial)
+    @rule()
+    def end_canary(self) -> None:
+        ended = stages.rollback(self.root / "targets", "cpu", **WHO)
+        assert (ended.event.action, ended.event.before.build_key) == ("end", self.tried)
+        assert stages.status(self.root / "targets", "cpu").ended == ended.engine
+        self.tried, self.newer = "", False
+
+    @precondition(lambda self: len(self.produced) > 1 and not self.trial)
     @rule()
     def rollback(self) -> None:
         back = stages.rollback(self.root / "targets", "cpu", **WHO)
         assert back.event.before.build_key == self.produced.pop()
-        self.tried = ""
+        self.tried, self.newer = "", False
 
-    @precondition(lambda self: self.staged and len(self.produced) < 2)
+    @precondition(lambda self: self.staged and len(self.produced) < 2 and not self.trial)
     @rule()
     def no_rollback(self) -> None:
         with pytest.raises(InputError):
