@@ -173,9 +173,10 @@ class DriftRecorder:
                 "unusable": 0,
                 "counts": empty,
             }
-            self._hours[name] = self._written(name) or fresh
-            for oldest in sorted(self._hours)[:-WAITING_HOURS]:
+            # Before it comes in: a clock that was set back makes it the oldest.
+            for oldest in sorted(self._hours)[: -(WAITING_HOURS - 1)]:
                 del self._hours[oldest]
+            self._hours[name] = self._written(name) or fresh
         return self._hours[name]
 
     def _path(self, hour: str) -> Path:

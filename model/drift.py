@@ -10,7 +10,11 @@ Faces of one hour are not independent: a device sees the same people again and a
 from each other than independent faces would (Pearson's X2 over its degrees of freedom, the design effect of Rao and
 Scott 1981) tells how many independent faces they are worth.
 
-Legend: H hours, B bins, D bootstrap draws, F faces.
+What the hours can't tell: where the same few people come every hour, the hours are alike, and that these people are
+not the average of the reference looks like drift. If it is known that a device sees few people, `shown_by` says how
+large an index such a group shows by itself, from how much people differ in the reference (`between_subjects`).
+
+Legend: H hours, B bins, D bootstrap draws, F faces, S subjects, P people.
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 BINS = 10
 DRAWS = 2000
 _HALF_A_FACE = 0.5
 """Added to every bin, so that an empty one has a logarithm."""
+_ALMOST_ALL = 0.999
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,48 @@ def independent_faces(counts_HB: np.ndarray) -> float:
     expected_HB = counts_HB.sum(axis=1, keepdims=True) * counts_HB.sum(axis=0) / total
     pearson = ((counts_HB - expected_HB) ** 2 / expected_HB).sum()
     return total / max(1.0, pearson / ((hours - 1) * (bins - 1)))
+
+
+def between_subjects(counts_SB: np.ndarray) -> float:
+    """Share of a signal's variance that is between subjects: the intraclass correlation of the bins' normal scores,
+    by one-way analysis of variance with unequal groups (Donner 1986). 1 where no subject has two faces, so that
+    nothing tells how much a person varies."""
+    counts_SB = counts_SB[counts_SB.sum(axis=1) > 0][:, counts_SB.sum(axis=0) > 0]
+    subjects, bins = counts_SB.shape
+    faces_S, total = counts_SB.sum(axis=1), counts_SB.sum()
+    if subjects in (0, total):
+        return 1.0
+    if subjects == 1 or bins == 1:
+        return 0.0
+    shares_B = counts_SB.sum(axis=0) / total
+    scores_B = ndtri(shares_B.cumsum() - shares_B / 2)
+    means_S = counts_SB @ scores_B / faces_S
+    between = (faces_S * (means_S - shares_B @ scores_B) ** 2).sum() / (subjects - 1)
+    within = (counts_SB @ scores_B**2 - faces_S * means_S**2).sum() / (total - subjects)
+    size = (total - (faces_S**2).sum() / total) / (subjects - 1)
+    return float(np.clip((between - within) / (between + (size - 1) * within), 0.0, 1.0))
+
+
+def shown_by(
+    people: int, reference_B: np.ndarray, *, faces: int, between: float, confidence: float, seed: int = 0
+) -> float:
+    """Index that a group of people of the reference's population stays below with this confidence, without any drift.
+
+    A signal is taken for normal, with each person's faces about a mean of his own; how the faces are shared among the
+    people is drawn too, evenly over all ways.
+
+    Args:
+        faces: that they show together.
+        between: share of the variance that is between people (`between_subjects`).
+    """
+    rng = np.random.default_rng(seed)
+    between, expected_B = min(between, _ALMOST_ALL), _smoothed(reference_B)
+    cuts_B = ndtri(expected_B.cumsum()[:-1])
+    means_DP1 = np.sqrt(between) * rng.normal(size=(DRAWS, people, 1))
+    below_DPB = ndtr((cuts_B - means_DP1) / np.sqrt(1 - between))
+    below_DB = (rng.dirichlet(np.ones(people), DRAWS)[..., None] * below_DPB).sum(axis=1)
+    shown_DB = np.diff(below_DB, axis=1, prepend=0.0, append=1.0)
+    return float(np.quantile(stability_index(expected_B, _smoothed(faces * shown_DB)), confidence))
 
 
 def _smoothed(counts: np.ndarray) -> np.ndarray:

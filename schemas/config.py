@@ -158,12 +158,17 @@ class DriftSettings(SpecModel):
         min_index: population stability index of a signal that its lower bound must exceed.
         confidence: of that bound, one-sided, for each signal alone.
         min_faces: independent faces that a device must have seen; with fewer nothing is said.
+        min_hours: hours in which it must have seen some: how much they differ tells what faces are worth.
+        people: device -> at most how many people use it. The others count as seeing many people: where the same few
+            come every hour, the hours are alike, and it looks like drift that these are not the average person.
     """
 
     window_hours: Count = 24
     min_index: Annotated[float, Field(gt=0)] = 0.1
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
     min_faces: Count = 50
+    min_hours: Count = 6
+    people: dict[str, Annotated[int, Field(gt=0, le=100)]] = {}
 
 
 class WorkflowConfig(SpecModel):

@@ -34,8 +34,8 @@ def ask_devices(run: Run) -> list[DeviceDrift]:
     """Every device of the configuration's targets, side by side."""
     devices = load_devices(Path(run.config.devices) if run.config.devices else FLEET)
     own = [device for device in devices.values() if device.target in run.config.targets]
-    references, since = References(run.config, run.workspace), _since(run)
-    watch = partial(watch_device, references=references, since=since, open_shell=open_device)
+    references = References(run.config, run.workspace)
+    watch = partial(watch_device, references=references, **_window(run), open_shell=open_device)
     with run.step("ask devices") as step, ThreadPoolExecutor(DEVICES_AT_ONCE) as pool:
         found = [result for results in pool.map(watch, own) for result in results]
         step.detail = _counted(found)
@@ -47,11 +47,11 @@ def read_folder(run: Run, folder: str) -> list[DeviceDrift]:
     """Records that somebody brought: `<folder>/<device>/*.json`."""
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder; it holds a folder of records for each device")
-    references, since = References(run.config, run.workspace), _since(run)
+    references, window = References(run.config, run.workspace), _window(run)
     with run.step("read records") as step:
         found = []
         for place in sorted(path for path in Path(folder).iterdir() if path.is_dir()):
-            records = read_records(place.name, files_of_folder(place), since=since)
+            records = read_records(place.name, files_of_folder(place), **window)
             found += judge(records, references)
         step.detail = _counted(found)
     return found
@@ -82,7 +82,7 @@ def drift_event(one: DeviceDrift) -> dict[str, Any]:
         "model": one.model,
         "faces": one.faces,
         "hours": one.hours,
-        "signals": [{"name": signal.name} | asdict(signal.shift) for signal in one.moved],
+        "signals": [{"name": signal.name, "allowed": signal.allowed} | asdict(signal.shift) for signal in one.moved],
     }
     resource = {"prefect.resource.id": f"fpenet.device.{one.device}", "prefect.resource.name": one.device}
     return {"event": DETECTED, "resource": resource, "payload": payload}
@@ -107,5 +107,7 @@ def _counted(found: Sequence[DeviceDrift]) -> str:
     return ", ".join(f"{sum(one.state == state for one in found)} {state}" for state in states) or "no devices"
 
 
-def _since(run: Run) -> datetime:
-    return window_start(datetime.now(UTC), run.config.drift.window_hours)
+def _window(run: Run) -> dict[str, datetime]:
+    """From when to when records count."""
+    now = datetime.now(UTC)
+    return {"since": window_start(now, run.config.drift.window_hours), "now": now}

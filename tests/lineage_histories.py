@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deploy.delivery import CurrentEngine
+from deploy.stages import Action, Event, Pointer, StagedEngine
 from schemas.storage import write_json
 from tasks.fleet.deliveries import DeviceRecord
 from tasks.lineage.versions import VersionRecord, record_version
@@ -96,8 +97,15 @@ def write_engine(workspace: Workspace, target: str, record: VersionRecord) -> st
     return key
 
 
-def point_stage(workspace: Workspace, target: str, stage: str, key: str) -> None:
-    write_json(workspace.targets / target / f"{stage}.json", {"event": {"engine": {"build_key": key}}, "earlier": []})
+def point_stage(
+    workspace: Workspace, target: str, stage: str, key: str, *, number: int = 1, action: Action = "stage"
+) -> None:
+    engine = StagedEngine(
+        build_key=key, engine="e", engine_sha256=digest(key, "engine"), model_name="fpenet", model_version="3",
+        snapshot_id="s", check="passed",
+    )  # fmt: skip
+    event = Event(number=number, action=action, at="2026", by="tests", why="tests", engine=engine, before=None)
+    write_json(workspace.targets / target / f"{stage}.json", Pointer(event=event).model_dump(mode="json"))
 
 
 def write_device(workspace: Workspace, target: str, device: str, *kept: str) -> None:

@@ -183,6 +183,21 @@ def test_a_device_that_nobody_asks_does_not_fill_up(recorder, tmp_path):
     assert "2026-11-22T10" in written(tmp_path)
 
 
+def test_a_clock_that_is_set_back_while_the_disk_refuses_stops_nothing(recorder, tmp_path, clock):
+    folder = tmp_path / "records"
+    folder.write_text("a file in the way")
+    for _ in range(WAITING_HOURS):
+        recorder.record(*some_predictions(1))
+        clock.now += HOUR_S
+    clock.now -= 30 * 24 * HOUR_S
+    recorder.record(*some_predictions(2))
+    folder.unlink()
+    recorder.close()
+    hours = written(tmp_path)
+    assert len(hours) == WAITING_HOURS
+    assert hours[min(hours)]["faces"] == 2
+
+
 def test_a_clock_that_was_set_back_does_not_stop_the_writing(recorder, tmp_path, clock):
     clock.now -= 5 * HOUR_S
     recorder.record(*some_predictions(1))

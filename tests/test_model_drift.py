@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.drift import BINS, independent_faces, quantile_edges, shift_of, stability_index
+from scipy.special import ndtri
+
+from model.drift import (
+    BINS,
+    between_subjects,
+    independent_faces,
+    quantile_edges,
+    shift_of,
+    shown_by,
+    stability_index,
+)
 
 BOUND = 0.1
 
@@ -38,6 +48,81 @@ def test_the_same_few_people_hour_after_hour_are_no_drift():
         naive += low(reference_B, counts_HB.sum(axis=0, keepdims=True)) > BOUND
     assert alarms <= 2
     assert naive >= 20
+
+
+EDGES = ndtri(np.arange(1, BINS) / BINS)
+
+
+def faces_of_people(rng, person_F, *, between, moved=0.0):
+    """Bins of faces whose signal differs from person to person; `moved` in standard deviations of all faces."""
+    means_F = rng.normal(size=person_F.max() + 1)[person_F]
+    values_F = np.sqrt(between) * means_F + np.sqrt(1 - between) * rng.normal(size=len(person_F))
+    return np.searchsorted(EDGES, values_F + moved)
+
+
+def counted(rows_F, bins_F):
+    counts = np.zeros((rows_F.max() + 1, BINS), int)
+    np.add.at(counts, (rows_F, bins_F), 1)
+    return counts
+
+
+def alarms_of(people, hours, *, between, moved=0.0, days=30, each=40):
+    """Shares of days with an alarm of a device that the same people use every hour, of a model that was tested on 70
+    people: taken for many people, and with their number known."""
+    rng = np.random.default_rng(1)
+    as_many, as_few = 0, 0
+    for _ in range(days):
+        subjects_F = np.repeat(np.arange(70), 10)
+        reference_SB = counted(subjects_F, faces_of_people(rng, subjects_F, between=between))
+        person_F, hour_F = rng.integers(0, people, hours * each), np.repeat(np.arange(hours), each)
+        counts_HB = counted(hour_F, faces_of_people(rng, person_F, between=between, moved=moved))
+        reference_B = reference_SB.sum(axis=0)
+        found = low(reference_B, counts_HB, independent=independent_faces(reference_SB))
+        usual = shown_by(
+            people,
+            reference_B,
+            faces=hours * each,
+            between=between_subjects(reference_SB),
+            confidence=0.99,
+        )
+        as_many += found > BOUND
+        as_few += found > max(BOUND, usual)
+    return as_many / days, as_few / days
+
+
+@pytest.mark.parametrize(
+    ("people", "hours", "between", "taken_for_many"),
+    [(1, 24, 0.3, 0.3), (1, 24, 0.6, 0.7), (2, 24, 0.6, 0.4), (5, 24, 0.6, 0.1), (1, 6, 0.6, 0.5)],
+)
+def test_the_same_people_every_hour_alarm_unless_their_number_is_known(people, hours, between, taken_for_many):
+    as_many, as_few = alarms_of(people, hours, between=between)
+    assert as_many >= taken_for_many
+    assert as_few <= 0.05
+
+
+def test_a_large_shift_of_few_known_people_is_seen():
+    assert alarms_of(5, 24, between=0.3, moved=1.5)[1] >= 0.9
+
+
+@pytest.mark.parametrize("between", [0.0, 0.3, 0.8])
+def test_the_share_between_subjects_is_found(between):
+    rng = np.random.default_rng(2)
+    subjects_F = np.repeat(np.arange(400), rng.integers(1, 12, 400))
+    found = between_subjects(counted(subjects_F, faces_of_people(rng, subjects_F, between=between)))
+    assert found == pytest.approx(between, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("counts_SB", "share"),
+    [
+        (np.eye(BINS, dtype=int), 1.0),
+        (np.zeros((2, BINS), int), 1.0),
+        (np.full((1, BINS), 3), 0.0),
+        ([[4], [3]], 0.0),
+    ],
+)
+def test_a_share_between_subjects_that_nothing_tells(counts_SB, share):
+    assert between_subjects(np.array(counts_SB)) == share
 
 
 @pytest.mark.parametrize("faces", [300, 3000])

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def reference(tmp_path_factory):
     profile = some_profile(path)
     counts = profile.counts(profile.values(*some_predictions(500, seed=8)))
     told = {name: found.tolist() for name, found in counts.items()}
-    return Reference(VERSION, path, sha256_file(path), told, dict.fromkeys(told, 500.0))
+    return Reference(VERSION, path, sha256_file(path), told, dict.fromkeys(told, 500.0), dict.fromkeys(told, 0.3))
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def run_engine(folder, version="3"):
 
 
 def watch(device, references):
-    return watch_device(device, references, since=SINCE, open_shell=open_shell)
+    return watch_device(device, references, since=SINCE, now=NOW, open_shell=open_shell)
 
 
 def test_a_device_gets_the_profile_of_its_model_and_what_it_counts_comes_back(device, references, tmp_path):
@@ -98,7 +99,7 @@ def test_a_device_gets_the_profile_of_its_model_and_what_it_counts_comes_back(de
 )
 def test_what_a_model_was_not_tested_on_is_drift(references, reference, tmp_path, changes, signal, direction):
     record(reference.profile, tmp_path / "records", **changes)
-    (found,) = judge(read_records("dock-7", files_of_folder(tmp_path / "records"), since=SINCE), references)
+    (found,) = judge(read_records("dock-7", files_of_folder(tmp_path / "records"), since=SINCE, now=NOW), references)
     assert found.state == "drift"
     moved = {one.name: one.shift for one in found.moved}
     assert moved[signal].direction == direction
@@ -107,7 +108,7 @@ def test_what_a_model_was_not_tested_on_is_drift(references, reference, tmp_path
 
 def test_too_few_faces_say_nothing(references, reference, tmp_path):
     record(reference.profile, tmp_path / "records", faces=20, spread=2.0)
-    (found,) = judge(read_records("dock-7", files_of_folder(tmp_path / "records"), since=SINCE), references)
+    (found,) = judge(read_records("dock-7", files_of_folder(tmp_path / "records"), since=SINCE, now=NOW), references)
     assert found.state == "too few faces"
     assert f"at least {DriftSettings().min_faces} are needed" in found.why
 
@@ -118,7 +119,7 @@ def test_what_is_older_than_the_window_is_left_out(device, references, reference
     run_engine(tmp_path / "dock-7")
     (found,) = watch(device, references)
     assert (found.hours, found.faces) == (23, 23)
-    assert len(read_records("dock-7", files_of_folder(folder), since=SINCE).hours) == 23
+    assert len(read_records("dock-7", files_of_folder(folder), since=SINCE, now=NOW).hours) == 23
 
 
 def one_record(reference, tmp_path):
@@ -135,6 +136,10 @@ def one_record(reference, tmp_path):
         (lambda told: told | {"faces": -1}, "faces: Input should be greater than or equal to 0"),
         (lambda told: told | {"hour": "2026-13-22T10"}, "cut off or no JSON"),
         (lambda told: told | {"faces": 39}, "counts another number of faces than the 39"),
+        (lambda told: told | {"faces": 10**19, "counts": {"shape": [10**19]}}, "faces: Input should be less than"),
+        (lambda told: told | {"model": "fpenet/x"}, "model: String should match"),
+        (lambda told: told | {"hour": "2099-01-01T00"}, "its hour 2099-01-01T00 is still to come"),
+        (lambda told: told | {"counts": {"x" * 2**16: [1]}}, "more than 65,536 bytes"),
         (lambda told: [told], "not a record of this project's drift client"),
     ],
 )
@@ -142,11 +147,53 @@ def test_a_record_that_can_not_be_used_is_named_and_spoils_no_other(reference, t
     told = one_record(reference, tmp_path)
     whole, changed = json.dumps(told).encode(), json.dumps(change(told)).encode()
     files = {"a.json": whole, "b.json": changed, "c.json": whole[: len(whole) // 2], "d.json": b"\xff\x00"}
-    records = read_records("dock-7", files, since=SINCE)
+    records = read_records("dock-7", files, since=SINCE, now=NOW)
     assert len(records.hours) == 1
     problem, *cut_off = records.problems
     assert problem.startswith("b.json: ") and message in problem
     assert all("cut off or no JSON" in line for line in cut_off) and len(cut_off) == 2
+
+
+@pytest.mark.parametrize("opened", [60_000, 200_000])
+def test_a_record_nested_without_end_is_a_problem_of_its_device(references, tmp_path, opened):
+    (tmp_path / "deep.json").write_bytes(b"[" * opened)
+    (found,) = judge(read_records("dock-7", files_of_folder(tmp_path), since=SINCE, now=NOW), references)
+    assert found.state == "no records"
+    assert found.problems[0].startswith("deep.json: ")
+
+
+def test_the_largest_counts_are_compared(references, reference, tmp_path):
+    told = one_record(reference, tmp_path)
+    most = 2**40
+    files = {
+        f"{hour}.json": json.dumps(
+            told
+            | {
+                "hour": f"2026-11-22T{hour:02}",
+                "faces": most,
+                "counts": {name: [most, *[0] * (len(counts) - 1)] for name, counts in told["counts"].items()},
+            }
+        ).encode()
+        for hour in range(10)
+    }
+    (found,) = judge(read_records("dock-7", files, since=SINCE, now=NOW), references)
+    assert (found.state, found.faces) == ("drift", 10 * most)
+
+
+def test_few_hours_say_nothing(references, reference, tmp_path):
+    record(reference.profile, tmp_path / "records", faces=400, hours=3, spread=2.0)
+    (found,) = judge(read_records("dock-7", files_of_folder(tmp_path / "records"), since=SINCE, now=NOW), references)
+    assert (found.state, found.why) == ("too few hours", "faces in 3 hours, at least 6 are needed")
+
+
+@pytest.mark.parametrize(("people", "state"), [({}, "drift"), ({"dock-7": 1}, "steady"), ({"other": 1}, "drift")])
+def test_what_one_driver_may_show_is_no_drift_of_a_device_with_one(references, reference, tmp_path, people, state):
+    record(reference.profile, tmp_path / "records", confidence=0.78)
+    settings = references.config.drift.model_copy(update={"people": people})
+    told = replace(references, config=references.config.model_copy(update={"drift": settings}))
+    (found,) = judge(read_records("dock-7", files_of_folder(tmp_path / "records"), since=SINCE, now=NOW), told)
+    assert found.state == state
+    assert ("write how many into the setting `drift.people`" in found.why) == (state == "drift")
 
 
 def test_other_bins_and_other_profiles_are_not_compared(references, reference, tmp_path):
@@ -154,7 +201,7 @@ def test_other_bins_and_other_profiles_are_not_compared(references, reference, t
     bins = told | {"counts": told["counts"] | {"shape": [40]}}
     profile = told | {"profile": "0" * 64}
     files = {f"{name}.json": json.dumps(value).encode() for name, value in {"b": bins, "p": profile}.items()}
-    (found,) = judge(read_records("dock-7", files, since=SINCE), references)
+    (found,) = judge(read_records("dock-7", files, since=SINCE, now=NOW), references)
     assert found.state == "no records"
     assert any("its signals or bins are not those of its profile" in line for line in found.problems)
     assert any("counted by another profile of fpenet/3" in line for line in found.problems)
@@ -163,7 +210,7 @@ def test_other_bins_and_other_profiles_are_not_compared(references, reference, t
 def test_each_model_that_a_device_ran_is_judged_by_itself(references, reference, tmp_path):
     told = one_record(reference, tmp_path)
     files = {f"{n}.json": json.dumps(told | {"model": f"fpenet/{n}"}).encode() for n in (3, 4)}
-    found = judge(read_records("dock-7", files, since=SINCE), references)
+    found = judge(read_records("dock-7", files, since=SINCE, now=NOW), references)
     assert [(one.model, one.state) for one in found] == [(VERSION, "too few faces"), ("fpenet/4", "no reference")]
     assert found[1].why == "no whole TFRecords"
 
@@ -187,13 +234,13 @@ def test_an_absent_device_is_offline(device, references):
         raise DeviceOfflineError(f"device '{device.name}' does not answer")
         yield
 
-    (found,) = watch_device(device, references, since=SINCE, open_shell=nobody)
+    (found,) = watch_device(device, references, since=SINCE, now=NOW, open_shell=nobody)
     assert (found.state, found.why) == ("offline", "device 'dock-7' does not answer")
 
 
 def test_drift_is_an_event_with_the_numbers_that_wakes_suggest(references, reference, tmp_path):
     record(reference.profile, tmp_path / "records", confidence=0.7)
-    (found,) = judge(read_records("dock-7", files_of_folder(tmp_path / "records"), since=SINCE), references)
+    (found,) = judge(read_records("dock-7", files_of_folder(tmp_path / "records"), since=SINCE, now=NOW), references)
     event = Event(occurred=NOW, **drift_event(found))
     assert event.payload["model"] == VERSION
     lows = {signal["name"]: signal["low"] for signal in event.payload["signals"]}

@@ -44,6 +44,8 @@ def test_it_counts_the_faces_that_the_model_was_not_trained_on(made):
     assert set(result["counts"]) == {"confidence/All", "shape"}
     assert {sum(found) for found in result["counts"].values()} == {16}
     assert all(0 < worth <= 16 for worth in result["independent"].values())
+    assert set(result["between"]) == set(result["counts"])
+    assert all(0 <= share <= 1 for share in result["between"].values())
 
 
 def test_it_is_the_same_bytes_again(made):

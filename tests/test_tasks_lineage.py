@@ -186,6 +186,18 @@ def test_a_subject_is_followed_to_the_device(workspace):
     assert places == {"cpu": ((), ()), "t4": (("staging", "production"), ("dock-7",))}
 
 
+@pytest.mark.parametrize(
+    ("number", "action", "stages"),
+    [(3, "rollback", ("staging", "production")), (3, "promote", ("staging", "canary", "production")),
+     (1, "rollback", ("staging", "canary", "production"))],
+)  # fmt: skip
+def test_a_canary_is_over_with_the_rollback_that_follows_it(workspace, number, action, stages):
+    (key,) = (engine.build_key for engine in ask("3", workspace).versions[0].engines if engine.target == "t4")
+    point_stage(workspace, "t4", "canary", key, number=2, action="canary")
+    point_stage(workspace, "t4", "production", key, number=number, action=action)
+    assert ask(key, workspace).engine.stages == stages
+
+
 def test_a_device_that_went_on_keeps_the_engine_before(workspace):
     (before,) = (engine.build_key for engine in ask("3", workspace).versions[0].engines if engine.target == "t4")
     write_device(workspace, "t4", "dock-7", before, digest("a newer one")[:20])
@@ -243,6 +255,21 @@ def test_a_damaged_index_is_made_anew(workspace, damage):
     told = ask("multipie/004", workspace)
     index_path(workspace).write_bytes(damage)
     assert ask("multipie/004", workspace) == told
+
+
+def test_an_index_with_an_overwritten_page_is_made_anew_at_the_latest_by_the_next_question(workspace):
+    told = ask("multipie/004", workspace, every=True)
+    whole, page = index_path(workspace).read_bytes(), 4096
+    damaged = 0
+    for start in range(0, len(whole), page):
+        index_path(workspace).write_bytes(whole[:start] + bytes(page) + whole[start + page :])
+        try:
+            assert ask("multipie/004", workspace, every=True) == told
+        except StorageError as error:
+            damaged += 1
+            assert "was damaged" in str(error) and not index_path(workspace).exists()
+        assert ask("multipie/004", workspace, every=True) == told
+    assert damaged
 
 
 def test_an_index_of_another_version_is_made_anew(workspace):

@@ -65,6 +65,7 @@ def watch_device(
     references: References,
     *,
     since: datetime,
+    now: datetime,
     open_shell: Callable[[Device], AbstractContextManager[Shell]],
 ) -> list[DeviceDrift]:
     """What a device saw since then, one result for each model that it ran; never raises for what the device does.
@@ -79,7 +80,7 @@ def watch_device(
         return [DeviceDrift(device.name, "offline", why=str(error))]
     except FpenetError as error:
         return [DeviceDrift(device.name, "failed", why=str(error))]
-    return judge(read_records(device.name, files, since=since), references, problem)
+    return judge(read_records(device.name, files, since=since, now=now), references, problem)
 
 
 def judge(records: DeviceRecords, references: References, problem: str = "") -> list[DeviceDrift]:

@@ -17,7 +17,9 @@ from schemas.errors import InputError
 from schemas.yamlspec import SpecModel
 
 HOUR = "%Y-%m-%dT%H"
-Faces = Annotated[int, Field(ge=0)]
+MOST_BYTES = 2**16
+"""Of a file; the client's have some 2 kB."""
+Faces = Annotated[int, Field(ge=0, le=2**40)]  # so that sums of hours are whole numbers for NumPy
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -33,8 +35,8 @@ class HourRecord(SpecModel):
 
     format: Literal[FORMAT]  # type: ignore[valid-type]
     profile: Digest
-    model: Annotated[str, StringConstraints(pattern=r"^.+/[^/]+$")]
-    hour: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d$")]
+    model: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{1,250}/[0-9]{1,9}$")]
+    hour: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}$")]
     faces: Faces
     unusable: Faces
     counts: dict[str, list[Faces]]
@@ -49,8 +51,9 @@ class DeviceRecords:
     problems: tuple[str, ...]
 
 
-def read_records(device: str, files: Mapping[str, bytes], *, since: datetime) -> DeviceRecords:
-    """Records that began at `since` or later. A damaged one is a problem to be told, and spoils no other."""
+def read_records(device: str, files: Mapping[str, bytes], *, since: datetime, now: datetime) -> DeviceRecords:
+    """Records of hours that began from `since` to `now`. A damaged one, or one of an hour that is still to come, is a
+    problem to be told, and spoils no other."""
     hours, problems = [], []
     for name, content in sorted(files.items()):
         try:
@@ -58,7 +61,9 @@ def read_records(device: str, files: Mapping[str, bytes], *, since: datetime) ->
         except InputError as error:
             problems.append(str(error))
             continue
-        if datetime.strptime(record.hour, HOUR).replace(tzinfo=UTC) >= since:
+        if _start(record) > now:
+            problems.append(f"{name}: its hour {record.hour} is still to come; set the clock of the device")
+        elif _start(record) >= since:
             hours.append(record)
     return DeviceRecords(device, tuple(sorted(hours, key=lambda record: record.hour)), tuple(problems))
 
@@ -66,21 +71,27 @@ def read_records(device: str, files: Mapping[str, bytes], *, since: datetime) ->
 def parse_record(content: bytes, name: str) -> HourRecord:
     """
     Raises:
-        InputError: it is cut off, of another format, or its numbers do not agree.
+        InputError: it is cut off, too long, of another format, or its numbers do not agree.
     """
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{name}: more than {MOST_BYTES:,} bytes, so not a record of this project's drift client")
     try:
         record = HourRecord.model_validate(json.loads(content))
-        datetime.strptime(record.hour, HOUR)
+        _start(record)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(f"{name}: not a record of this project's drift client: {where}: {first['msg']}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: cut off or no JSON: {error}") from error
     wrong = [signal for signal, counts in record.counts.items() if sum(counts) != record.faces]
     if wrong:
         raise InputError(f"{name}: {wrong[0]} counts another number of faces than the {record.faces} it names")
     return record
+
+
+def _start(record: HourRecord) -> datetime:
+    return datetime.strptime(record.hour, HOUR).replace(tzinfo=UTC)
 
 
 def files_of_shell(shell: Shell, folder: str, *, since: datetime) -> dict[str, bytes]:
@@ -92,7 +103,12 @@ def files_of_shell(shell: Shell, folder: str, *, since: datetime) -> dict[str, b
 
 
 def files_of_folder(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.json"))}
+    """The hours' files that somebody brought, by name; of one that is too long only as much as shows it."""
+    found = {}
+    for path in sorted(path for path in folder.glob("*.json") if path.is_file()):
+        with path.open("rb") as file:
+            found[path.name] = file.read(MOST_BYTES + 1)
+    return found
 
 
 def window_start(now: datetime, hours: int) -> datetime:

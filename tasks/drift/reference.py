@@ -36,6 +36,7 @@ class Reference:
         digest: SHA-256 of it.
         counts: signal -> faces in each bin.
         independent: signal -> how many independent faces they are worth: some subjects are in them more than once.
+        between: signal -> share of its variance that is between subjects (`model.drift.between_subjects`).
     """
 
     version: str
@@ -43,6 +44,7 @@ class Reference:
     digest: str
     counts: dict[str, list[int]]
     independent: dict[str, float]
+    between: dict[str, float]
 
 
 def reference_of(name: str, version: str, tracking: Tracking, workspace: Workspace) -> Reference:
@@ -63,15 +65,16 @@ def reference_of(name: str, version: str, tracking: Tracking, workspace: Workspa
         workspace.drift / REFERENCES, key, lambda place: make_reference(place, onnx, spec, conversion, model)
     )
     profile = output.directory / PROFILE
-    return Reference(model, profile, sha256_file(profile), output.result["counts"], output.result["independent"])
+    told = {name: output.result[name] for name in ("counts", "independent", "between")}
+    return Reference(model, profile, sha256_file(profile), **told)
 
 
 def make_reference(
     directory: Path, onnx: Path, spec: ExperimentSpec, conversion: Conversion, model: str
 ) -> dict[str, Any]:
-    """Write the profile into `directory`; return `counts` and `independent` of a `Reference`."""
+    """Write the profile into `directory`; return `counts`, `independent` and `between` of a `Reference`."""
     from deploy.drift_profile import write_profile
-    from model.drift import independent_faces
+    from model.drift import between_subjects, independent_faces
     from model.shape_model import complex_shapes, fit_shape_model
 
     shapes = fit_shape_model(complex_shapes(_training_points(conversion, spec)))
@@ -81,6 +84,7 @@ def make_reference(
     return {
         "counts": {name: counts_SB.sum(axis=0).tolist() for name, counts_SB in by_subject.items()},
         "independent": {name: independent_faces(counts_SB) for name, counts_SB in by_subject.items()},
+        "between": {name: between_subjects(counts_SB) for name, counts_SB in by_subject.items()},
     }
 
 

@@ -9,21 +9,27 @@ from typing import Literal
 
 import numpy as np
 
-from model.drift import Shift, shift_of
+from model.drift import Shift, shift_of, shown_by
 from schemas.config import DriftSettings
 from tasks.drift.records import DeviceRecords, HourRecord
 from tasks.drift.reference import Reference
 
-State = Literal["drift", "steady", "too few faces", "no records", "no reference", "offline", "failed"]
+State = Literal[
+    "drift", "steady", "too few faces", "too few hours", "no records", "no reference", "offline", "failed"
+]
 
 
 @dataclass(frozen=True)
 class SignalShift:
-    """A signal of a device; `moved` is True where the lower bound of the index is above what is allowed."""
+    """A signal of a device; `allowed`: index that the lower bound must exceed."""
 
     name: str
     shift: Shift
-    moved: bool
+    allowed: float
+
+    @property
+    def moved(self) -> bool:
+        return self.shift.low > self.allowed
 
 
 @dataclass(frozen=True)
@@ -82,13 +88,21 @@ def compare(device: str, hours: Iterable[HourRecord], reference: Reference, sett
     }
     if not counted["faces"]:
         return DeviceDrift(device, "no records", **counted)
-    shifts = _shifts(known, reference, settings)
+    people = settings.people.get(device)
+    shifts = _shifts(known, reference, settings, people)
     worth = min(shift.shift.independent for shift in shifts)
     if worth < settings.min_faces:
         why = f"worth {worth:.0f} independent faces, at least {settings.min_faces} are needed"
         return DeviceDrift(device, "too few faces", shifts=shifts, why=why, **counted)
+    seen = sum(record.faces > 0 for record in known)
+    if seen < settings.min_hours:
+        why = f"faces in {seen} hours, at least {settings.min_hours} are needed"
+        return DeviceDrift(device, "too few hours", shifts=shifts, why=why, **counted)
     moved = [_in_words(shift) for shift in shifts if shift.moved]
-    return DeviceDrift(device, "drift" if moved else "steady", shifts=shifts, why="; ".join(moved), **counted)
+    if not moved:
+        return DeviceDrift(device, "steady", shifts=shifts, **counted)
+    why = "; ".join([*moved, _assumed(people)])
+    return DeviceDrift(device, "drift", shifts=shifts, why=why, **counted)
 
 
 def _unlike(record: HourRecord, reference: Reference) -> str:
@@ -100,19 +114,36 @@ def _unlike(record: HourRecord, reference: Reference) -> str:
     return ""
 
 
-def _shifts(known: list[HourRecord], reference: Reference, settings: DriftSettings) -> tuple[SignalShift, ...]:
+def _shifts(
+    known: list[HourRecord], reference: Reference, settings: DriftSettings, people: int | None
+) -> tuple[SignalShift, ...]:
     found = []
     for name, expected in reference.counts.items():
+        expected_B, confidence = np.array(expected), settings.confidence
         shift = shift_of(
-            np.array(expected),
+            expected_B,
             np.array([record.counts[name] for record in known]),
             independent=reference.independent[name],
-            confidence=settings.confidence,
+            confidence=confidence,
         )
-        found.append(SignalShift(name, shift, moved=shift.low > settings.min_index))
+        allowed = settings.min_index
+        if people:
+            between = reference.between[name]
+            usual = shown_by(people, expected_B, faces=shift.faces, between=between, confidence=confidence)
+            allowed = max(allowed, usual)
+        found.append(SignalShift(name, shift, allowed))
     return tuple(sorted(found, key=lambda signal: (-signal.shift.low, -signal.shift.index, signal.name)))
 
 
 def _in_words(signal: SignalShift) -> str:
     way = {-1: "lower", 0: "other", 1: "higher"}[signal.shift.direction]
-    return f"{signal.name} is {way}: index {signal.shift.index:.2f}, at least {signal.shift.low:.2f}"
+    return (
+        f"{signal.name} is {way}: index {signal.shift.index:.2f}, at least {signal.shift.low:.2f}, "
+        f"allowed {signal.allowed:.2f}"
+    )
+
+
+def _assumed(people: int | None) -> str:
+    if people:
+        return f"allowed is what {people} people may show who are as those it was tested on"
+    return "taken for many people: if the same few use it all day, write how many into the setting `drift.people`"

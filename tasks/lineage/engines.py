@@ -86,8 +86,23 @@ def _stages(targets: Path) -> Found:
     found: Found = defaultdict(list)
     for stage in STAGES:
         for path in targets.glob(f"*/{stage}.json"):
-            found[read_json(path)["event"]["engine"]["build_key"]].append(stage)
+            if stage != "canary" or not _is_over(path):
+                found[read_json(path)["event"]["engine"]["build_key"]].append(stage)
     return found
+
+
+def _is_over(canary: Path) -> bool:
+    """Whether a rollback has ended a canary; only where there was one is `deploy.stages`, which is slow to import,
+    asked."""
+    if read_json(canary)["event"]["action"] == "end":
+        return True
+    production = canary.with_name("production.json")
+    if not production.is_file() or read_json(production)["event"]["action"] != "rollback":
+        return False
+    from deploy.stages import status
+
+    place = canary.parent
+    return status(place.parent, place.name).canary is None
 
 
 def _devices(targets: Path) -> tuple[Found, Found]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from schemas.errors import StorageError
@@ -161,34 +161,36 @@ def open_index(workspace: Workspace) -> Iterator[LineageIndex]:
     """The index of a workspace as its snapshots are now: new ones are read first, those that are gone taken out.
 
     Raises:
-        StorageError: a snapshot can't be read, or the index can't be written.
+        StorageError: a snapshot can't be read, the index can't be written, or it was found to be damaged while it
+            was asked; it is gone then, and the next question makes it anew.
     """
     make_folder(workspace.lineage)
-    database = _usable(workspace)
     try:
-        yield LineageIndex(database, _update(database, workspace.snapshots))
+        read = _refresh(workspace)
+        with closing(_connect(index_path(workspace))) as database:
+            yield LineageIndex(database, read)
     except sqlite3.OperationalError as error:  # locked for long, disk full, read-only
         raise StorageError(f"{index_path(workspace)}: {error}; run the same command again") from error
-    finally:
-        database.close()
+    except sqlite3.DatabaseError as error:
+        drop_index(workspace)
+        raise StorageError(
+            f"{index_path(workspace)} was damaged ({error}) and is deleted; the same command makes it anew"
+        ) from error
 
 
-def _usable(workspace: Workspace) -> sqlite3.Connection:
-    """The database with its tables; a damaged one, or one of another version, is replaced."""
-    database = _connect(index_path(workspace))
+def _refresh(workspace: Workspace) -> int:
+    """Bring the index up to date, replacing a damaged one, or one of another version. Returns how many were read."""
     try:
-        version = _version(database)
-        database.execute("SELECT count(*) FROM snapshots" if version == VERSION else "SELECT 1").fetchone()
-        if version in (0, VERSION):
-            return database
+        with closing(_connect(index_path(workspace))) as database:
+            if _version(database) in (0, VERSION):
+                return _update(database, workspace.snapshots)
     except sqlite3.OperationalError:
-        database.close()
         raise
     except sqlite3.DatabaseError:  # no database, or a damaged one
         pass
-    database.close()
     drop_index(workspace)
-    return _connect(index_path(workspace))
+    with closing(_connect(index_path(workspace))) as database:
+        return _update(database, workspace.snapshots)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -211,7 +213,8 @@ def _update(database: sqlite3.Connection, snapshots: Path) -> int:
         read = _change(database, snapshots, _known(database), _present(snapshots))
         database.execute("COMMIT")
     except BaseException:
-        database.execute("ROLLBACK")
+        if database.in_transaction:  # SQLite has ended it itself where the disk is full
+            database.execute("ROLLBACK")
         raise
     return read
 
