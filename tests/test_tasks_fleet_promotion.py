@@ -9,7 +9,7 @@ from deploy import stages
 from deploy.devices import LocalReach
 from schemas.errors import InputError, StorageError
 from schemas.storage import read_json, sha256_file, write_json
-from tasks.fleet.deliveries import Measured, note_measured, read_record, read_records
+from tasks.fleet.deliveries import Measured, behind, note_measured, read_record, read_records
 from tasks.fleet.promotion import changing, finish_rollbacks, roll_back_target, settle_target
 from tests.delivered_fleets import WHO, Fleet
 from tests.engines import engine_directory
@@ -77,6 +77,25 @@ def test_an_offline_device_blocks_nobody_and_gets_it_later(fleet, nano):
     records = settle_target(fleet.targets, "t4", fleet.devices)
     assert {record.outcome for record in records} == {"active"}
     assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key2")
+
+
+def test_who_is_behind_is_known_without_asking(fleet):
+    def named() -> list[str]:
+        return [device.name for device in behind(fleet.targets, "t4", fleet.devices)]
+
+    fleet.local("h100-a", "main")
+    fleet.devices[-1] = fleet.devices[-1].model_copy(update={"target": "h100"})
+    assert named() == []
+    fleet.stage("key1")
+    fleet.promote("canary")
+    assert named() == []
+    stages.promote(fleet.targets, "t4", has_canaries=True, **WHO)
+    assert named() == ["t4-b"]
+    fleet.promote()
+    stages.stage(fleet.targets, "t4", engine_directory(fleet.root / "engines", "key2"), **WHO)
+    assert named() == []
+    stages.promote(fleet.targets, "t4", to="canary", has_canaries=True, **WHO)
+    assert named() == ["t4-a"]
 
 
 def test_a_device_that_missed_a_rollback_is_brought_back_when_it_is_there(fleet, nano):

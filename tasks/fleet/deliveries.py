@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from deploy import stages
 from deploy.delivery import Activation, CurrentEngine, activate, deliver, described
 from deploy.devices import Device, Ring
 from deploy.shells.opening import OpenShell, open_shell
@@ -85,6 +86,26 @@ def bring_all(
     todo = [(device, *found) for device, found in wanted if found is not None]
     with ThreadPoolExecutor(max_workers=max(1, len(todo))) as pool:
         return list(pool.map(lambda item: _bring_one(targets, item[0], item[1], item[2].engine, open_shell), todo))
+
+
+def behind(targets: Path, target: str, devices: Iterable[Device]) -> list[Device]:
+    """Devices of a target that do not run what the stages say, as far as is known here: no device is asked. `bring_all`
+    brings them up to it.
+
+    Args:
+        devices: the fleet, of all targets.
+    """
+    held = stages.status(targets, target)
+    mine = [device for device in devices if device.target == target]
+    return [device for device in mine if is_behind(held, device, read_record(targets, target, device.name))]
+
+
+def is_behind(status: StageStatus, device: Device, record: DeviceRecord | None) -> bool:
+    """Whether a device does not run what its ring ought to, or still runs a canary that was ended."""
+    wanted = status.wanted(device.ring)
+    if wanted is None:
+        return status.ended is not None and record is not None and record.runs(status.ended)
+    return record is None or not record.runs(wanted[1].engine)
 
 
 def note_active(targets: Path, device: Device, stage: Stage, activation: Activation, found: str = "") -> DeviceRecord:
