@@ -26,12 +26,13 @@ DRAWS_AT_ONCE = 250
 
 
 class Outcome(StrEnum):
-    """What a row says. `SHOWN`: the rules give it no allowance."""
+    """What a row says. `SHOWN`: the rules give it no allowance; `TOO_FEW`: they let a slice of this kind be small."""
 
     PASSED = "passed"
     FAILED = "failed"
     INCONCLUSIVE = "inconclusive"
     SHOWN = "shown"
+    TOO_FEW = "too few, shown only"
 
 
 @dataclass(frozen=True)
@@ -179,13 +180,24 @@ def _rows(
             low_px=interval and interval.low,
             high_px=interval and interval.high,
             allowance_px=allowance,
-            outcome=_outcome(interval, number, allowance, rules),
+            outcome=_outcome(
+                interval, number, allowance, rules, may_be_small=rules.may_be_small(faces.dimension, name)
+            ),
         )
 
 
-def _outcome(interval: Interval | None, subjects: int, allowance: float | None, rules: PromotionRules) -> Outcome:
+def _outcome(
+    interval: Interval | None,
+    subjects: int,
+    allowance: float | None,
+    rules: PromotionRules,
+    *,
+    may_be_small: bool,
+) -> Outcome:
     if allowance is None:
         return Outcome.SHOWN
+    if may_be_small and subjects < rules.minimum_subjects:
+        return Outcome.TOO_FEW
     if interval is None or subjects < rules.minimum_subjects:
         return Outcome.INCONCLUSIVE
     return Outcome.PASSED if interval.high <= allowance else Outcome.FAILED

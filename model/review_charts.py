@@ -13,7 +13,9 @@ from model.paired import Outcome, Row
 from model.svg import ACCENT, INK, MUTED, RULE, Axis, dot, line, picture, polyline, text_at
 
 GOOD, BAD, WARN = "var(--good, #15803d)", "var(--bad, #b91c1c)", "var(--warn, #a16207)"
-COLOURS = {Outcome.PASSED: GOOD, Outcome.FAILED: BAD, Outcome.INCONCLUSIVE: WARN, Outcome.SHOWN: MUTED}
+COLOURS = {Outcome.PASSED: GOOD, Outcome.FAILED: BAD, Outcome.INCONCLUSIVE: WARN} | dict.fromkeys(
+    (Outcome.SHOWN, Outcome.TOO_FEW), MUTED
+)
 """Of a row; its outcome stands in words beside it too."""
 
 ROW_WIDTH, ROW_STEP, ROW_LEFT, ROW_RIGHT = 460, 26, 156, 40

@@ -48,7 +48,10 @@ def all_slices(
 
 
 def yaw_slices(yaw_F: np.ndarray | None) -> list[Slice]:
-    """Bins of |yaw|, and the fifth of the faces that are turned the most. Yaw in degrees."""
+    """Bins of |yaw|, and the fifth of the faces that are turned the most. Yaw in degrees.
+
+    The rules of promotion name slices, so no name depends on the faces.
+    """
     if yaw_F is None:
         return []
     turned_F = np.abs(yaw_F)
@@ -58,7 +61,7 @@ def yaw_slices(yaw_F: np.ndarray | None) -> list[Slice]:
         for low, high in zip(YAW_EDGES, ends, strict=True)
     ]
     least = np.quantile(turned_F, 1 - MOST_TURNED_SHARE, method="higher")
-    return _with_faces([*bins, Slice(f"most turned fifth, from {least:.0f}°", turned_F >= least)])
+    return _with_faces([*bins, Slice("most turned fifth", turned_F >= least)])
 
 
 def occlusion_slices(flags_FN: np.ndarray) -> list[Slice]:

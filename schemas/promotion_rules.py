@@ -18,6 +18,9 @@ Dimension = Literal["yaw", "occlusion", "set", "dataset"]
 DIMENSIONS: tuple[Dimension, ...] = ("yaw", "occlusion", "set", "dataset")
 """Of `model.slices.all_slices`."""
 
+SmallSlice = Literal["block", "show"]
+"""What a slice with too few subjects does: block as inconclusive, or be shown and decide nothing."""
+
 Pixels = Annotated[float, Field(ge=0)]
 Bound = Annotated[float, Field(gt=0)]
 
@@ -72,10 +75,12 @@ class PromotionRules(SpecModel):
 
     Attributes:
         minimum_subjects: fewer in a row: "inconclusive".
+        small_slices: dimension -> what a slice of it with fewer does; `block` where it is not named.
         bounds_crop_px: region -> largest upper end of the error's interval where there is no champion.
     """
 
     minimum_subjects: Annotated[int, Field(ge=2)] = 20
+    small_slices: dict[Dimension, SmallSlice] = {}
     bootstrap: Bootstrap = Bootstrap()
     allowance_crop_px: Allowances
     bounds_crop_px: Annotated[dict[str, Bound], Field(min_length=1)]
@@ -87,6 +92,11 @@ class PromotionRules(SpecModel):
         if "All" not in bounds:
             raise ValueError("the region All needs a bound: without it a first model would be held against nothing")
         return bounds
+
+    def may_be_small(self, dimension: str, name: str) -> bool:
+        """Whether too few subjects of this row block nothing: never a region, nor a slice that has its own number."""
+        own = self.allowance_crop_px.named.get(f"{dimension}/{name}")
+        return own is None and self.small_slices.get(dimension) == "show"
 
     @property
     def sha256(self) -> str:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from model.paired import Row, overall
+from model.paired import Outcome, Row, overall
 from schemas.config import Tracking, WorkflowConfig
 from schemas.experiment import ExperimentSpec
 from schemas.promotion_rules import PromotionRules, load_rules
@@ -199,7 +199,7 @@ def _as_verdict(told: Mapping[str, Any], directory: Path, *, reused: bool) -> Ve
 def _measure(case: _Case, opponent: Contender | None, directory: Path) -> _Finding:
     rows = score_pair(case.challenger, opponent, case.conversion.files[Split.KPI], case.rules, directory)
     state = State(overall(rows))
-    return _Finding(state, _summary(case, state, rows), rows=rows)
+    return _Finding(state, _summary(case, state, rows) + _small_slices(rows), rows=rows)
 
 
 def _summary(case: _Case, state: State, rows: Sequence[Row]) -> str:
@@ -209,11 +209,22 @@ def _summary(case: _Case, state: State, rows: Sequence[Row]) -> str:
     if state is State.PASSED:
         return f"{start}: {_words(whole)}"
     bad = [row for row in rows if row.outcome == state]
-    more = f" and {len(bad) - WORDED} more" if len(bad) > WORDED else ""
     if state is State.INCONCLUSIVE:
-        names = ", ".join(f"{row.title} ({row.subjects})" for row in bad[:WORDED])
-        return f"{start}: under {case.rules.minimum_subjects} subjects, or faces of unknown ones, in {names}{more}"
-    return f"{start}: {'; '.join(map(_words, bad[:WORDED]))}{more}"
+        return f"{start}: under {case.rules.minimum_subjects} subjects, or faces of unknown ones, in {_sizes(bad)}"
+    return f"{start}: {'; '.join(map(_words, bad[:WORDED]))}{_more(bad)}"
+
+
+def _small_slices(rows: Sequence[Row]) -> str:
+    small = [row for row in rows if row.outcome is Outcome.TOO_FEW]
+    return f"; too few subjects, shown only: {_sizes(small)}" if small else ""
+
+
+def _sizes(rows: Sequence[Row]) -> str:
+    return ", ".join(f"{row.title} ({row.subjects})" for row in rows[:WORDED]) + _more(rows)
+
+
+def _more(rows: Sequence[Row]) -> str:
+    return f" and {len(rows) - WORDED} more" if len(rows) > WORDED else ""
 
 
 def _words(row: Row) -> str:

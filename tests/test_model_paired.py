@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from model.paired import Outcome, Row, compare, hold_against_bounds, mean_interval, overall
 from model.region_error import FaceErrors, Points, Unit, face_errors, intervals, region_errors
 from model.slices import Slice
-from schemas.promotion_rules import Allowances, Bootstrap, PromotionRules
+from schemas.promotion_rules import DIMENSIONS, Allowances, Bootstrap, PromotionRules
 
 RULES = PromotionRules(
     minimum_subjects=4,
@@ -153,6 +153,38 @@ def test_a_slice_that_got_worse_fails_although_the_whole_got_better():
     assert bad.title == "yaw over 60°"
     assert row_of(rows, "0° to 15°").outcome is Outcome.PASSED
     assert overall(rows) is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({}, Outcome.INCONCLUSIVE),
+        ({"small_slices": {"occlusion": "show"}}, Outcome.INCONCLUSIVE),
+        ({"small_slices": {"yaw": "show"}}, Outcome.TOO_FEW),
+        ({"small_slices": {"yaw": "show"}, "minimum_subjects": 3}, Outcome.FAILED),
+        (
+            {
+                "small_slices": {"yaw": "show"},
+                "allowance_crop_px": Allowances(regions={"All": 0.1}, named={"yaw/over 60°": 0.2}),
+            },
+            Outcome.INCONCLUSIVE,
+        ),
+    ],
+)
+def test_a_small_slice_blocks_unless_the_rules_say_of_its_kind_that_it_is_shown(changes, outcome):
+    champion, turned_B = some_errors(), np.arange(24) % 8 < 3
+    challenger = replace(champion, crop_px_BK=champion.crop_px_BK + np.where(turned_B, 0.5, -5.0)[:, None])
+    slices = {"yaw": [Slice("over 60°", turned_B)]}
+    rows = compare(challenger, champion, slices, RULES.model_copy(update=changes))
+    small = row_of(rows, "over 60°")
+    assert (small.outcome, small.subjects) == (outcome, 3)
+    assert small.difference_px == pytest.approx(0.5), "what was measured is shown"
+    assert overall(rows) is (Outcome.PASSED if outcome is Outcome.TOO_FEW else outcome)
+
+
+def test_a_set_of_too_few_subjects_blocks_whatever_is_said_of_slices():
+    own, rules = some_errors(30, 3), RULES.model_copy(update={"small_slices": dict.fromkeys(DIMENSIONS, "show")})
+    assert overall(compare(own, own, {}, rules)) is Outcome.INCONCLUSIVE
 
 
 def test_a_slice_gated_by_name_that_holds_no_face_is_inconclusive():

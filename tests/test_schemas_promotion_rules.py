@@ -22,6 +22,7 @@ def test_the_packaged_rules_gate_every_region_of_every_face_and_every_dimension(
     assert set(rules.allowance_crop_px.regions) == set(rules.bounds_crop_px) == regions
     assert None not in rules.allowance_crop_px.regions.values()
     assert set(rules.allowance_crop_px.slices) == {"yaw", "occlusion", "set", "dataset"}
+    assert set(rules.small_slices.values()) == {"block"}
     assert (rules.minimum_subjects, rules.bootstrap.draws, rules.bootstrap.confidence) == (20, 2000, 0.95)
 
 
@@ -56,6 +57,8 @@ def test_rules_are_named_by_what_they_say_not_by_their_file(tmp_path):
         ({"bounds_crop_px": {"All": 0}}, "greater than 0"),
         ({"minimum_subject": 3}, "unknown key .did you mean 'minimum_subjects'"),
         ({"minimum_subjects": 1}, "greater than or equal to 2"),
+        ({"small_slices": {"yaw": "shown"}}, "small_slices.yaw"),
+        ({"small_slices": {"region": "show"}}, "small_slices.region"),
         ({"bootstrap": {"confidence": 1.0}}, "less than 1"),
     ],
 )

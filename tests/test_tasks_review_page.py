@@ -162,6 +162,13 @@ def test_the_verdict_in_one_sentence(verdict, state, champion, said):
     assert said in headline(replace(verdict, state=state, champion=champion))
 
 
+def test_slices_that_are_too_small_are_marked_and_named(review):
+    rows = row("All", Outcome.PASSED), row("over 60°", Outcome.TOO_FEW, dimension="yaw")
+    passed = replace(review, verdict=replace(review.verdict, state=State.PASSED, rows=rows))
+    assert headline(passed.verdict).endswith("Too few subjects to say anything of: yaw over 60°.")
+    assert "too few, shown only" in Page(render(passed)).text
+
+
 @pytest.mark.parametrize("rows", ["none", "without a champion"])
 def test_a_page_without_a_comparison(review, rows):
     found = () if rows == "none" else (row("All", Outcome.PASSED, champion=None),)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.paired import REGION, Row
+from model.paired import REGION, Outcome, Row
 from schemas.config import ReviewSettings, Tracking
 from schemas.experiment import ExperimentSpec
 from schemas.storage import sha256_of, write_bytes, write_json
@@ -218,10 +218,15 @@ def render(review: Review) -> str:
 
 
 def headline(verdict: Verdict) -> str:
-    """The verdict in one sentence."""
+    """The verdict in one sentence, and in another what it does not cover."""
+    small = [_name(row) for row in verdict.rows if row.outcome is Outcome.TOO_FEW]
+    return _verdict_words(verdict) + (f" Too few subjects to say anything of: {_named(small)}." if small else "")
+
+
+def _verdict_words(verdict: Verdict) -> str:
     against = f"the champion, version {verdict.champion}" if verdict.champion else "the absolute bounds"
     bad = [_name(row) for row in verdict.rows if row.outcome == verdict.state]
-    names = ", ".join(bad[:NAMED]) + (f" and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
+    names = _named(bad)
     match verdict.state:
         case State.PASSED if verdict.champion:
             return f"Passed: nowhere worse than {against}, by more than is allowed."
@@ -235,6 +240,10 @@ def headline(verdict: Verdict) -> str:
             return f"Inconclusive: {names} hold too few subjects to compare it with {against}."
         case _:
             return f"Not comparable with {against}: nothing was measured side by side."
+
+
+def _named(rows: Sequence[str]) -> str:
+    return ", ".join(rows[:NAMED]) + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")
 
 
 def _name(row: Row) -> str:
