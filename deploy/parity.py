@@ -14,7 +14,7 @@ import numpy as np
 
 from deploy.builders.base import Engine, Predictions
 from deploy.targets import ParityBound
-from schemas.errors import GateError
+from schemas.errors import GateError, ModelFileError
 from schemas.layouts import layout
 
 if TYPE_CHECKING:
@@ -82,11 +82,13 @@ def compare(expected: Predictions, found: Predictions) -> Parity:
     """Distances of `found` from `expected`, every face and keypoint counted once.
 
     Raises:
-        ValueError: no faces, or other shapes.
+        ModelFileError: no faces, or `found` has another number of them or of keypoints.
     """
     if expected.keypoints_BN2.shape != found.keypoints_BN2.shape or not len(expected.keypoints_BN2):
         shapes = f"{expected.keypoints_BN2.shape} and {found.keypoints_BN2.shape}"
-        raise ValueError(f"predictions of the same faces are needed, not {shapes}")
+        raise ModelFileError(
+            f"predictions of the same faces and keypoints are needed, not {shapes}; is the engine of this model?"
+        )
     difference_BN2 = found.keypoints_BN2.astype(np.float64) - expected.keypoints_BN2
     confidence_BN = np.nan_to_num(np.abs(found.confidence_BN - expected.confidence_BN), nan=1.0)
     distance_BN = np.nan_to_num(np.linalg.norm(difference_BN2, axis=-1), nan=np.inf)
@@ -94,10 +96,16 @@ def compare(expected: Predictions, found: Predictions) -> Parity:
     return Parity(
         faces=len(distance_BN),
         mean_px={name: float(distances.mean()) for name, distances in regions.items()},
-        p95_px={name: float(np.percentile(distances, 95)) for name, distances in regions.items()},
+        p95_px={name: _p95(distances) for name, distances in regions.items()},
         max_px={name: float(distances.max()) for name, distances in regions.items()},
         max_confidence=float(confidence_BN.max()),
     )
+
+
+def _p95(distances_BK: np.ndarray) -> float:
+    """Between two infinite distances NumPy interpolates to what is no number."""
+    with np.errstate(invalid="ignore"):
+        return float(np.nan_to_num(np.percentile(distances_BK, 95), nan=np.inf, posinf=np.inf))
 
 
 def require_parity(parity: Parity, bound: ParityBound, what: str) -> None:

@@ -1,6 +1,7 @@
 """Builds and runs on a device: behind a real SSH server, with a stand-in for trtexec."""
 
 import os
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 
 from deploy.builders.base import Predictions
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
+from deploy.builders.process import run_program
 from deploy.device.build import build_there
 from deploy.device.run import predict_there, run_there
+from deploy.device.scratch import LEFTOVER_S, scratch
 from deploy.devices import Device
 from deploy.shells.local import LocalShell
 from deploy.shells.opening import open_shell
@@ -110,7 +113,7 @@ def test_a_build_that_hangs_is_stopped(bench):
     assert bench.left() == []
 
 
-def test_a_device_that_goes_away_in_the_middle_of_a_build_is_offline_and_builds_when_it_is_back(bench):
+def test_a_device_that_goes_away_in_the_middle_of_a_build_is_offline_and_builds_when_it_is_back(bench, monkeypatch):
     bench.programs.change(fail="hang")
     bench.server.vanish_at = "--saveEngine"
     with pytest.raises(DeviceOfflineError):
@@ -119,7 +122,23 @@ def test_a_device_that_goes_away_in_the_middle_of_a_build_is_offline_and_builds_
     bench.server.come_back()
     bench.programs.change(fail="")
     assert bench.build().engine.is_file()
+    (left,) = (bench.server.directory / "building").iterdir()
+    later = time.time() + LEFTOVER_S + 60
+    monkeypatch.setattr("deploy.device.scratch.time.time", lambda: later)
+    bench.build()
+    assert not left.exists()
     assert bench.left() == ["engine.engine", "timing.cache"]
+
+
+def test_two_builds_for_one_target_at_once_have_a_folder_each(tmp_path):
+    """Of two workspaces, or of `retrain` and `rollout`: neither takes the other's away."""
+    shell = LocalShell("nx-1", str(tmp_path))
+    with scratch(shell, "building") as first:
+        shell.write(b"A", f"{first}/engine")
+        with scratch(shell, "building") as second:
+            shell.write(b"B", f"{second}/engine")
+        assert shell.read(f"{first}/engine") == b"A"
+    assert shell.list("building") == []
 
 
 def test_a_full_disk_is_told_before_and_after_a_build(bench):
@@ -163,6 +182,36 @@ def test_all_crops_are_predicted_batch_by_batch_and_timed(bench, tmp_path):
     runs = [line for line in bench.server.commands if "--exportOutput" in line]
     assert ["16x1x80x80" in line for line in runs] == [True, False, False]
     assert "--shapes=input_face_images:4x1x80x80" in runs[1]
+
+
+def test_a_run_that_ends_well_and_does_not_write_all_has_failed(bench):
+    """Outputs of the batch before are never taken for those of the next."""
+    shell = LocalShell("nx-1", str(bench.server.directory))
+    shell.put(bench.build().engine, "e.engine")
+    not_ours, nothing = r"the run of .*e\.engine wrote something else", r"the run wrote no running/.*/outputs\.json"
+    for fail, message in {"cut off": not_ours, "empty": not_ours, "silent": nothing, "fills": nothing}.items():
+        bench.programs.change(fail=fail)
+        with pytest.raises(ModelFileError, match=f"device 'nx-1': {message}"):
+            predict_there(shell, XAVIER_NX, "e.engine", pictures(20), program=bench.programs.trtexec)
+
+
+def test_a_program_that_writes_something_else_has_failed(tmp_path):
+    program = tmp_path / "other"
+    for written in ("[1]", "{}", '[{"name": "keypoints", "dimensions": "1x2", "values": [1]}]', '[{"name": 3}]'):
+        line = f"for a; do case $a in --export*) echo '{written}' > ${{a#*=}};; esac; done"
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+        shell = LocalShell("nx-1", str(tmp_path / "device"))
+        with pytest.raises(ModelFileError, match=r"device 'nx-1': the run of .*e\.engine wrote something else"):
+            run_there(shell, XAVIER_NX, "e.engine", pictures(1), program=str(program))
+
+
+def test_a_program_of_another_machine_does_not_start(tmp_path):
+    """A file with no format that the kernel knows."""
+    program = tmp_path / "trtexec"
+    program.write_bytes(b"\x7fELF of another world")
+    program.chmod(0o755)
+    assert run_program([str(program)], timeout_s=5).failure == f"{program}: Exec format error"
 
 
 def test_an_engine_of_another_device_or_half_of_one_does_not_load(bench):

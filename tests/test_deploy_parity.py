@@ -4,7 +4,7 @@ import pytest
 from deploy.builders.base import Predictions
 from deploy.parity import compare, keras_predictions, measure_latency, require_parity
 from deploy.targets import ParityBound
-from schemas.errors import GateError
+from schemas.errors import GateError, ModelFileError
 from schemas.layouts import layout
 from tests.networks import crops, sharp_network
 
@@ -62,12 +62,12 @@ def test_not_a_number_is_beyond_any_bound():
 
 @pytest.mark.parametrize("found", [predictions(faces=3), predictions(num_keypoints=68)])
 def test_predictions_of_other_faces_are_refused(found):
-    with pytest.raises(ValueError, match="predictions of the same faces"):
+    with pytest.raises(ModelFileError, match="predictions of the same faces"):
         compare(predictions(), found)
 
 
 def test_no_faces_are_no_parity():
-    with pytest.raises(ValueError, match="predictions of the same faces"):
+    with pytest.raises(ModelFileError, match="predictions of the same faces"):
         compare(predictions(faces=0), predictions(faces=0))
 
 

@@ -1,12 +1,13 @@
 """Rollouts over real SSH servers on loopback; `trtexec` is a stand-in, ONNX Runtime is itself."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from deploy import stages
 from deploy.targets import find_target
+from schemas.storage import write_json
 from tasks.fleet.deliveries import read_record
 from tasks.fleet.rollout import roll_out_target
 from tests.fleets import fleet, small_material
@@ -68,11 +69,13 @@ def test_a_jetson_builds_its_engine_itself_and_the_others_get_it(devices, materi
 
 
 def test_what_goes_wrong_with_devices_is_told_apart(devices, material):
-    """Crash, wrong TensorRT, bad engine, refused key, full disk, nobody there: each its own state, with a reason."""
+    """Crash, wrong TensorRT, bad engine, no numbers, refused key, full disk, nobody there: each its own state, with a
+    reason, and a row that goes into the record."""
     cases = {
         "crashes": ("failed", "SIGSEGV", {"fail": "crash"}),
         "other": ("refused", "TensorRT 8.4.1, the target 8.2", {"tensorrt": "8.4.1"}),
         "shifted": ("gated", "parity All mean 4.24 px", {"shift_px": 3.0}),
+        "blind": ("gated", "parity All mean inf px", {"fail": "nan"}),
         "locked": ("refused", "refuses user", {}),
         "full": ("failed", "disk is full", {}),
         "slow": ("gated", "speed 50 faces/s (at least 92 faces/s)", {"latency_ms": 20.0}),
@@ -88,6 +91,7 @@ def test_what_goes_wrong_with_devices_is_told_apart(devices, material):
         row = roll_out_target(plan, find_target("jetson-nano"))
         assert (name, row.state, states(row)) == (name, state, {name: state})
         assert words in row.devices[0].why, name
+        write_json(plan.workspace.root / "row.json", asdict(row))
         assert row.waits_for == (("away",) if state == "offline" else ())
         assert stages.status(plan.workspace.targets, "jetson-nano").staging is None
 

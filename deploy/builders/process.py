@@ -40,8 +40,8 @@ def run_program(command: Sequence[str], *, timeout_s: float, directory: Path | N
     except subprocess.TimeoutExpired as error:
         output = (error.stdout or b"").decode(errors="replace")
         return Finished(output, too_slow(timeout_s), time.perf_counter() - started)
-    except (FileNotFoundError, PermissionError) as error:
-        return Finished("", f"{error.filename}: {error.strerror}", time.perf_counter() - started)
+    except OSError as error:  # not there, not executable, or of another machine
+        return Finished("", f"{error.filename or command[0]}: {error.strerror}", time.perf_counter() - started)
     output = done.stdout.decode(errors="replace")
     return Finished(output, failure_of(done.returncode, output), time.perf_counter() - started)
 

@@ -34,8 +34,7 @@ def build_there(
     """Build `model`, a graph in the target's precision, on a device into `directory/engine.*` here.
 
     The timing cache of the device's GPU and TensorRT is kept on the device, and a copy of it beside the engine.
-    Whatever fails, no half-written engine is left here, nor, unless the device went away, there; what a device
-    that went away holds is removed by its next build.
+    Whatever fails, no half-written engine is left here, nor, unless the device went away, there: see `scratch`.
 
     Args:
         program: `trtexec`, or the Python that has this project.
@@ -50,7 +49,7 @@ def build_there(
     facts = facts or read_facts(shell, target, program=program)
     require_match(facts, target)
     _require_space(shell, facts.free_bytes, model)
-    with scratch(shell, f"{BUILDING}/{target.name}") as folder:
+    with scratch(shell, BUILDING) as folder:
         if isinstance(target, TrtexecTarget):
             return _by_trtexec(shell, target, model, directory, folder, facts, program, timeout_s)
         return _by_module(shell, target, model, directory, folder, facts, program, timeout_s)

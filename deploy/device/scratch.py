@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deploy.shells.base import Shell
 from schemas.errors import DeviceOfflineError
 
+LEFTOVER_S = 6 * 3600
+"""Older than that no work is: several times the longest build, with room for the clocks of those who ask."""
+
 
 @contextmanager
-def scratch(shell: Shell, folder: str) -> Iterator[str]:
-    """`folder`, empty at first and gone at the end. What a device that went away keeps of it goes the next time."""
-    shell.remove(folder)
-    gone = False
+def scratch(shell: Shell, parent: str) -> Iterator[str]:
+    """An empty folder below `parent` that is this caller's alone, and gone at the end.
+
+    Two runs, or two workspaces, may ask one device for the same thing at once. What a device that went away keeps is
+    removed by whoever comes `LEFTOVER_S` later: a folder's name begins with the second in which it was asked for.
+    """
+    now = int(time.time())
+    for name in shell.list(parent):
+        asked = name.partition("-")[0]
+        if not asked.isdigit() or now - int(asked) > LEFTOVER_S:
+            shell.remove(f"{parent}/{name}")
+    folder, gone = f"{parent}/{now}-{uuid.uuid4().hex[:12]}", False
     try:
         yield folder
     except DeviceOfflineError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -120,10 +121,15 @@ def _described(facts: DeviceFacts) -> str:
 
 def _numbers(parity: Parity, latency: Latency) -> dict[str, Any]:
     return {
-        "parity_px": parity.mean_px["All"],
-        "parity_max_px": parity.max_px["All"],
-        "regions_px": parity.mean_px,
+        "parity_px": _finite(parity.mean_px["All"]),
+        "parity_max_px": _finite(parity.max_px["All"]),
+        "regions_px": {region: _finite(px) for region, px in parity.mean_px.items()},
         "p50_ms": latency.p50_ms,
         "p99_ms": latency.p99_ms,
         "fps": latency.faces_per_second,
     }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity; the gate that an engine of such outputs fails says it in words."""
+    return value if math.isfinite(value) else None

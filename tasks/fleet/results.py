@@ -48,7 +48,8 @@ class DeviceRow:
     Attributes:
         state, why: see `DeviceState`; the reason in words, '' where there is nothing to say.
         parity_px: mean distance from the FP32 graph over all points, network-input pixels; `parity_max_px`: the
-            furthest point of a face; `regions_px`: the mean by region. None where it did not run.
+            furthest point of a face; `regions_px`: the mean by region. None where it did not run or
+            put out no numbers.
         p50_ms, p99_ms: of one call at the target's usual batch. `fps`: faces a second.
         facts: what the device is, for people.
         seconds: how long it took.
@@ -60,7 +61,7 @@ class DeviceRow:
     why: str = ""
     parity_px: float | None = None
     parity_max_px: float | None = None
-    regions_px: dict[str, float] | None = None
+    regions_px: dict[str, float | None] | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
     fps: float | None = None
