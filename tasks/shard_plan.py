@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from schemas.config import ConversionSettings
 from schemas.geometry import Box
 from schemas.records import Face, Split, faces_from_table
+from schemas.source_code import code_version
 from schemas.storage import sha256_of
 from tasks.faceboxes import Boxes, boxes_of, outside_frame
-from tasks.reuse import KEY_LENGTH, code_version
+from tasks.reuse import KEY_LENGTH
 from tasks.snapshot import Snapshot
 from tasks.splits import refuse_leaks
 

@@ -13,10 +13,11 @@ from importlib.metadata import version
 from schemas.annotation import NOTED, SKIPPED
 from schemas.experiment import ExperimentSpec
 from schemas.records import Face, Split, Violation
+from schemas.source_code import SOURCE_ROOT
 from tasks.engines import CheckedEngine
 from tasks.evaluate import FIGURES
 from tasks.pull import PullResult
-from tasks.reuse import SOURCE_ROOT, StepOutput
+from tasks.reuse import StepOutput
 from tasks.run import Run
 from tasks.snapshot import Snapshot
 from tasks.summary import (

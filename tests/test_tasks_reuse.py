@@ -6,7 +6,8 @@ import textwrap
 
 import pytest
 
-from tasks.reuse import code_version, reuse_or_run, step_key
+from schemas.source_code import code_version
+from tasks.reuse import reuse_or_run, step_key
 
 
 def make(text):
@@ -96,7 +97,7 @@ def test_code_version_follows_imports(tmp_path, monkeypatch):
     (tmp_path / "tasks" / "step.py").write_text(
         "def run():\n    from schemas import low\n    return low, 'rules.json'"
     )
-    monkeypatch.setattr("tasks.reuse.SOURCE_ROOT", tmp_path)
+    monkeypatch.setattr("schemas.source_code.SOURCE_ROOT", tmp_path)
 
     def version():
         code_version.cache_clear()
@@ -107,6 +108,10 @@ def test_code_version_follows_imports(tmp_path, monkeypatch):
     (tmp_path / "schemas" / "low.py").write_text("X = 2\n")
     second = version()
     assert second != first
+    without = code_version("tasks.step", data=False)
+    (tmp_path / "tasks" / "rules.json").write_text("[]")
+    assert (version() != second, code_version("tasks.step", data=False)) == (True, without)
+    second = version()
     (tmp_path / "schemas" / "unrelated.py").write_text("Y = 1\n")
     assert version() == second
     code_version.cache_clear()
