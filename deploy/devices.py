@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from deploy.targets import Target, TrtexecTarget, load_targets
+from deploy.targets import Target, TensorRtRtxTarget, TrtexecTarget, load_targets
 from schemas.errors import SpecError, nearest
 from schemas.yamlspec import SpecModel, load_spec
 
@@ -111,7 +111,8 @@ def load_devices(path: Path = FLEET, targets: dict[str, Target] | None = None) -
     """Devices by name, in the file's order.
 
     Raises:
-        SpecError: the file has an unknown key, a bad value, or a device of a target that the catalogue does not have.
+        SpecError: the file has an unknown key, a bad value, or a device of a target that the catalogue does not have
+            or whose engines this project does not run.
     """
     known = load_targets() if targets is None else targets
     devices = load_spec(Fleet, path).devices
@@ -121,7 +122,19 @@ def load_devices(path: Path = FLEET, targets: dict[str, Target] | None = None) -
                 f"{path}: devices.{device.name}.target",
                 f"there is no target '{device.target}'{nearest(device.target, known)}; known: {', '.join(known)}",
             )
+        _require_runnable(f"{path}: devices.{device.name}.target", known[device.target], known)
     return devices
+
+
+def _require_runnable(where: str, target: Target, known: dict[str, Target]) -> None:
+    if isinstance(target, TensorRtRtxTarget):
+        others = ", ".join(name for name, other in known.items() if not isinstance(other, TensorRtRtxTarget))
+        raise SpecError(
+            where,
+            f"engines of target '{target.name}' are built ahead of time and bundled, not run by this project, so "
+            f"none passes on a device; hand it a bundle (`fpenet bundle --target {target.name}`), or make it one of "
+            f"the target of its own GPU: {others}",
+        )
 
 
 def program_of(device: Device, target: Target) -> str:

@@ -34,9 +34,11 @@ from deploy.shells.base import Shell
 from deploy.target_gates import TargetGate, gate_engine, parity_gates, require_reached
 from deploy.targets import GpuTarget, Target
 from schemas.errors import EngineBuildError
+from schemas.source_code import code_version
 from schemas.storage import read_json, sha256_of, write_json
 
 KEY_LENGTH = 20
+GRAPH_CODE = "deploy.precision"
 NOT_RUN_HERE = "not run here"
 
 
@@ -86,8 +88,13 @@ class Provenance:
 def build_key(
     onnx_sha256: str, target: Target, versions: dict[str, str], *, calibration_sha256: str | None = None
 ) -> str:
-    """Names all that decides what an engine is."""
+    """Names all that decides what an engine is: also our code, so that no engine stays that it would not make now.
+
+    Of the code without the catalogue beside it: a gate makes no other engine.
+    """
+    code = (GRAPH_CODE, BUILDERS[target.builder].recipe)
     parts = {
+        "code": [code_version(module, data=False) for module in code],
         "onnx": onnx_sha256,
         "settings": target.build_settings(),
         "versions": versions,
@@ -230,11 +237,16 @@ def check_engine(
 def write_manifest(
     built: BuiltEngine, check: EngineCheck, provenance: Provenance, *, ladder: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Write `manifest.json` beside the engine, and return it.
+    """Write `manifest.json` beside the engine, and return the one that is there then.
+
+    What is known of an engine is kept: the same network may be registered again while its engine is in production,
+    and a check that was not run then says nothing of one that passed.
 
     Args:
         ladder: the precisions that were tried, and why the faster ones were left (`deploy.ladder.Rung`), as text.
     """
+    if check.state != "passed" and (known := _passed_manifest(built)) is not None:
+        return known
     manifest = {
         **read_json(built.directory / RECORD),
         "precision": built.target.precision,
@@ -244,4 +256,13 @@ def write_manifest(
         "reproduce": "reproduce.sh",
     }
     write_json(built.directory / MANIFEST, manifest)
+    return manifest
+
+
+def _passed_manifest(built: BuiltEngine) -> dict[str, Any] | None:
+    """That of this very file, if it passed its check."""
+    path = built.directory / MANIFEST
+    manifest = read_json(path) if path.is_file() else None
+    if manifest is None or manifest["engine_sha256"] != built.sha256 or manifest["check"]["state"] != "passed":
+        return None
     return manifest

@@ -93,7 +93,7 @@ def reads_half_scales(target: Target) -> bool:
 
 
 def calibration_sha256(target: Target, calibration: Crops | None) -> str | None:
-    """Names what INT8 depends on beside the float graph: the faces and the aim. None where nothing is calibrated."""
+    """Names what INT8 depends on beside the float graph: faces and bounds. None where nothing is calibrated."""
     if target.precision not in CALIBRATED or calibration is None:
         return None
     gates = target.gates
@@ -101,7 +101,6 @@ def calibration_sha256(target: Target, calibration: Crops | None) -> str | None:
         {
             "crops": calibration.id,
             "half": reads_half_scales(target),
-            "aim": _aim(target.precision),
             "parity": gates.parity.mean_px,
             "regions": {name: bound.mean_px for name, bound in gates.regions.items()},
         }
@@ -130,10 +129,6 @@ def _quantised(onnx: Path, summary: OnnxSummary, target: Target, calibration: Cr
 def _calibrated(onnx: Path, _sha256: str, calibration: Crops) -> Calibrated:
     """Kept, as one ladder asks for it several times, and so do the targets of one rollout."""
     return Calibrated(load_onnx(onnx), [calibration()])
-
-
-def _aim(precision: Precision) -> float:
-    return INT8_AIM if precision == "int8" else MIXED_AIM
 
 
 def _fits(shift: Parity, gates: TargetGates, aim: float) -> bool:

@@ -1,6 +1,7 @@
 """What a target asks of an engine, and whether it was reached: parity per region, latency, speed, size.
 
-A number that could not be measured is said to be so, and never counts as passed.
+A number that could not be measured is said to be so, and never counts as passed: where an engine ran, that stops it.
+Ahead of time, where it can't run, the numbers are reported as not measured, and its devices measure them.
 """
 
 from __future__ import annotations
@@ -72,19 +73,15 @@ def parity_gates(target: Target, parity: Parity | None, not_measured: str = "not
 
 
 def failures(gates: Iterable[TargetGate]) -> list[TargetGate]:
-    """Those whose number is beyond its bound."""
-    return [gate for gate in gates if gate.measured and not gate.passed]
-
-
-def unmeasured(gates: Iterable[TargetGate]) -> list[TargetGate]:
-    return [gate for gate in gates if not gate.measured]
+    """What stops an engine where it ran: numbers beyond their bounds, and those that were not measured there."""
+    return [gate for gate in gates if not gate.passed]
 
 
 def require_reached(gates: Iterable[TargetGate], what: str) -> None:
-    """Let what was measured pass.
+    """Let an engine pass that ran and reached every gate.
 
     Raises:
-        GateError: names every number beyond its bound.
+        GateError: names every number that is beyond its bound or was not measured.
     """
     if beyond := failures(gates):
         raise GateError(f"{what} does not reach its gates: {'; '.join(gate.words for gate in beyond)}")

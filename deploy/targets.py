@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,19 @@ Positive = Annotated[float, Field(gt=0)]
 Precision = Literal["fp32", "fp16", "mixed", "int8"]
 RtxComputeCapability = Literal[75, 80, 86, 89, 120, 121]
 Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
+
+
+def meets(found: str | None, wanted: str) -> bool:
+    """Whether a version begins with all parts of another: 8.2.1 meets 8.2, 8.20 does not.
+
+    A fourth part counts only where the version has one: `trtexec` tells three of its own.
+    """
+    has, asked = _parts(found or ""), _parts(wanted)
+    return has[: len(asked)] == asked[: max(len(has), 3)]
+
+
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
 
 
 class BatchProfile(SpecModel):

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.killed import killed_at_fsync
 from tests.networks import crops, sharp_network
 
 CPU, RTX = find_target("cpu"), find_target("rtx")
+AHEAD_OF_TIME = "is built ahead of time and bundled, not run by this project (for SM75, SM80, SM86, SM89, SM120)"
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +53,14 @@ def test_a_target_that_does_not_run_here_says_so_and_its_graph_is_checked(networ
     images = crops(6)
     built = build_engine(onnx, RTX, tmp_path / "engines")
     check = check_engine(built, keras_predictions(network, images), images)
-    assert str(check) == "not run here: needs a GPU (SM75, SM80, SM86, SM89, SM120)"
+    assert str(check) == f"not run here: {AHEAD_OF_TIME}"
     assert check.parity is None
     assert check.latency is None
     assert 0 < check.graph.mean_px["All"] < 0.05
     manifest = write_manifest(built, check, Provenance("fpenet", "", "snap"))
     assert manifest["check"]["state"] == "not run here"
     pointer = stages.stage(tmp_path / "targets", "rtx", built.directory, by="flow", why="retrain")
-    assert pointer.engine.check == "not run here: needs a GPU (SM75, SM80, SM86, SM89, SM120)"
+    assert pointer.engine.check == f"not run here: {AHEAD_OF_TIME}"
 
 
 def test_a_gate_names_the_target(network, onnx, tmp_path):
@@ -109,6 +111,39 @@ def test_the_key_changes_with_all_that_goes_in():
     }
     assert len(keys) == 6
     assert build_key("a", CPU.model_copy(update={"title": "other"}), versions) in keys
+
+
+def test_the_key_changes_with_the_code_that_makes_the_graph_or_asks_the_builder(monkeypatch):
+    """And not with the catalogue that this code reads: a gate makes no other engine."""
+    versions = {}
+
+    def version(module, *, data):
+        assert not data
+        return versions.setdefault(module, "as it was")
+
+    monkeypatch.setattr("deploy.engine.code_version", version)
+    keys = {build_key("a", RTX, {})}
+    for module in sorted(versions):
+        versions[module] = "mended"
+        keys.add(build_key("a", RTX, {}))
+    assert set(versions) == {"deploy.precision", "deploy.builders.tensorrt_rtx"}
+    assert len(keys) == 3
+
+
+def test_a_manifest_of_a_check_that_passed_is_kept_by_one_that_was_not_run(network, onnx, tmp_path):
+    """The same network registered again, while its engine is in production."""
+    images = crops(2)
+    built = build_engine(onnx, CPU, tmp_path)
+    check = check_engine(built, keras_predictions(network, images), images)
+    not_run = replace(check, state="not run here", reason="its devices run it")
+    assert write_manifest(built, not_run, Provenance("fpenet", "2", "snap"))["provenance"]["model_version"] == "2"
+    passed = write_manifest(built, check, Provenance("fpenet", "3", "snap"))
+    assert write_manifest(built, not_run, Provenance("fpenet", "4", "snap")) == passed
+    assert read_json(built.directory / "manifest.json") == passed
+    again = write_manifest(built, check, Provenance("fpenet", "4", "snap"))
+    assert again["provenance"]["model_version"] == "4"
+    other = replace(built, sha256="0" * 64)  # built anew, so nothing is known of it
+    assert write_manifest(other, not_run, Provenance("fpenet", "4", "snap"))["check"]["state"] == "not run here"
 
 
 def test_the_script_beside_an_engine_makes_it_again(onnx, tmp_path):

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from deploy.parity import Latency, Parity
-from deploy.target_gates import failures, gate_engine, require_reached, unmeasured
+from deploy.target_gates import failures, gate_engine, require_reached
 from deploy.targets import ParityBound, TargetGates, find_target
 from schemas.errors import GateError
 
@@ -69,7 +69,7 @@ def test_what_is_beyond_is_refused_with_its_number(found, words):
 
 def test_what_was_not_measured_never_counts_as_passed():
     gates = gate_engine(TARGET, size=1, not_measured="needs a GPU (SM87)")
-    missing = unmeasured(gates)
+    missing = failures(gates)
     assert [gate.name for gate in missing] == [
         *(f"parity {region} {kind}" for region in ("All", "Eyes") for kind in ("mean", "max")),
         "latency p99",
@@ -77,7 +77,8 @@ def test_what_was_not_measured_never_counts_as_passed():
     ]
     assert not any(gate.passed for gate in missing)
     assert missing[-1].words == "speed not measured: needs a GPU (SM87) (at least 100 faces/s)"
-    assert not failures(gates)
+    with pytest.raises(GateError, match="speed not measured: needs a GPU"):
+        require_reached(gates, "the engine of target 'cpu'")
 
 
 def test_a_time_of_another_batch_is_no_measurement():

@@ -1,7 +1,7 @@
 import pytest
 
 from deploy.builders.registry import BUILDERS
-from deploy.targets import find_target, load_targets
+from deploy.targets import find_target, load_targets, meets
 from schemas.errors import SpecError
 
 CPU = """\
@@ -25,6 +25,8 @@ def test_the_catalogue_loads_and_every_target_has_a_builder():
     assert all(name == target.name for name, target in targets.items())
     assert targets["rtx"].compute_capabilities == [75, 80, 86, 89, 120]
     assert targets["rtx"].precision == "fp16"
+    run = [target for target in targets.values() if target.name != "rtx"]
+    assert all(target.gates.min_fps and target.gates.max_p99_ms and target.gates.max_size_mib for target in run)
 
 
 def test_an_unknown_target_names_the_nearest():
@@ -64,3 +66,21 @@ def test_build_settings_hold_what_changes_an_engine_and_nothing_else(tmp_path):
         path.write_text(CPU.replace(old, new))
         settings.append(load_targets(path)["cpu"].build_settings())
     assert settings[0] == settings[1] == settings[2] != settings[3]
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "met"),
+    [
+        ("8.2.1", "8.2", True),
+        ("8.20.1", "8.2", False),
+        ("8", "8.2", False),
+        ("10.16.1.11", "10.16.1.11", True),
+        ("10.16.1.12", "10.16.1.11", False),
+        ("10.16.1", "10.16.1.11", True),
+        ("10.16.2", "10.16.1.11", False),
+        ("5.1.2-b104", "5.1.2", True),
+        (None, "8", False),
+    ],
+)
+def test_a_version_meets_what_is_asked_of_it(found, wanted, met):
+    assert meets(found, wanted) is met

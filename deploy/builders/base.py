@@ -72,10 +72,16 @@ class Engine(Protocol):
 
 
 class Builder(Protocol):
-    """One way from ONNX to an engine."""
+    """One way from ONNX to an engine.
+
+    Attributes:
+        suffix: of its engines' files.
+        recipe: module that, with what it imports, decides what is asked of the builder.
+    """
 
     name: str
     suffix: str
+    recipe: str
 
     def versions(self) -> dict[str, str]:
         """Package -> exact version, without importing any."""

@@ -27,6 +27,7 @@ class OnnxRuntimeBuilder:
     """Runs anywhere. The optimisations saved are those that hold on any CPU; the rest happens when it is opened."""
 
     name = "onnxruntime"
+    recipe = "deploy.builders.onnxruntime"
     suffix = ".onnx"
     module = MODULE
 

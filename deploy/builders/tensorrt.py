@@ -17,7 +17,7 @@ from pathlib import Path
 from deploy.builders.base import BUILD_TIMEOUT_S, BuildResult, Engine, Probe, probe_module
 from deploy.builders.network import build_plan
 from deploy.gpus import needs_gpu
-from deploy.targets import TensorRtTarget
+from deploy.targets import TensorRtTarget, meets
 from schemas.errors import EngineBuildError, ModelFileError
 from schemas.storage import write_bytes
 
@@ -33,6 +33,7 @@ class TensorRtBuilder:
     name = "tensorrt"
     suffix = ".engine"
     module = MODULE
+    recipe = "deploy.builders.network"
 
     def versions(self) -> dict[str, str]:
         for package in PACKAGES:
@@ -80,9 +81,8 @@ class TensorRtBuilder:
         """Why not: no such GPU, no TensorRT, or another version than the target's."""
         if reason := needs_gpu(target.compute_capability):
             return reason
-        found = self.versions().get("tensorrt", "")
-        wanted = target.tensorrt
-        return "" if f"{found}.".startswith(f"{wanted}.") else f"needs TensorRT {wanted}; here is {found or 'none'}"
+        found, wanted = self.versions().get("tensorrt"), target.tensorrt
+        return "" if meets(found, wanted) else f"needs TensorRT {wanted}; here is {found or 'none'}"
 
     def open_engine(self, path: Path, target: TensorRtTarget) -> Engine:
         if reason := self.not_runnable(target):

@@ -28,7 +28,7 @@ class TensorRtRtxBuilder:
 
     name = "tensorrt-rtx"
     suffix = ".plan"
-    module = MODULE
+    module = recipe = MODULE
 
     def versions(self) -> dict[str, str]:
         try:
@@ -61,8 +61,8 @@ class TensorRtRtxBuilder:
         return options
 
     def not_runnable(self, target: TensorRtRtxTarget) -> str:
-        """Always a reason: an engine needs a GPU of its generation, and is compared with Keras there."""
-        return f"needs a GPU ({target.devices})"
+        """Always a reason, GPU or not: no runtime of TensorRT-RTX is in this project."""
+        return f"is built ahead of time and bundled, not run by this project (for {target.devices})"
 
     def open_engine(self, path: Path, target: TensorRtRtxTarget) -> NoReturn:
         raise ModelFileError(f"{path}: can't be run here: it {self.not_runnable(target)}")

@@ -15,7 +15,7 @@ import numpy as np
 from deploy.builders.base import BUILD_TIMEOUT_S, BuildResult, Predictions, Probe
 from deploy.builders.process import run_program
 from deploy.builders.trtexec_lines import Banner, banner_line, read_banner
-from deploy.targets import TrtexecTarget
+from deploy.targets import TrtexecTarget, meets
 from schemas.errors import ModelFileError
 
 PROGRAM = "trtexec"
@@ -30,6 +30,7 @@ class TrtexecBuilder:
 
     name = "trtexec"
     suffix = ".engine"
+    recipe = "deploy.builder_graph"
 
     def versions(self) -> dict[str, str]:
         version = _banner().version
@@ -65,7 +66,7 @@ class TrtexecBuilder:
         if banner.version is None or banner.compute_capability != target.compute_capability:
             return f"needs a device with trtexec ({target.devices})"
         wanted = target.tensorrt
-        return "" if f"{banner.version}.".startswith(f"{wanted}.") else f"needs TensorRT {wanted}"
+        return "" if meets(banner.version, wanted) else f"needs TensorRT {wanted}; here is {banner.version}"
 
     def open_engine(self, path: Path, target: TrtexecTarget) -> TrtexecEngine:
         if reason := self.not_runnable(target):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deploy.builders.trtexec_lines import banner_line, read_banner, version_of
+from deploy.builders.trtexec_lines import banner_line, read_banner
 from deploy.shells.base import Shell
-from deploy.targets import GpuTarget, Target, TensorRtRtxTarget, TrtexecTarget, load_targets
+from deploy.targets import GpuTarget, Target, TrtexecTarget, load_targets, meets
 from schemas.errors import DeviceError, EngineMismatchError
 
 TIMEOUT_S = 120.0
 TENSORRT_MODULE = "deploy.builders.tensorrt"
+_VERSION_SAID = re.compile(r'"(\d[\w.+]*)"')
 
 # One round trip for all that needs no TensorRT. A device that lacks one of these tools says nothing there.
 _SURVEY = """
@@ -22,20 +23,14 @@ cat /etc/nv_tegra_release 2>/dev/null; echo '#'
 nvidia-smi --query-gpu=name,compute_cap,driver_version --format=csv,noheader 2>/dev/null; echo '#'
 """
 
-# JetPack of a release of L4T, for devices without the package nvidia-jetpack.
+# JetPack of a release of L4T and of those after it that are not listed, for devices without the package
+# nvidia-jetpack: L4T's major version -> from which minor version on.
 _JETPACKS = {
-    "R32.6": "4.6",
-    "R32.7": "4.6",
-    "R34.1": "5.0",
-    "R35.1": "5.0",
-    "R35.2": "5.1",
-    "R35.3": "5.1",
-    "R35.4": "5.1",
-    "R35.5": "5.1",
-    "R35.6": "5.1",
-    "R36.2": "6.0",
-    "R36.3": "6.0",
-    "R36.4": "6.1",
+    32: {6: "4.6"},
+    34: {1: "5.0"},
+    35: {1: "5.0", 2: "5.1"},
+    36: {2: "6.0", 4: "6.1", 5: "6.2"},
+    38: {2: "7.0", 4: "7.1"},
 }
 
 
@@ -104,13 +99,7 @@ def require_match(facts: DeviceFacts, target: Target) -> None:
     Raises:
         EngineMismatchError: GPU, TensorRT or JetPack are others; says which target fits, or what to install.
     """
-    if isinstance(target, GpuTarget):
-        problems = _gpu_problems(facts, target)
-    elif isinstance(target, TensorRtRtxTarget) and facts.compute_capability not in target.compute_capabilities:
-        problems = [f"{_gpu(facts)}, engines of the target run on {target.devices}"]
-    else:
-        problems = []
-    if problems:
+    if isinstance(target, GpuTarget) and (problems := _gpu_problems(facts, target)):
         raise EngineMismatchError(
             f"{facts.device} is no device of target '{target.name}': {'; '.join(problems)}. {_remedy(facts, target)}"
         )
@@ -127,9 +116,9 @@ def require_same(built: dict[str, Any], facts: DeviceFacts) -> None:
     """
     settings, versions = built["target"], built["versions"]
     problems = []
-    capabilities = settings.get("compute_capabilities") or [settings.get("compute_capability")]
-    if capabilities != [None] and facts.compute_capability not in capabilities:
-        problems.append(f"it was built for {', '.join(f'SM{value}' for value in capabilities)}, {_gpu(facts)}")
+    capability = settings.get("compute_capability")
+    if capability not in (None, facts.compute_capability):
+        problems.append(f"it was built for SM{capability}, {_gpu(facts)}")
     if "tensorrt" in versions and facts.tensorrt != versions["tensorrt"]:
         problems.append(
             f"it was built by TensorRT {versions['tensorrt']}, {facts.device} has {facts.tensorrt or 'none'}"
@@ -146,9 +135,9 @@ def _gpu_problems(facts: DeviceFacts, target: GpuTarget) -> list[str]:
     problems = []
     if facts.compute_capability != target.compute_capability:
         problems.append(f"{_gpu(facts)}, the target's is SM{target.compute_capability}")
-    if not _meets(facts.tensorrt, target.tensorrt):
+    if not meets(facts.tensorrt, target.tensorrt):
         problems.append(f"it has {_named('TensorRT', facts.tensorrt)}, the target {target.tensorrt}")
-    if target.jetpack is not None and not _meets(facts.jetpack, target.jetpack):
+    if target.jetpack is not None and not meets(facts.jetpack, target.jetpack):
         problems.append(f"it has {_named('JetPack', facts.jetpack)}, the target {target.jetpack}")
     return problems
 
@@ -160,19 +149,21 @@ def _remedy(facts: DeviceFacts, target: Target) -> str:
         names = " or ".join(f"'{name}'" for name in fitting)
         return f"In devices.yaml make it a device of target {names}"
     if isinstance(target, GpuTarget) and facts.compute_capability == target.compute_capability:
-        wanted = f"JetPack {target.jetpack}" if target.jetpack else f"TensorRT {target.tensorrt}"
-        return f"Install {wanted} there, or add a target with its versions to targets.yaml"
+        return f"Install {_lacking(facts, target)} there, or add a target with its versions to targets.yaml"
     return "Add a target for it to targets.yaml, or correct the address of the device in devices.yaml"
+
+
+def _lacking(facts: DeviceFacts, target: GpuTarget) -> str:
+    """What to install: a JetPack brings its TensorRT along, and a later one of the same name another."""
+    if target.jetpack is None:
+        return f"TensorRT {target.tensorrt}"
+    if meets(facts.jetpack, target.jetpack):
+        return f"TensorRT {target.tensorrt} (a later JetPack {target.jetpack}.x has it)"
+    return f"JetPack {target.jetpack}"
 
 
 def _fits(facts: DeviceFacts, target: Target) -> bool:
     return isinstance(target, GpuTarget) and not _gpu_problems(facts, target)
-
-
-def _meets(found: str | None, wanted: str) -> bool:
-    """Whether a version begins with all parts of another: 8.2.1 meets 8.2, 8.20 does not."""
-    parts = tuple(int(part) for part in wanted.split("."))
-    return found is not None and version_of(found)[: len(parts)] == parts
 
 
 def _named(what: str, version: str | None) -> str:
@@ -222,7 +213,11 @@ def release_of(l4t: str) -> str | None:
 def jetpack_of(l4t: str) -> str | None:
     """JetPack's version of a release of L4T, as /etc/nv_tegra_release has it; None for one that is not known."""
     release = release_of(l4t)
-    return None if release is None else _JETPACKS.get(".".join(release.split(".")[:2]))
+    if release is None:
+        return None
+    major, minor, *_ = (*map(int, re.findall(r"\d+", release)), 0)
+    found = [jetpack for first, jetpack in _JETPACKS.get(major, {}).items() if first <= minor]
+    return found[-1] if found else None
 
 
 def _with_trtexec(facts: DeviceFacts, shell: Shell, program: str) -> DeviceFacts:
@@ -244,9 +239,12 @@ def _with_trtexec(facts: DeviceFacts, shell: Shell, program: str) -> DeviceFacts
 
 def _python_tensorrt(shell: Shell, program: str) -> str | None:
     finished = shell.run([program, "-m", TENSORRT_MODULE, "--version"], timeout_s=TIMEOUT_S)
-    if finished.failure:
+    said = finished.output.splitlines()[-1:]
+    version = _VERSION_SAID.fullmatch(said[0]) if said else None
+    if finished.failure or version is None:
         raise DeviceError(
-            f"device '{shell.name}': {program} has no working TensorRT: {finished.failure}. Install this project "
-            "there with its extra 'tensorrt', or name the Python that has it with `python` in devices.yaml"
+            f"device '{shell.name}': {program} has no working TensorRT: {finished.failure or 'it named no version'}. "
+            "Install this project there with its extra 'tensorrt', or name the Python that has it with `python` in "
+            "devices.yaml"
         )
-    return str(json.loads(finished.output.splitlines()[-1]))
+    return version[1]
