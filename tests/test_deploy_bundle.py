@@ -25,7 +25,7 @@ from deploy.bundle.readme import Accuracy, trtexec_line
 from deploy.bundle.release import release_at
 from deploy.bundle.signing import SIGNATURE, make_keys, read_public_key
 from deploy.calibration_cache import read_cache, require_scales
-from deploy.engine import Provenance, build_engine, build_engine_on, write_manifest
+from deploy.engine import Provenance, build_engine_on, write_manifest
 from deploy.onnx_export import load_onnx
 from deploy.onnx_graph import with_half_scales, with_heatmap
 from deploy.precision import reads_half_scales
@@ -338,6 +338,9 @@ def test_an_engine_that_was_changed_is_not_bundled(exported, tmp_path):
         path.write_bytes(whole[:-1] + b" ")
         with pytest.raises(StorageError, match=rf"{path.name}: is not the (file|manifest) that"):
             release_at(tmp_path / "targets", "jetson-nano", "staging", exports=tmp_path)
+        path.write_bytes(whole)
+    for path in (manifest, release.model):
+        whole = path.read_bytes()
         path.unlink()
         with pytest.raises(StorageError, match=rf"{path.name}: is gone"):
             release_at(tmp_path / "targets", "jetson-nano", "staging", exports=tmp_path)
@@ -367,7 +370,7 @@ def test_a_pointer_of_an_earlier_release_is_taken_with_the_manifest_that_is_ther
 
 
 def test_an_engine_that_failed_is_not_bundled(exported, tmp_path):
-    gates = tuple(gate_engine(find_target("rtx"), size=1 << 30, parity=PARITY))
+    gates = tuple(gate_engine(find_target("rtx"), size=1000, parity=PARITY))
     far = (replace(gates[0], value=9.0, passed=False, words="Eyes too far"), *gates[1:])
     for check, message in (
         (replace(NOT_RUN, state="failed", reason="Eyes 3 px"), "check says 'failed': Eyes 3 px"),
@@ -377,24 +380,9 @@ def test_an_engine_that_failed_is_not_bundled(exported, tmp_path):
             staged(tmp_path / check.state, exported, "rtx", check=check)
 
 
-def test_a_real_engine_goes_into_a_bundle_with_the_version_of_its_pointer(exported, tmp_path):
-    """Another version of the same network may have rewritten the manifest since."""
-    built = build_engine(exported, find_target("cpu"), tmp_path / "engines")
-    write_manifest(built, NOT_RUN, Provenance("fpenet", "7", SNAPSHOT))
-    stages.stage(tmp_path / "targets", "cpu", built.directory, by="test", why="test")
-    write_manifest(built, NOT_RUN, Provenance("fpenet", "8", SNAPSHOT))
-    files = contents(release_at(tmp_path / "targets", "cpu", "staging", exports=tmp_path))
-    assert files["engine/engine.onnx"] == built.file.read_bytes()
-    assert json.loads(files["engine/manifest.json"])["provenance"]["model_version"] == "7"
-    assert files["engine/reproduce.sh"].startswith(b"#!/bin/sh\n")
-    (built.directory / "reproduce.sh").write_text("#!/bin/sh\nrm\n")
-    with pytest.raises(StorageError, match=r"reproduce.sh: is not the file that was built"):
-        release_at(tmp_path / "targets", "cpu", "staging", exports=tmp_path)
-    assert str(tmp_path).encode() not in b"".join(files.values())
-
-
-def test_an_engine_of_a_device_has_the_line_in_its_readme_that_the_device_was_told(exported, tmp_path, monkeypatch):
-    """Built by what stands in for trtexec and is strict about options."""
+@pytest.fixture
+def built_on_nano(exported, tmp_path, monkeypatch):
+    """Staged, built by what stands in for trtexec and is strict about options."""
     programs = stand_in(tmp_path / "nano", JETSON_NANO)
     monkeypatch.setenv("PATH", f"{programs.path}{os.pathsep}{os.environ['PATH']}")
     shell = LocalShell("nano-1", str(tmp_path / "nano" / "engines"))
@@ -402,16 +390,30 @@ def test_an_engine_of_a_device_has_the_line_in_its_readme_that_the_device_was_to
     built = build_engine_on(shell, exported, nano, tmp_path / "engines", program=programs.trtexec)
     write_manifest(built, NOT_RUN, Provenance("fpenet", "7", SNAPSHOT))
     stages.stage(tmp_path / "targets", "jetson-nano", built.directory, by="test", why="test")
+    return built
+
+
+def test_an_engine_goes_into_a_bundle_as_its_device_built_it(built_on_nano, tmp_path):
+    """The README has the line that the device was told; the version is the pointer's."""
+    write_manifest(built_on_nano, NOT_RUN, Provenance("fpenet", "8", SNAPSHOT))  # another version, the same network
     release = release_at(tmp_path / "targets", "jetson-nano", "staging", exports=tmp_path)
     files = contents(release)
+    assert json.loads(files["engine/manifest.json"])["provenance"]["model_version"] == "7"
+    assert files["engine/reproduce.sh"].startswith(b"#!/bin/sh\n")
     told = shlex.split(files["engine/reproduce.sh"].decode().splitlines()[-1])[2:]
     line = trtexec_line(release, "8.2.1")
     assert shlex.split(line.replace("\\\n", ""))[1:] == told
     assert line in files["README.md"].decode()
     settings = key_file(files[f"deepstream/{ENGINE_CONFIG}"])["property"]
     engine = files[posixpath.normpath(f"deepstream/{settings['model-engine-file']}")]
-    assert engine == files[f"{TRITON}1/model.plan"] == built.file.read_bytes()
-    assert "engine/timing.cache" in files
+    assert engine == files[f"{TRITON}1/model.plan"] == built_on_nano.file.read_bytes()
+    places = (tmp_path / "engines", tmp_path / "nano" / "engines")
+    assert not [place for place in places if str(place).encode() in b"".join(files.values())]
+    cache = files["engine/timing.cache"]
+    assert release.manifest["timing_cache_sha256"] == hashlib.sha256(cache).hexdigest()
+    (built_on_nano.directory / "reproduce.sh").write_text("#!/bin/sh\nrm\n")
+    with pytest.raises(StorageError, match=r"reproduce.sh: is not the file that was built"):
+        release_at(tmp_path / "targets", "jetson-nano", "staging", exports=tmp_path)
 
 
 def test_the_same_engine_gives_the_same_bytes(releases, tmp_path):
