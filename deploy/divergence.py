@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy.builders.base import Predictions
 from deploy.builders.onnxruntime import PROVIDERS
 from deploy.divergence_probe import Point, Twins, probe, with_layer_in_float
 from deploy.onnx_graph import INPUT_NAME, with_outputs
@@ -92,22 +91,20 @@ class Divergence:
             return f"first diverges at {self.first}"
         return "no layer errs by more than its rounding: it adds up"
 
-    def table(self) -> str:
-        """Lines for people, `!` before what diverges."""
-        lines = [f"  {'tensor':<28}{'operator':<16}{'error':>10}{'own':>10}{'clean':>10}{'times':>8}"]
-        for row in self.tensors:
-            mark = "!" if row.diverges else " "
-            numbers = f"{row.error:>10.2g}{row.own:>10.2g}{row.clean:>10.2g}{row.times_clean:>8.1f}"
-            lines.append(f"{mark} {row.tensor:<28}{row.operator:<16}{numbers}")
-        return "\n".join(lines)
-
 
 @dataclass(frozen=True)
 class LayerRelief:
-    """Parity of a graph with one layer of it computed in FP32."""
+    """Distance from the float graph of a lower one, and of the same with one layer of it computed in FP32."""
 
     layer: str
+    before: Parity
     parity: Parity
+
+    def __str__(self) -> str:
+        return (
+            f"{self.layer} in FP32 alone brings most back: worst region {self.parity.worst_px:.2g} px instead of "
+            f"{self.before.worst_px:.2g} px on {self.before.faces} faces"
+        )
 
 
 def find_divergence(float_model: onnx.ModelProto, model: onnx.ModelProto, images_BSSC: np.ndarray) -> Divergence:
@@ -132,22 +129,26 @@ def find_divergence(float_model: onnx.ModelProto, model: onnx.ModelProto, images
 
 
 def bisect_layers(
-    float_model: onnx.ModelProto, model: onnx.ModelProto, images_BSSC: np.ndarray, expected: Predictions
+    float_model: onnx.ModelProto, model: onnx.ModelProto, images_BSSC: np.ndarray
 ) -> tuple[LayerRelief, ...]:
     """What each convolution of `model` alone brings back when it is computed in FP32; the best first.
-
-    Args:
-        expected: predictions of the network in float for the crops.
 
     Raises:
         ModelFileError: `model` was not made of `float_model`.
     """
-    twins = Twins(float_model, model)
+    twins, expected = Twins(float_model, model), predictions(float_model, images_BSSC)
+    before = compare(expected, predictions(model, images_BSSC))
     reliefs = [
-        LayerRelief(layer, compare(expected, predictions(with_layer_in_float(twins, layer), images_BSSC)))
+        LayerRelief(layer, before, compare(expected, predictions(with_layer_in_float(twins, layer), images_BSSC)))
         for layer in twins.lowered
     ]
     return tuple(sorted(reliefs, key=lambda relief: relief.parity.worst_px))
+
+
+def best_relief(float_model: onnx.ModelProto, model: onnx.ModelProto, images_BSSC: np.ndarray) -> LayerRelief | None:
+    """The first of `bisect_layers` if it brings anything back."""
+    best = next(iter(bisect_layers(float_model, model, images_BSSC)), None)
+    return best if best is not None and best.parity.worst_px < best.before.worst_px else None
 
 
 def _clean_scales(float_model: onnx.ModelProto, twins: Twins, images_BSSC: np.ndarray) -> dict[str, float]:

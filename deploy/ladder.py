@@ -20,7 +20,7 @@ from deploy.targets import Precision, Target
 from schemas.errors import GateError, ModelFileError
 
 if TYPE_CHECKING:
-    from deploy.divergence import Divergence
+    from deploy.divergence import Divergence, LayerRelief
 
 LADDER: tuple[Precision, ...] = ("int8", "mixed", "fp16")
 DIVERGENCE_FACES = 8
@@ -39,6 +39,7 @@ class Rung:
         engine: the engine, where it was measured.
         failure: why it was left, or ''.
         divergence: where a graph that failed first errs by more than its rounding; None where it passed.
+        relief: the layer of such a graph that brings most back in FP32, on the same few faces.
     """
 
     precision: Precision
@@ -46,12 +47,12 @@ class Rung:
     graph: Parity | None
     engine: Parity | None
     failure: str
-    divergence: Divergence | None
+    divergence: Divergence | None = None
+    relief: LayerRelief | None = None
 
     def __str__(self) -> str:
-        if not self.failure:
-            return f"{self.precision}: passed"
-        return f"{self.precision}: {self.failure}" + (f"; {self.divergence}" if self.divergence else "")
+        words = (self.failure or "passed", *(str(part) for part in (self.divergence, self.relief) if part))
+        return f"{self.precision}: {'; '.join(words)}"
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,14 @@ def _try(
     try:
         prepared = graph_in(onnx, target, calibration=calibration)
     except ModelFileError as error:
-        return Rung(target.precision, (), None, None, str(error), None), None
+        return Rung(target.precision, (), None, None, str(error)), None
     graph = compare(expected, run_graph(prepared.model, images_BSSC))
     failure = _failure(target, graph)
     if failure:
-        found = _divergence(onnx, prepared, images_BSSC[:DIVERGENCE_FACES])
-        return Rung(target.precision, prepared.float_layers, graph, None, failure, found), prepared
+        found, relief = _blamed(onnx, prepared, images_BSSC[:DIVERGENCE_FACES])
+        return Rung(target.precision, prepared.float_layers, graph, None, failure, found, relief), prepared
     engine, failure = _measured(target, prepared, measure) if measure else (None, "")
-    return Rung(target.precision, prepared.float_layers, graph, engine, failure, None), prepared
+    return Rung(target.precision, prepared.float_layers, graph, engine, failure), prepared
 
 
 def _measured(target: Target, prepared: PreparedGraph, measure: Measure) -> tuple[Parity | None, str]:
@@ -146,9 +147,10 @@ def _failure(target: Target, parity: Parity) -> str:
     return "; ".join(gate.words for gate in failures(parity_gates(target, parity)))
 
 
-def _divergence(onnx: Path, prepared: PreparedGraph, images_BSSC: np.ndarray) -> Divergence:
+def _blamed(onnx: Path, prepared: PreparedGraph, images_BSSC: np.ndarray) -> tuple[Divergence, LayerRelief | None]:
     import onnx as onnx_format
 
-    from deploy.divergence import find_divergence
+    from deploy.divergence import best_relief, find_divergence
 
-    return find_divergence(load_onnx(onnx), onnx_format.load_from_string(prepared.model), images_BSSC)
+    exported, model = load_onnx(onnx), onnx_format.load_from_string(prepared.model)
+    return find_divergence(exported, model, images_BSSC), best_relief(exported, model, images_BSSC)

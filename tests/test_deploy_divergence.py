@@ -52,7 +52,7 @@ def test_nothing_diverges_in_a_sound_graph(seed):
     lowered = to_float16(made.model, POINTS), made.int8.model, with_half_scales(made.int8.model, POINTS)
     for lower in lowered:
         found = find_divergence(made.model, lower, IMAGES)
-        assert found.first is None, found.table()
+        assert found.first is None, str(found)
         assert str(found) == "no layer errs by more than its rounding: it adds up"
         assert max(tensor.error for tensor in found.tensors) > 0
 
@@ -69,7 +69,7 @@ def test_a_scale_that_is_eight_times_too_small_is_named(seed, choice, half):
     tensor = list(made.scales)[choice % len(made.scales)]
     broken = changed(made.int8.model, f"{tensor}/scale", lambda _: made.scales[tensor] / 8)
     found = find_divergence(made.model, with_half_scales(broken, POINTS) if half else broken, IMAGES)
-    assert found.first is not None, found.table()
+    assert found.first is not None, str(found)
     assert (found.first.tensor, found.first.operator) == (tensor, "QuantizeLinear")
     assert found.first.times_clean > TIMES_CLEAN
 
@@ -81,7 +81,7 @@ def test_weights_whose_scale_is_eight_times_too_small_are_named(seed, choice):
     layer = made.layers[choice % len(made.layers)]
     broken = changed(made.int8.model, f"{layer}/weights/scale", lambda scale: scale / 8)
     found = find_divergence(made.model, broken, IMAGES)
-    assert found.first is not None, found.table()
+    assert found.first is not None, str(found)
     assert (found.first.tensor, found.first.operator[:4]) == (layer, "Conv")
 
 
@@ -100,7 +100,6 @@ def test_a_weight_that_overflows_fp16_is_named(seed, choice):
     assert found.first is not None
     assert (found.first.tensor, found.first.own) == (layer, np.inf)
     assert str(found).startswith(f"first diverges at {layer} (Conv")
-    assert f"! {layer} " in found.table()
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -109,7 +108,7 @@ def test_the_layer_that_brings_most_back_is_the_broken_one(half):
     layer = made.layers[-1]
     broken = changed(made.int8.model, f"{layer}/weights/scale", lambda scale: scale / 8)
     lower = with_half_scales(broken, POINTS) if half else broken
-    reliefs = bisect_layers(made.model, lower, IMAGES, predictions(made.model, IMAGES))
+    reliefs = bisect_layers(made.model, lower, IMAGES)
     assert reliefs[0].layer == layer
     assert reliefs[0].parity.worst_px < 0.5 * reliefs[1].parity.worst_px
     assert {relief.layer for relief in reliefs} == set(convolutions(made.model) if half else made.layers)
@@ -119,7 +118,7 @@ def test_a_layer_in_float_is_as_if_it_had_never_been_quantised():
     made = graphs(1)
     calibrated = Calibrated(made.model, [pictures(16)])
     expected = predictions(made.model, IMAGES)
-    for relief in bisect_layers(made.model, made.int8.model, IMAGES, expected):
+    for relief in bisect_layers(made.model, made.int8.model, IMAGES):
         again = calibrated.with_float([relief.layer]).model
         direct = predictions(again, IMAGES).keypoints_BN2 - expected.keypoints_BN2
         assert relief.parity.mean_px["All"] == pytest.approx(np.linalg.norm(direct, axis=-1).mean(), rel=1e-3)

@@ -54,7 +54,9 @@ def test_what_int8_and_mixed_lose_is_told_before_fp16_is_taken(exported, expecte
     int8, mixed, fp16 = ladder.rungs
     for rung in (int8, mixed):
         assert f"(at most {2 * half:g} px)" in rung.failure
-        assert str(rung).endswith("no layer errs by more than its rounding: it adds up")
+        assert "; no layer errs by more than its rounding: it adds up; conv_" in str(rung)
+        assert str(rung).endswith(" px on 4 faces")
+        assert rung.relief.parity.worst_px < rung.relief.before.worst_px
     assert set(int8.float_layers) < set(mixed.float_layers)
     assert (fp16.failure, fp16.divergence, fp16.float_layers) == ("", None, ())
 
