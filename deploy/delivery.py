@@ -25,6 +25,7 @@ from schemas.storage import canonical_json, read_json, sha256_file
 from schemas.yamlspec import SpecModel
 
 KEPT = 3
+_NONE = ""
 CURRENT, ACTIVATED, MANIFEST = "current.json", "activated.json", "manifest.json"
 
 
@@ -55,7 +56,8 @@ class CurrentEngine(SpecModel):
 
 
 class _Activated(SpecModel):
-    """`kept`: build keys that were current, the latest last. `contents`: SHA-256 that `current.json` may have."""
+    """`kept`: build keys that were current, the latest last. `contents`: SHA-256 that `current.json` may have, and
+    `_NONE` where it may be missing."""
 
     kept: list[str] = []
     contents: list[str] = []
@@ -96,25 +98,32 @@ class Activation:
     found: str = ""
 
 
-def described(directory: Path) -> CurrentEngine:
+def described(directory: Path, manifest: Path | None = None) -> CurrentEngine:
     """The engine in a local directory (as `deploy.engine.write_manifest` left it), once its bytes are verified.
+
+    Args:
+        manifest: the one that it was staged with; None for the one beside it, which every staging writes anew.
 
     Raises:
         StorageError: there is none, or its bytes are not those that were built.
     """
-    if not (directory / MANIFEST).is_file():
-        raise StorageError(f"{directory}: no {MANIFEST}; an engine is checked before it is delivered")
-    manifest = read_json(directory / MANIFEST)
-    engine = directory / manifest["engine"]
-    if not engine.is_file() or sha256_file(engine) != manifest["engine_sha256"]:
+    path = manifest or directory / MANIFEST
+    if not path.is_file():
+        raise StorageError(f"{directory}: no {path.name}; an engine is checked before it is delivered")
+    told = read_json(path)
+    engine = directory / told["engine"]
+    if not engine.is_file() or sha256_file(engine) != told["engine_sha256"]:
         raise StorageError(
             f"{engine} is not the file that was built and checked (SHA-256 differs); run the flow again to build it"
         )
-    return _current_of(manifest)
+    return _current_of(told)
 
 
-def deliver(shell: Shell, directory: Path, target: str) -> Delivery:
+def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path | None = None) -> Delivery:
     """Bring the engine in a local directory to a device, unless it is whole there. The device runs what it ran.
+
+    Args:
+        manifest: as for `described`; what the device is told of the engine's model.
 
     Raises:
         StorageError: the local engine is not the one that was built; or the device's disk is full, and nothing of
@@ -122,18 +131,18 @@ def deliver(shell: Shell, directory: Path, target: str) -> Delivery:
         DeviceError: the device refuses, or reads back other bytes than it was given.
         DeviceOfflineError: it went away; the same call completes the delivery when it is back.
     """
-    engine = described(directory)
+    engine = described(directory, manifest)
     place = _place(target, engine.build_key)
     path = str(shell.directory / target / engine.engine)
-    manifest = (directory / MANIFEST).read_bytes()
+    content = (manifest or directory / MANIFEST).read_bytes()
     there = shell.sha256(path)
-    if there == engine.engine_sha256 and shell.read(f"{place}/{MANIFEST}") == manifest:
+    if there == engine.engine_sha256 and shell.read(f"{place}/{MANIFEST}") == content:
         return Delivery(engine, path, copied=False)
     _clear(shell, place)
     try:
         if there != engine.engine_sha256:
             _put(shell, directory / Path(engine.engine).name, path, engine.engine_sha256)
-        shell.write(manifest, f"{place}/{MANIFEST}")
+        shell.write(content, f"{place}/{MANIFEST}")
     except StorageError:
         if current_engine(shell, target) != engine:
             shell.remove(place)
@@ -159,7 +168,7 @@ def activate(shell: Shell, engine: CurrentEngine, target: str) -> Activation:
     earlier = [key for key in activated.kept if key != engine.build_key][-(KEPT - 1) :]
     _clear(shell, target)
     if before != engine:
-        old = [_sha256(before.content)] if before else activated.contents
+        old = [_sha256(before.content)] if before else activated.contents or [_NONE]
         _write_activated(shell, target, _Activated(kept=activated.kept, contents=[*old, new]))
         shell.write(engine.content, f"{target}/{CURRENT}")
         if shell.read(f"{target}/{CURRENT}") != engine.content:
@@ -172,6 +181,21 @@ def activate(shell: Shell, engine: CurrentEngine, target: str) -> Activation:
     for key in sorted(set(shell.list(f"{target}/engines")) - set(done.kept)):
         shell.remove(_place(target, key))
     return Activation(engine, before != engine, before, tuple(done.kept), found)
+
+
+def deactivate(shell: Shell, target: str) -> str:
+    """Have a device run nothing for a target; engines that it has stay there. What was wrong there, or ''.
+
+    Raises:
+        DeviceError: it refuses.
+        DeviceOfflineError: it went away; it runs what it ran, or nothing.
+    """
+    found, activated = changed_by_hand(shell, target), _activated(shell, target)
+    _clear(shell, target)
+    _write_activated(shell, target, _Activated(kept=activated.kept, contents=[*activated.contents, _NONE]))
+    shell.remove(f"{target}/{CURRENT}")
+    _write_activated(shell, target, _Activated(kept=activated.kept, contents=[_NONE]))
+    return found
 
 
 def current_engine(shell: Shell, target: str) -> CurrentEngine | None:
@@ -189,7 +213,7 @@ def changed_by_hand(shell: Shell, target: str) -> str:
     contents = _activated(shell, target).contents
     if content is None:
         missing = f"{target}/{CURRENT} on device '{shell.name}' was removed by hand"
-        return missing if len(contents) == 1 else ""
+        return missing if contents and _NONE not in contents else ""
     if _sha256(content) in contents:
         return ""
     names = current_engine(shell, target)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.delivery import activate, changed_by_hand, current_engine, deliver, inspect
+from deploy.delivery import activate, changed_by_hand, current_engine, deactivate, deliver, inspect
 from deploy.devices import Device, LocalReach
 from deploy.shells.opening import open_shell
 from schemas.errors import DeviceError, DeviceOfflineError, StorageError
@@ -109,6 +109,32 @@ def test_the_same_engine_of_another_version_is_told(place, tmp_path):
         bring(shell, engine_directory(tmp_path / "one", "key1", version="1"))
         done = bring(shell, engine_directory(tmp_path / "two", "key1", version="2"))
         assert (done.changed, done.before.model_version, done.found) == (True, "1", "")
+
+
+def test_a_device_is_told_what_was_staged_and_not_what_is_beside_the_engine_by_now(place, tmp_path):
+    engine = engine_directory(tmp_path / "engines", "key1")
+    staged = tmp_path / "staged.json"
+    staged.write_bytes((engine / "manifest.json").read_bytes())
+    told = json.loads(staged.read_text())
+    told["provenance"]["model_version"] = "9"
+    (engine / "manifest.json").write_text(json.dumps(told))
+    with open_shell(place.device) as shell:
+        assert deliver(shell, engine, "t4").engine.model_version == "9"
+        delivered = deliver(shell, engine, "t4", manifest=staged)
+        assert activate(shell, delivered.engine, "t4").engine.model_version == "1"
+    assert (place.directory / "t4/engines/key1/manifest.json").read_bytes() == staged.read_bytes()
+
+
+def test_a_device_that_runs_nothing_any_more_is_not_taken_for_changed(any_place, tmp_path):
+    engine = engine_directory(tmp_path / "engines", "key1")
+    with open_shell(any_place.device) as shell:
+        bring(shell, engine)
+        assert deactivate(shell, "t4") == ""
+        assert inspect(shell, "t4") == (None, "")
+        assert deactivate(shell, "t4") == ""
+        assert bring(shell, engine).found == ""
+        any_place.current.unlink()
+        assert "was removed by hand" in deactivate(shell, "t4")
 
 
 def test_a_tampered_engine_is_not_delivered(place, tmp_path):
@@ -238,3 +264,14 @@ def test_killed_at_any_moment_a_device_runs_the_one_or_the_other(tmp_path):
             assert (done.found, done.kept) == ("", ("key1", "key2"))
             assert sorted(shell.list("t4/engines/key2")) == ["engine.onnx", "manifest.json"]
     assert seen == ["key1"] * 4 + ["key2"] * 2
+
+
+def test_killed_before_its_first_current_json_a_device_is_not_taken_for_changed(tmp_path):
+    engine = engine_directory(tmp_path / "engines", "key1")
+    for at in range(5, 10, 2):
+        place = tmp_path / str(at)
+        reach = LocalReach(kind="local", directory=str(place))
+        assert killed_at_fsync(at, _BRING, place, engine)
+        with open_shell(Device(name="pc", target="t4", ring="main", reach=reach)) as shell:
+            assert changed_by_hand(shell, "t4") == ""
+            assert bring(shell, engine).found == ""

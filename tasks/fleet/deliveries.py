@@ -16,8 +16,9 @@ from typing import Literal
 from pydantic import ValidationError
 
 from deploy import stages
-from deploy.delivery import Activation, CurrentEngine, activate, deliver, described
+from deploy.delivery import Activation, CurrentEngine, Delivery, activate, deactivate, deliver, described
 from deploy.devices import Device, Ring
+from deploy.shells.base import Shell
 from deploy.shells.opening import OpenShell, open_shell
 from deploy.stages import Stage, StagedEngine, StageStatus
 from schemas.errors import DeviceOfflineError, DeviceRefusedError, EngineMismatchError, FpenetError, StorageError
@@ -78,19 +79,30 @@ def outcome_of(error: FpenetError) -> Outcome:
 def bring_all(
     targets: Path, status: StageStatus, devices: Iterable[Device], open_shell: OpenShell = open_shell
 ) -> list[DeviceRecord]:
-    """Have every device run what its ring ought to, all at once; those for which there is nothing are left alone.
+    """Have every device run what its ring ought to, all at once; those for which there is nothing are left alone, but
+    one that runs a canary that was ended runs nothing then.
 
     What goes wrong with a device is in its record, and no reason for another to wait.
     """
-    wanted = [(device, status.wanted(device.ring)) for device in devices]
-    todo = [(device, *found) for device, found in wanted if found is not None]
+    todo = [device for device in devices if status.wanted(device.ring) or _is_left(targets, status, device)]
     with ThreadPoolExecutor(max_workers=max(1, len(todo))) as pool:
-        return list(pool.map(lambda item: _bring_one(targets, item[0], item[1], item[2].engine, open_shell), todo))
+        return list(pool.map(lambda device: _bring_one(targets, status, device, open_shell), todo))
+
+
+def bring(shell: Shell, targets: Path, target: str, engine: StagedEngine) -> tuple[Delivery, Activation]:
+    """Deliver a staged engine, and have the device run it; it is told what the engine was staged with.
+
+    Raises:
+        FpenetError: as `deploy.delivery.deliver` and `activate`; it runs what it ran, or, offline, one of the two.
+    """
+    directory = engine_directory(targets, target, engine)
+    delivery = deliver(shell, directory, target, manifest=stages.manifest_path(targets, target, engine))
+    return delivery, activate(shell, delivery.engine, target)
 
 
 def behind(targets: Path, target: str, devices: Iterable[Device]) -> list[Device]:
-    """Devices of a target that do not run what the stages say, as far as is known here: no device is asked. `bring_all`
-    brings them up to it.
+    """Devices of a target that do not run what the stages say, as far as is known here: no device is asked.
+    `bring_all` brings them up to it.
 
     Args:
         devices: the fleet, of all targets.
@@ -165,29 +177,49 @@ def read_records(targets: Path, target: str) -> list[DeviceRecord]:
 
 
 def engine_directory(targets: Path, target: str, engine: StagedEngine) -> Path:
-    """Where a staged engine lies here, once it is certain that it is the one that was staged.
+    """Where a staged engine lies here, once it is certain that it, and what is told of it, is what was staged.
 
     Raises:
         StorageError: it is gone, or was changed.
     """
     directory = (targets / target / engine.engine).resolve().parent
-    if described(directory).engine_sha256 != engine.engine_sha256:
+    found = described(directory, stages.manifest_path(targets, target, engine))
+    if found.engine_sha256 != engine.engine_sha256:
         raise StorageError(f"{directory}: its engine was changed since {engine} was staged; run the flow again")
+    if found.model_version != engine.model_version:  # an earlier release kept no manifest of its own
+        raise StorageError(
+            f"{directory}: its manifest is about version {found.model_version} by now, and {engine} is meant; run "
+            "the flow again to stage it anew"
+        )
     return directory
 
 
-def _bring_one(
-    targets: Path, device: Device, stage: Stage, engine: StagedEngine, open_shell: OpenShell
-) -> DeviceRecord:
+def _is_left(targets: Path, status: StageStatus, device: Device) -> bool:
+    record = read_record(targets, device.target, device.name)
+    return status.wanted(device.ring) is None and is_behind(status, device, record)
+
+
+def _bring_one(targets: Path, status: StageStatus, device: Device, open_shell: OpenShell) -> DeviceRecord:
+    wanted = status.wanted(device.ring)
+    stage: Stage = wanted[0] if wanted else "canary"
     try:
-        directory = engine_directory(targets, device.target, engine)
         with open_shell(device) as shell:
-            delivery = deliver(shell, directory, device.target)
-            activation = activate(shell, delivery.engine, device.target)
+            if wanted is None:
+                return _note_idle(targets, device, deactivate(shell, device.target))
+            delivery, activation = bring(shell, targets, device.target, wanted[1].engine)
     except FpenetError as error:
         return note_failure(targets, device, stage, error)
     found = "; ".join(filter(None, (delivery.found, activation.found)))
     return note_active(targets, device, stage, activation, found)
+
+
+def _note_idle(targets: Path, device: Device, found: str) -> DeviceRecord:
+    """Write down that a device, which has a record, runs nothing any more."""
+    record, now = read_record(targets, device.target, device.name), _now()
+    assert record is not None
+    why = "; ".join(filter(None, ("its canary was ended, and nothing is in production", found)))
+    told = {"outcome": "active", "stage": "canary", "ring": device.ring, "why": why, "current": None}
+    return _write(targets, record.model_copy(update=told | {"at": now, "since": now}))
 
 
 def _measured(earlier: DeviceRecord | None, keys: Iterable[str]) -> dict[str, Measured]:
