@@ -10,7 +10,7 @@ from deploy.devices import LocalReach
 from schemas.errors import InputError, StorageError
 from schemas.storage import read_json, sha256_file, write_json
 from tasks.fleet.deliveries import Measured, behind, note_measured, read_record, read_records
-from tasks.fleet.promotion import changing, finish_rollbacks, roll_back_target, settle_target
+from tasks.fleet.promotion import UNFINISHED, changing, finish_rollbacks, roll_back_target, settle_target
 from tests.delivered_fleets import WHO, Fleet
 from tests.engines import engine_directory
 from tests.killed import killed_at_fsync
@@ -50,14 +50,47 @@ def test_an_engine_goes_to_the_canary_ring_and_then_to_all(fleet, nano):
 def test_rollback_takes_it_off_every_device_and_says_what_it_was(fleet, nano):
     fleet.release("key1")
     fleet.release("key2")
-    fleet.stage("key3")
-    fleet.promote("canary")
-    assert fleet.running() == {"t4-a": "key3", "t4-b": "key2", "t4-ssh": "key2"}
     back = roll_back_target(fleet.targets, "t4", fleet.devices, by="bob", why="worse")
     assert (back.pointer.engine.build_key, back.pointer.event.before.build_key) == ("key1", "key2")
     assert fleet.running() == fleet.recorded() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key1")
     with pytest.raises(InputError, match="no earlier production engine"):
         roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+
+
+def test_rollback_ends_a_bad_canary_and_leaves_production_alone(fleet, nano):
+    for name in ("key1", "key2"):
+        fleet.release(name)
+    fleet.stage("key3")
+    fleet.promote("canary")
+    assert fleet.running() == {"t4-a": "key3", "t4-b": "key2", "t4-ssh": "key2"}
+    back = roll_back_target(fleet.targets, "t4", fleet.devices, by="bob", why="worse")
+    assert (back.stage, back.pointer.event.action, back.pointer.event.before.build_key) == ("canary", "end", "key3")
+    assert fleet.running() == fleet.recorded() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key2")
+
+
+def test_a_bad_first_canary_runs_nothing_any_more(fleet):
+    fleet.stage("key1")
+    fleet.promote("canary")
+    back = roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    assert [(record.device, record.current, record.outcome) for record in back.devices] == [("t4-a", None, "active")]
+    assert "nothing is in production" in back.devices[0].why
+    assert fleet.running() == {"t4-a": "", "t4-b": ""}
+    assert behind(fleet.targets, "t4", fleet.devices) == []
+    fleet.stage("key2")
+    fleet.promote("canary")
+    assert fleet.running() == {"t4-a": "key2", "t4-b": ""}
+
+
+def test_a_canary_device_that_missed_the_end_of_its_canary_is_asked_again(fleet, nano):
+    fleet.devices[-1] = fleet.devices[-1].model_copy(update={"ring": "canary"})
+    fleet.stage("key1")
+    fleet.promote("canary")
+    nano.vanish()
+    roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    assert [device.name for device in behind(fleet.targets, "t4", fleet.devices)] == ["t4-ssh"]
+    nano.come_back()
+    assert [record.device for record in finish_rollbacks(fleet.targets, fleet.devices)] == ["t4-ssh"]
+    assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "")
 
 
 def test_rollback_without_a_predecessor_changes_no_device(fleet):
@@ -174,7 +207,7 @@ def test_a_tampered_engine_reaches_no_device(fleet):
     manifest = read_json(directory / "manifest.json")
     write_json(directory / "manifest.json", manifest | {"engine_sha256": sha256_file(directory / "engine.onnx")})
     (record,) = settle_target(fleet.targets, "t4", fleet.devices)
-    assert "its engine was changed since" in record.why
+    assert "is not the file that was built" in record.why
     assert fleet.running() == {"t4-a": "key1", "t4-b": ""}
 
 
@@ -255,6 +288,18 @@ def test_promotions_at_once_come_one_after_the_other(fleet):
     assert fleet.running() == fleet.recorded() == wanted
     events = stages.history(fleet.targets, "t4")
     assert [event.number for event in events] == list(range(1, len(events) + 1))
+
+
+def test_a_rollback_that_was_cut_off_is_completed_though_something_was_staged_meanwhile(fleet):
+    fleet.release("key1")
+    fleet.release("key2")
+    write_json(fleet.targets / "t4" / UNFINISHED, {"number": len(stages.history(fleet.targets, "t4")) + 1})
+    fleet.stage("key3")
+    stages.rollback(fleet.targets, "t4", **WHO)
+    fleet.stage("key4")
+    done = roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    assert (done.changed, done.pointer.engine.build_key) == (False, "key1")
+    assert fleet.running() == {"t4-a": "key1", "t4-b": "key1"}
 
 
 @pytest.mark.parametrize(("change", "new"), [("production", "key2"), ("rollback", "key1")])

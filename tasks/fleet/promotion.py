@@ -21,7 +21,7 @@ from deploy.shells.opening import OpenShell, open_shell
 from deploy.stages import Pointer, Promoted, StageStatus
 from schemas.errors import InputError
 from schemas.storage import read_json, write_json
-from tasks.fleet.deliveries import DeviceRecord, bring_all, read_record
+from tasks.fleet.deliveries import DeviceRecord, bring_all, is_behind, read_record
 
 LOCK, UNFINISHED = ".changing.lock", ".rollback.json"
 _PATIENCE_S = 600.0
@@ -32,6 +32,7 @@ class Promotion:
     """A change of a target.
 
     Attributes:
+        stage: that it was about.
         changed: False if the stage held the engine already: of a rollback, that an earlier one was cut off, and
             is complete now.
         devices: those that were asked to run what their ring ought to.
@@ -96,10 +97,11 @@ def promote_target(
 def roll_back_target(
     targets: Path, target: str, devices: Sequence[Device], *, by: str, why: str, open_shell: OpenShell = open_shell
 ) -> Promotion:
-    """Restore the production engine before this one, on every device; `pointer.event.before` is what it was.
+    """End a canary that is newer than production, or else restore the production engine before this one, on every
+    device; `pointer.event.before` is what it was, and `stage` says which of the two was done.
 
     Raises:
-        InputError: no engine was in production before this one.
+        InputError: there is no such canary, and no engine was in production before this one.
         StorageError: the earlier engine's file is gone or was changed.
     """
     with changing(targets, target):
@@ -108,19 +110,21 @@ def roll_back_target(
         if pointer is None:
             write_json(targets / target / UNFINISHED, {"number": len(stages.history(targets, target)) + 1})
             pointer = stages.rollback(targets, target, by=by, why=why)
+        stage: Promoted = "canary" if pointer.event.action == "end" else "production"
         settled = _settled(targets, target, _of(devices, target), open_shell)
         (targets / target / UNFINISHED).unlink()
-        return Promotion(target, "production", pointer, changed, settled)
+        return Promotion(target, stage, pointer, changed, settled)
 
 
 def _cut_off(targets: Path, target: str) -> Pointer | None:
-    """Where an earlier rollback of this very target left production, if it died before the last device had it."""
+    """What an earlier rollback of this very target did, if it died before the last device had it. An engine that was
+    staged meanwhile changes nothing of that; a promotion does."""
     path = targets / target / UNFINISHED
-    pointer = stages.status(targets, target).production
-    if not path.is_file() or pointer is None:
+    if not path.is_file():
         return None
-    same = pointer.event.action == "rollback" and pointer.event.number == read_json(path)["number"]
-    return pointer if same else None
+    events = stages.history(targets, target)[read_json(path)["number"] - 1 :]
+    done = [event for event in events if event.action != "stage"]
+    return Pointer(event=done[0]) if len(done) == 1 and done[0].action in ("rollback", "end") else None
 
 
 def settle_target(
@@ -134,8 +138,8 @@ def settle_target(
 def finish_rollbacks(
     targets: Path, devices: Sequence[Device], *, open_shell: OpenShell = open_shell
 ) -> tuple[DeviceRecord, ...]:
-    """Ask the devices again that were offline when their target was rolled back. What they get has run on them, or on
-    others of their target, so nothing is measured again."""
+    """Ask the devices again that were offline when their target was rolled back, or its canary ended. What they get
+    has run on them, or on others of their target, so nothing is measured again."""
     records: list[DeviceRecord] = []
     for target in sorted({device.target for device in devices}):
         waiting = [device for device in _of(devices, target) if _missed_rollback(targets, device)]
@@ -146,11 +150,13 @@ def finish_rollbacks(
 
 
 def _missed_rollback(targets: Path, device: Device) -> bool:
-    wanted = stages.status(targets, device.target).wanted(device.ring)
+    status = stages.status(targets, device.target)
     record = read_record(targets, device.target, device.name)
-    if wanted is None or record is None or record.outcome != "offline":
+    if record is None or record.outcome != "offline" or not is_behind(status, device, record):
         return False
-    return wanted[1].event.action == "rollback" and not record.runs(wanted[1].engine)
+    wanted = status.wanted(device.ring)
+    ended = status.ended is not None and record.runs(status.ended)
+    return ended or (wanted is not None and wanted[1].event.action == "rollback")
 
 
 def _of(devices: Sequence[Device], target: str) -> list[Device]:
