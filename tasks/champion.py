@@ -43,7 +43,8 @@ class CurrentModel:
 def current_model(tracking: Tracking, workspace: Workspace) -> CurrentModel | None:
     """The registered model's champion, else its newest version; None if it has no version.
 
-    The champion is the version that a flow made it after review: an alias that was moved by hand is not followed.
+    The champion is the version that a flow made it after review: an alias that was moved by hand is not followed, and
+    a version that was deleted is none.
 
     Raises:
         ReviewError: what the flow wrote down can't be read.

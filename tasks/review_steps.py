@@ -7,7 +7,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
 from tasks.gateway.outgoing import MODEL_RESOURCE
-from tasks.review.inbox import Inbox, settle
+from tasks.review.inbox import Inbox, note_told, settle
 from tasks.run import Run
 from tasks.steps import step_task
 
@@ -26,13 +26,13 @@ def settle_reviews(run: Run) -> Inbox:
 
 @step_task(name="tell reviews")
 def tell_reviews(run: Run, inbox: Inbox) -> None:
-    """What is open as a table in Prefect; an event for each version accepted and each alias moved by hand."""
+    """What is open as a table in Prefect; an event for each version accepted, one for each alias moved by hand."""
     name = run.config.tracking.registered_model
     resource = {"prefect.resource.id": f"{MODEL_RESOURCE}{name}", "prefect.resource.name": name}
     for accepted in inbox.accepted:
         payload = {"version": accepted.version, "by": accepted.by, "report": accepted.report}
         emit_event(ACCEPTED, resource, payload=payload)
-    for moved in inbox.moved:
+    for moved in (moved for moved in inbox.moved if not moved.told):
         get_run_logger().warning(str(moved))
         run.console.print(f"[yellow]note[/yellow] {moved}", soft_wrap=True)
         payload = {"alias": moved.alias, "recorded": moved.recorded, "found": moved.found}
@@ -45,3 +45,4 @@ def tell_reviews(run: Run, inbox: Inbox) -> None:
         key="review",
         description="\n".join([str(inbox), *map(str, inbox.moved)]),
     )
+    note_told(inbox, run.config.tracking, run.workspace)

@@ -24,7 +24,7 @@ from schemas.errors import TrackingError
 from schemas.experiment import ExperimentSpec
 from schemas.storage import canonical_json, sha256_of
 from schemas.yamlspec import dump_spec
-from tasks.review.aliases import CHALLENGER, CHAMPION, finish, move, recorded_version
+from tasks.review.aliases import CHALLENGER, CHAMPION, finish, lock, move, recorded_version
 from tasks.review.tags import REJECTED, REVIEW
 from tasks.workspace import Workspace
 
@@ -110,7 +110,8 @@ def register_candidate(candidate: Candidate, tracking: Tracking, workspace: Work
         created = version is None
         if version is None:
             version = _log_and_register(client, candidate, tracking, workspace)
-        _make_challenger(client, version)
+        with lock(workspace):
+            _make_challenger(client, version)
         if client.get_run(version.run_id).info.status == "RUNNING":
             client.set_terminated(version.run_id)
     return RegisteredVersion(name, str(version.version), version.run_id, created)

@@ -12,7 +12,7 @@ from schemas.errors import ReviewError
 from tasks.champion import current_model
 from tasks.review.aliases import move
 from tasks.review.approval import Standing, accepted_version
-from tasks.review.inbox import look, settle
+from tasks.review.inbox import look, note_told, settle
 from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 
@@ -213,6 +213,51 @@ def test_an_alias_removed_by_hand_is_found(registry, settled):
     assert (moved.alias, moved.recorded, moved.found) == ("challenger", version, None)
 
 
+def test_a_move_by_hand_is_told_once_and_another_anew(registry, settled, tracking, workspace):
+    first, second = registry.judged(), registry.judged()
+    set_alias = registry.client.set_registered_model_alias
+
+    def told():
+        inbox = settled()
+        note_told(inbox, tracking, workspace)
+        return [moved.told for moved in inbox.moved]
+
+    set_alias(registry.name, "challenger", first)
+    assert [told(), told(), told()] == [[False], [True], [True]]
+    assert look(tracking, workspace, SETTINGS).moved, "still shown"
+    registry.client.delete_registered_model_alias(registry.name, "challenger")
+    assert [told(), told()] == [[False], [True]]
+    set_alias(registry.name, "challenger", second)
+    assert told() == []
+    set_alias(registry.name, "challenger", first)
+    assert told() == [False], "moved again"
+
+
+def test_a_champion_that_was_deleted_counts_as_none(registry, settled, tracking, workspace):
+    first = registry.judged()
+    registry.approve(first)
+    settled()
+    second = registry.judged(champion=first)
+    registry.client.delete_model_version(registry.name, first)
+    inbox = settled()
+    assert (inbox.champion, accepted_version(workspace)) == (None, None)
+    (moved,) = inbox.moved
+    assert "version 1" in str(moved) and "was deleted from the registry: there is no champion now" in str(moved)
+    current = current_model(tracking, workspace)
+    assert (current.version, current.alias) == (second, None)
+    registry.tag(second, **{"review.champion": "none"})  # a new report, by the absolute bounds
+    registry.approve(second)
+    assert [accepted.version for accepted in settled().accepted] == [second]
+    assert settled().moved == () and registry.aliases == {"champion": second}
+
+
+def test_a_move_to_a_version_that_was_deleted_is_given_up(registry, settled):
+    version = registry.judged()
+    registry.client.set_registered_model_tag(registry.name, "fpenet.moving", "challenger")
+    registry.client.delete_model_version(registry.name, version)
+    assert settled().moved == ()
+
+
 class Killed(Exception):
     """Stands for the end of a process."""
 
@@ -269,8 +314,10 @@ def test_a_fresh_workspace_on_the_same_registry_knows_the_champion(registry, set
     assert accepted_version(other) == accepted_version(workspace)
 
 
-def test_a_record_that_somebody_changed_stops_everything(registry, settled):
-    registry.client.set_registered_model_tag(registry.name, "fpenet.champion", "2")
+@pytest.mark.parametrize("record", ["2", '{"version":"1"}', '{"version":"one"}'])
+def test_a_record_that_somebody_changed_stops_everything(registry, settled, record):
+    registry.judged()
+    registry.client.set_registered_model_tag(registry.name, "fpenet.champion", record)
     with pytest.raises(ReviewError, match=r"fpenet\.champion of model-\d+ is no record of a flow"):
         settled()
 

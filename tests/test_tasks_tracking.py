@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from filelock import FileLock, Timeout
 
 from schemas.config import Tracking
 from schemas.errors import TrackingError
@@ -104,9 +105,15 @@ def own_workspace(tmp_path):
     return Workspace(tmp_path)
 
 
-def test_the_next_candidate_takes_the_alias_but_the_champion_is_left_alone(candidate, own_workspace):
+def test_the_next_candidate_takes_the_alias_but_the_champion_is_left_alone(candidate, own_workspace, monkeypatch):
     from mlflow import MlflowClient
 
+    def move_if_locked(*arguments):
+        with pytest.raises(Timeout), FileLock(own_workspace.review / "lock", timeout=0):
+            pass
+        move(*arguments)
+
+    monkeypatch.setattr("tasks.tracking.move", move_if_locked)  # or a review would finish what is not done yet
     client = MlflowClient(own_workspace.tracking_uri, own_workspace.tracking_uri)
     first = register_candidate(candidate, Tracking(), own_workspace)
     move(client, "fpenet", "champion", first.version)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from schemas.config import ReviewSettings, Tracking
-from schemas.storage import append_bytes, canonical_json, make_folder, write_json
+from schemas.storage import append_bytes, canonical_json, write_json
 from tasks.review import aliases
 from tasks.review.aliases import CHALLENGER, CHAMPION, MovedByHand
 from tasks.review.approval import (
@@ -60,8 +59,8 @@ class Inbox:
 
     Attributes:
         versions: all of the registered model, the newest first.
-        champion: what the flows wrote down of it; None if no version was ever accepted.
-        moved: aliases that were moved by hand.
+        champion: what the flows wrote down of it; None if no version was ever accepted, or it was deleted since.
+        moved: aliases that were moved by hand, or whose version was deleted.
         accepted: those that became the champion in this run, in order.
     """
 
@@ -115,8 +114,7 @@ def settle(
         StorageError: the workspace can't be written.
     """
     now, name = now or datetime.now(UTC), tracking.registered_model
-    make_folder(workspace.review)
-    with FileLock(workspace.review / "lock"), mlflow_client(tracking, workspace) as client:
+    with aliases.lock(workspace), mlflow_client(tracking, workspace) as client:
         aliases.finish(client, name)
         _note_new(client, name, now)
         _use_up(client, name, now)
@@ -129,7 +127,19 @@ def settle(
             _answer(client, workspace, found, inbox.champion, now)
         if inbox.champion is not None:
             write_json(workspace.accepted, dataclasses.asdict(inbox.champion))
+        else:
+            workspace.accepted.unlink(missing_ok=True)  # it was deleted, and can't be brought to devices
         return dataclasses.replace(inbox, moved=tuple(aliases.moved_by_hand(client, name)), accepted=tuple(accepted))
+
+
+def note_told(inbox: Inbox, tracking: Tracking, workspace: Workspace) -> None:
+    """Write down that people were told of `inbox.moved`: the next run finds `told` on them, until they change.
+
+    Raises:
+        TrackingError: the server can't be reached, or refuses a request.
+    """
+    with mlflow_client(tracking, workspace) as client:
+        aliases.note_told(client, tracking.registered_model, inbox.moved)
 
 
 def _seen(client: MlflowClient, name: str, settings: ReviewSettings, now: datetime) -> Inbox:
@@ -152,8 +162,15 @@ def _seen(client: MlflowClient, name: str, settings: ReviewSettings, now: dateti
         )
         for version in _versions(client, name)
     )
-    in_use = TypeAdapter(Accepted).validate_python({"name": name} | record) if record else None
+    in_use = None if record is None else _as_accepted(name, record)
     return Inbox(versions, in_use, tuple(aliases.moved_by_hand(client, name)))
+
+
+def _as_accepted(name: str, record: dict[str, Any]) -> Accepted:
+    try:
+        return TypeAdapter(Accepted).validate_python({"name": name} | record)
+    except ValidationError as error:
+        raise aliases.no_record(name, CHAMPION) from error
 
 
 def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
