@@ -24,7 +24,7 @@ from tasks.convert import Conversion
 from tasks.opponent import as_contender, champion_of
 from tasks.paired_scores import Contender, score_pair
 from tasks.reuse import StepOutput, reuse_or_run, step_key
-from tasks.review.tags import GATE, GATE_SUMMARY, NOBODY
+from tasks.review.tags import GATE, GATE_SUMMARY, NOBODY, REPORT_HASH
 from tasks.tracking import RegisteredVersion, mlflow_client
 from tasks.train import MODEL
 from tasks.workspace import Workspace
@@ -234,7 +234,11 @@ def _words(row: Row) -> str:
 
 
 def _tell(verdict: Verdict, tracking: Tracking, workspace: Workspace, registered: RegisteredVersion) -> None:
-    """The artifact first: whoever sees the tags finds it."""
+    """The artifact first: whoever sees the tags finds it.
+
+    Where they change, the report that stands there is about another verdict: its hash goes before they come, so that
+    no approval of it is taken for one of this verdict. `tasks.review.page.log_page` sets the new one.
+    """
     tags = {
         GATE_CHAMPION: verdict.champion or NOBODY,
         GATE_RULES: verdict.rules_sha256,
@@ -244,6 +248,8 @@ def _tell(verdict: Verdict, tracking: Tracking, workspace: Workspace, registered
     with mlflow_client(tracking, workspace) as client:
         client.log_artifact(registered.run_id, str(verdict.file), ARTIFACT_FOLDER)
         there = client.get_model_version(registered.name, registered.version).tags
-        for name, value in tags.items():
-            if there.get(name) != value:
-                client.set_model_version_tag(registered.name, registered.version, name, value)
+        changed = {name: value for name, value in tags.items() if there.get(name) != value}
+        if changed and REPORT_HASH in there:
+            client.delete_model_version_tag(registered.name, registered.version, REPORT_HASH)
+        for name, value in changed.items():
+            client.set_model_version_tag(registered.name, registered.version, name, value)

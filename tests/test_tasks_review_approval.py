@@ -66,6 +66,8 @@ def test_all_reasons_are_told_at_once():
 def test_without_a_report_or_a_gate_there_is_nothing_to_approve():
     words = decided(APPROVAL).words
     assert "there is no report" in words and "gate says nothing" in words
+    judged = decided(APPROVAL | {"gate": "passed"})
+    assert judged.standing is Standing.REFUSED and "it is being made, unless" in judged.words
 
 
 def test_a_failed_gate_is_overridden_with_a_reason_that_is_kept():

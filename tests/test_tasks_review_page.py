@@ -186,6 +186,11 @@ def test_the_hash_is_of_what_the_decision_is_about(review):
     assert replace(data, evaluation=dict(data.evaluation) | {"faces": 7}).report != data.report
     assert replace(data, verdict=dict(data.verdict) | {"state": "passed"}).report != data.report
     assert replace(data, engines=()).report != data.report
+    slower, larger = (
+        replace(data, engines=(replace(data.engines[0], **change), *data.engines[1:]))
+        for change in ({"latency_ms": 99.0}, {"size_bytes": 1})
+    )
+    assert slower.report == data.report != larger.report
 
 
 def test_it_is_logged_once_with_its_hash_and_what_the_reviewer_has_to_do(review, tmp_path):
@@ -204,7 +209,8 @@ def test_it_is_logged_once_with_its_hash_and_what_the_reviewer_has_to_do(review,
         folder = tmp_path / "artifacts" / run / "artifacts" / "review"
         assert (folder / "index.html").read_bytes() == logged.file.read_bytes()
         told = json.loads((folder / "report.json").read_text())
-        about = {name: told[name] for name in ("verdict", "evaluation", "engines")}
+        about = {name: told[name] for name in ("verdict", "evaluation")}
+        about["engines"] = [engine | {"latency_ms": None} for engine in told["engines"]]
         assert sha256_of(about) == logged.report, "whoever has the report can see that it is the one approved"
         assert log_page(review, registered, tracking, workspace).reused
         champion = replace(review, verdict=replace(review.verdict, state=State.IS_CHAMPION))

@@ -15,6 +15,7 @@ from schemas.records import Split
 from tasks.forget.files import files_below, purge_file, still_tells
 from tasks.forget.traces import Traces
 from tasks.paired_scores import FACES, read_faces
+from tasks.review.tags import REPORT_HASH
 from tasks.tracking import mlflow_client
 from tasks.verdict import VERDICT, State, read_verdict
 from tests.gate_cases import KPI_FACES, conversion_of, gate_case, gate_spec, tags_of, write_snapshot
@@ -65,6 +66,11 @@ def against(case, alone, one, other):
 def whole(verdict):
     assert verdict.rows[0].name == "All"
     return verdict.rows[0]
+
+
+def set_tag(case, registered, name, value):
+    with mlflow_client(case.config.tracking, case.workspace) as client:
+        client.set_model_version_tag(registered.name, registered.version, name, value)
 
 
 def artifact_of(case, registered) -> dict:
@@ -119,6 +125,7 @@ def test_the_worse_of_two_fails_and_is_told(case, one, other, against):
 
 
 def test_a_rerun_measures_nothing_and_changes_nothing(case, other, against):
+    set_tag(case, other, REPORT_HASH, "a" * 64)
     before = tags_of(case, other), {path: path.stat().st_mtime_ns for path in files_below(case.workspace.verdicts)}
     again = case.judge(OTHER, other)
     assert again == dataclasses.replace(against, reused=True)
@@ -129,13 +136,20 @@ def test_a_rerun_measures_nothing_and_changes_nothing(case, other, against):
 def test_other_rules_are_another_verdict(case, other, against, tmp_path):
     strict = tmp_path / "rules.yaml"
     rules = Path(case.config.promotion_rules).read_text()
-    strict.write_text(rules.replace("minimum_subjects: 3", "minimum_subjects: 7"))
+    strict.write_text(
+        rules.replace("minimum_subjects: 3", "minimum_subjects: 7\nsmall_slices: {occlusion: show}").replace(
+            "  regions:", "  slices: {occlusion: 9}\n  regions:"
+        )
+    )
     config = case.config.model_copy(update={"promotion_rules": str(strict)})
+    set_tag(case, other, REPORT_HASH, "a" * 64)
     verdict = dataclasses.replace(case, config=config).judge(OTHER, other)
     assert verdict.state is State.INCONCLUSIVE and verdict.blocks
     assert "under 7 subjects, or faces of unknown ones, in All (6)" in verdict.summary
+    assert "; too few subjects, shown only: occlusion" in verdict.summary
     assert whole(verdict).outcome is Outcome.INCONCLUSIVE
     assert tags_of(case, other)["gate"] == "inconclusive"
+    assert REPORT_HASH not in tags_of(case, other), "what stood there was about another verdict"
     assert tags_of(case, other)["gate.rules_sha256"] == verdict.rules_sha256 != against.rules_sha256
     strict.write_text("minimum_subjects: 7\n")
     with pytest.raises(SpecError, match="allowance_crop_px"):

@@ -196,7 +196,7 @@ def _problems(
 def _report_problem(tags: Mapping[str, str], champion: str | None) -> list[str]:
     actual, named = tags.get(REPORT_HASH), tags.get(REPORT, "").strip().lower()
     if actual is None:
-        return ["there is no report of this version to approve; `fpenet run retrain` makes it"]
+        return [f"there is no report of this version to approve; {_who_makes_it(tags)}"]
     problems = []
     if named and not (len(named) >= SHORTEST_HASH and actual.startswith(named)):
         problems.append(
@@ -208,6 +208,13 @@ def _report_problem(tags: Mapping[str, str], champion: str | None) -> list[str]:
     return problems
 
 
+def _who_makes_it(tags: Mapping[str, str]) -> str:
+    """The gate's verdict is told before the engines are built, the report after."""
+    if GATE in tags:
+        return "it is being made, unless no `fpenet run retrain` is running: then start one"
+    return "`fpenet run retrain` makes it"
+
+
 def _champion_changed(tags: Mapping[str, str], champion: str | None) -> str:
     return (
         f"the report compares it with champion {tags.get(COMPARED_WITH, NOBODY)}, and that is {champion or NOBODY} "
@@ -217,7 +224,7 @@ def _champion_changed(tags: Mapping[str, str], champion: str | None) -> str:
 
 def _waiting_words(tags: Mapping[str, str], champion: str | None) -> str:
     if (report := tags.get(REPORT_HASH)) is None:
-        return "for a report; `fpenet run retrain` makes it"
+        return f"for a report; {_who_makes_it(tags)}"
     if tags.get(COMPARED_WITH, NOBODY) != (champion or NOBODY):
         return _champion_changed(tags, champion)
     override = "" if tags.get(GATE) == PASSED else f", and {OVERRIDE} (gate: {tags.get(GATE, 'none')})"

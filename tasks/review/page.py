@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,9 +72,10 @@ class ReviewData:
     def report(self) -> str:
         """The hash that an approval names: of verdict, evaluation and engines, which the decision is about.
 
-        How many records a source holds may change from day to day without changing the candidate.
+        How many records a source holds may change from day to day without changing the candidate, and how long a face
+        took says what else this machine did: both are shown, and change no hash.
         """
-        engines = [dataclasses.asdict(engine) for engine in self.engines]
+        engines = [dataclasses.asdict(replace(engine, latency_ms=None)) for engine in self.engines]
         return sha256_of({"verdict": self.verdict, "evaluation": self.evaluation, "engines": engines})
 
 
