@@ -111,8 +111,9 @@ def test_page_and_terminal_show_every_target_device_and_reason(tmp_path):
         replace(row("cpu", "promoted"), devices=(measured,), ladder=("int8: parity Eyes mean 0.3 px",)),
         replace(row("jetson-nano", "offline", nano_1="offline"), why="no device answers: <nano-1>"),
     )
-    result = replace(begin(SEVEN, [*TARGETS, "rtx"], tmp_path), rows=rows)
-    assert result.approval_to_last_s == 330.0
+    begun = replace(begin(SEVEN, [*TARGETS, "rtx"], tmp_path), began_at="2026-01-02T10:04:00.000+00:00")
+    result = replace(begun, rows=rows)
+    assert (result.accepted_to_last_s, result.began_to_last_s) == (330.0, 90.0)
     page = write_rollout(result, tmp_path)
     assert load_result(result.id, tmp_path) == result
     assert_self_contained(page.read_text(), pictures=0)
@@ -127,6 +128,7 @@ def test_page_and_terminal_show_every_target_device_and_reason(tmp_path):
         "int8: parity Eyes mean 0.3 px",
         "833",
         "5 min 30 s",
+        "1 min 30 s",
     ):
         assert expected in text
         assert expected in terminal.getvalue()

@@ -67,8 +67,13 @@ def print_rollout(result: RolloutResult, console: Console) -> None:
         for device in row.devices:
             if device.why:
                 console.print(f"{device.device} ({row.target}): {device.state}: {escape(device.why)}", soft_wrap=True)
-    if result.approval_to_last_s is not None:
-        console.print(f"from approval to the last promoted engine: {duration(result.approval_to_last_s)}")
+    spent = {
+        "its beginning": result.began_to_last_s,
+        "its acceptance by the flow `review`": result.accepted_to_last_s,
+    }
+    for since, seconds in spent.items():
+        if seconds is not None:
+            console.print(f"from {since} to the last promoted engine: {duration(seconds)}")
 
 
 def _cells(row: TargetRow) -> tuple[str, ...]:

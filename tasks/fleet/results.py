@@ -33,7 +33,7 @@ promoted  in production: every device of both rings that answered has it
 canary    it passed on the canary devices; no device of the main ring has it (yet)
 built     there is no canary device to check it on; it stays at staging
 gated, failed, refused, offline    what kept it from the canary devices; asked again only where `offline`
-skipped   nothing to build it on
+skipped   nothing to build it on, or rolled back since the rollout began
 """
 
 
@@ -80,6 +80,7 @@ class TargetRow:
         ladder: precisions that were tried before, and why they were left.
         at: when it came into this state, ISO 8601, UTC.
         seconds: work on it, of all runs of this rollout.
+        again: somebody else was changing the target; the next run goes on although no device is waited for.
     """
 
     target: str
@@ -96,6 +97,7 @@ class TargetRow:
     ladder: tuple[str, ...] = ()
     devices: tuple[DeviceRow, ...] = ()
     seconds: float = 0.0
+    again: bool = False
 
     @property
     def waits_for(self) -> tuple[str, ...]:
@@ -117,7 +119,8 @@ class RolloutResult:
 
     Attributes:
         id: names version and approval: the same approval is the same rollout, whichever run works on it.
-        approved_by, approved_at: the approval. `began_at`: the first run. `seen_at`: the last one.
+        approved_by, approved_at: who approved it, and when the flow `review` accepted that. `began_at`: the first
+            run. `seen_at`: the last one.
         targets: of the configuration, in its order.
         rows: of the targets that were gone through, in the same order; others were not finished.
         stopped: why it is over although something is open, such as a newer version; ''.
@@ -141,21 +144,28 @@ class RolloutResult:
 
     @property
     def open_targets(self) -> tuple[str, ...]:
-        """Those that a later run goes on with: not finished, or waiting for a device."""
+        """Those that a later run goes on with: not finished, waiting for a device, or changed by somebody else."""
         rows = {row.target: row for row in self.rows}
-        return tuple(name for name in self.targets if name not in rows or rows[name].waits_for)
+        return tuple(name for name in self.targets if name not in rows or rows[name].waits_for or rows[name].again)
 
     @property
     def is_open(self) -> bool:
         return not self.stopped and bool(self.open_targets)
 
     @property
-    def approval_to_last_s(self) -> float | None:
-        """From the approval to the last engine that came into production, in seconds; None if none did."""
+    def accepted_to_last_s(self) -> float | None:
+        """From the acceptance by the flow `review` to the last engine that came into production, in seconds; None if
+        none did."""
+        return self._to_last_s(self.approved_at)
+
+    @property
+    def began_to_last_s(self) -> float | None:
+        """The same from the beginning of this rollout: one begun anew comes long after the acceptance."""
+        return self._to_last_s(self.began_at)
+
+    def _to_last_s(self, since: str) -> float | None:
         promoted = [datetime.fromisoformat(row.at) for row in self.rows if row.state == "promoted"]
-        if not promoted:
-            return None
-        return (max(promoted) - datetime.fromisoformat(self.approved_at)).total_seconds()
+        return (max(promoted) - datetime.fromisoformat(since)).total_seconds() if promoted else None
 
     def row(self, target: str) -> TargetRow | None:
         return next((row for row in self.rows if row.target == target), None)
