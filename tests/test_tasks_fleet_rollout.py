@@ -1,15 +1,26 @@
 """Rollouts over real SSH servers on loopback; `trtexec` is a stand-in, ONNX Runtime is itself."""
 
 import json
-from dataclasses import asdict, replace
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 import pytest
 
 from deploy import stages
 from deploy.targets import find_target
+from schemas.errors import DeviceOfflineError
 from schemas.storage import write_json
+from tasks.fleet import rollout
+from tasks.fleet.ascent import build_here
+from tasks.fleet.check import Checked
 from tasks.fleet.deliveries import read_record
+from tasks.fleet.plan import Plan
+from tasks.fleet.promotion import changing, roll_back_target
+from tasks.fleet.results import DeviceRow, TargetRow
 from tasks.fleet.rollout import roll_out_target
+from tasks.fleet.work_pool import open_device
 from tests.fleets import fleet, small_material
 from tests.stand_ins.devices import NANO, XAVIER
 
@@ -23,6 +34,105 @@ def material(tmp_path_factory):
 def devices(tmp_path):
     with fleet(tmp_path) as found:
         yield found
+
+
+@dataclass(frozen=True, eq=False)
+class PassingPlan(Plan):
+    """Devices that are `away` do not answer; those that answer pass without being measured, and then `measured`."""
+
+    away: set[str] = field(default_factory=set)
+    measured: list = field(default_factory=list)
+
+    def check_all(self, devices, built):
+        found = [
+            Checked(DeviceRow(device.name, device.ring, "offline" if device.name in self.away else "passed"))
+            for device in devices
+        ]
+        for happens in self.measured:
+            happens(devices)
+        return found
+
+
+class Released:
+    """Versions 7 and 8 of a network for the CPU, built once, and a fleet of directories of this machine."""
+
+    def __init__(self, devices, engines, built, materials):
+        self.devices, self.built, self._materials = devices, built, materials
+        self.away = set()
+        self.workspace = devices.plan(materials["7"]).workspace
+        self.targets = self.workspace.targets
+        shutil.copytree(engines, self.workspace.engines)
+
+    @contextmanager
+    def open_shell(self, device):
+        if device.name in self.away:
+            raise DeviceOfflineError(f"device '{device.name}' does not answer")
+        with open_device(device) as shell:
+            yield shell
+
+    def plan(self, version, *measured, **settings):
+        return PassingPlan(
+            self._materials[version],
+            self.devices.devices,
+            self.workspace,
+            self.open_shell,
+            "test",
+            "a test",
+            away=self.away,
+            measured=list(measured),
+            **settings,
+        )
+
+    def stage(self, version, to=None):
+        directory = self.workspace.engines / self.built[version].key
+        stages.stage(self.targets, "cpu", directory, by="retrain", why="nightly")
+        if to:
+            stages.promote(self.targets, "cpu", by="test", why="", to=to, has_canaries=to == "canary")
+
+    def at_canary(self, version):
+        """A row of a rollout that came to `canary` and was cut off there."""
+        self.stage(version, "canary")
+        built = self.built[version]
+        return TargetRow(
+            "cpu",
+            "CPU",
+            "onnxruntime",
+            "canary",
+            "",
+            "2026-01-02T10:00:00+00:00",
+            "here",
+            built.key,
+            built.sha256,
+            built.size,
+            built.target.precision,
+        )
+
+    def go_on(self, version, row, *measured):
+        return roll_out_target(self.plan(version, *measured), find_target("cpu"), row)
+
+    def roll_back(self, *_):
+        roll_back_target(
+            self.targets, "cpu", self.devices.devices, by="op", why="it blinks", open_shell=self.open_shell
+        )
+
+    def running(self):
+        return {
+            device.name: running(self.devices, device.name, "cpu")["model_version"] for device in self.devices.devices
+        }
+
+
+@pytest.fixture(scope="module")
+def versions(material, tmp_path_factory):
+    materials = {"7": material, "8": small_material(tmp_path_factory.mktemp("eight"), version="8", seed=5)}
+    folder = tmp_path_factory.mktemp("built")
+    with fleet(folder) as nobody:
+        built = {name: build_here(nobody.plan(each), find_target("cpu")).built for name, each in materials.items()}
+        return nobody.plan(material).workspace.engines, built, materials
+
+
+@pytest.fixture
+def released(devices, versions):
+    return Released(devices, *versions)
 
 
 def states(row):
@@ -168,3 +278,76 @@ def test_without_devices_an_engine_waits_at_staging_or_is_left(devices, material
         row = roll_out_target(plan, find_target(name))
         assert row.state == "skipped"
         assert "no device of this target is in the fleet, and it is not built here" in row.why and why in row.why
+
+
+def test_what_was_rolled_back_is_not_brought_back_by_a_run_that_goes_on(released):
+    released.devices.this_machine("c1")
+    released.go_on("7", released.at_canary("7"))
+    plan = released.plan("8")
+    released.go_on("8", released.at_canary("8"))
+    released.roll_back()
+    row = roll_out_target(plan, find_target("cpu"))  # the run before was killed: it has left no row
+    assert (row.state, row.waits_for) == ("skipped", ())
+    assert "rolled back by op since this rollout began (it blinks)" in row.why and "--version 8" in row.why
+    assert released.running() == {"c1": "7"}
+
+
+def test_a_rollback_while_a_device_is_measured_keeps_the_engine_from_it(released):
+    released.devices.this_machine("c1")
+    released.devices.this_machine("m1", ring="main")
+    released.devices.this_machine("m2", ring="main")
+    released.go_on("7", released.at_canary("7"))
+    released.away.add("m2")
+    row = released.go_on("8", released.at_canary("8"))
+    assert (row.state, row.waits_for) == ("promoted", ("m2",))
+    released.away.clear()
+    after = released.go_on("8", row, released.roll_back)
+    assert "production holds fpenet version 7" in after.why and after.waits_for == ()
+    assert released.running() == {"c1": "7", "m1": "7", "m2": "7"}
+
+
+def test_what_others_staged_meanwhile_does_not_get_into_production(released):
+    """Not even where the canary devices have left the fleet."""
+    released.devices.this_machine("c1")
+    released.devices.this_machine("m1", ring="main")
+    released.away.add("m1")
+    row = released.go_on("7", released.at_canary("7"))
+    assert (row.state, row.why) == ("canary", "main ring: no device answers: m1")
+    released.stage("8")
+    released.away.clear()
+    released.devices.devices.pop(0)
+    assert released.go_on("7", row).state == "promoted"
+    assert stages.status(released.targets, "cpu").production.engine.model_version == "7"
+
+
+def test_a_target_that_somebody_else_holds_keeps_its_state_and_is_tried_again(released, monkeypatch):
+    released.devices.this_machine("c1")
+    released.devices.this_machine("m1", ring="main")
+    monkeypatch.setattr(rollout, "changing", partial(changing, patience_s=0.1))
+    row = released.at_canary("7")
+    with changing(released.targets, "cpu"):
+        held = released.go_on("7", row)
+    assert (held.state, held.again) == ("canary", True)
+    assert "has been under way for 0.1 s" in held.why
+    done = released.go_on("7", held)
+    assert (done.state, done.why, done.again) == ("promoted", "", False)
+
+
+def test_a_damaged_engine_here_takes_no_target_out_of_production(released):
+    released.devices.this_machine("c1")
+    row = released.go_on("7", released.at_canary("7"))
+    assert row.state == "promoted"
+    (released.workspace.engines / row.engine / "engine.onnx").write_bytes(b"no engine")
+    after = released.go_on("7", row)
+    assert (after.state, "no whole engine" in after.why) == ("promoted", True)
+
+
+def test_nothing_comes_into_production_that_no_canary_device_runs(released):
+    released.devices.this_machine("c1")
+    released.devices.this_machine("m1", ring="main")
+    held = released.go_on("7", released.at_canary("7"), lambda asked: released.away.add("c1"))
+    assert (held.state, held.why, held.waits_for) == ("canary", "canary ring: no device runs it yet: c1", ("c1",))
+    assert stages.status(released.targets, "cpu").production is None
+    released.away.clear()
+    assert released.go_on("7", held).state == "promoted"
+    assert released.running() == {"c1": "7", "m1": "7"}

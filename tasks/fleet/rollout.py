@@ -6,14 +6,16 @@ fails, the next precision of the ladder is tried. Targets and devices go in para
 of the result and no reason for another to stop.
 
 A ring is passed when every device of it that answered passed, and at least one did. A target without canary devices
-goes straight to its main ring, one without main devices into production with its canary ring. What was done is found
-again, so a run that was killed goes on where it was: engines by their build key, deliveries by what is read back.
+goes straight to its main ring; one without main devices goes into production once a canary device runs it. What was
+done is found again, so a run that was killed goes on where it was: engines by their build key, deliveries by what is
+read back. What somebody has taken back since the rollout began is not brought back by a run that goes on.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from deploy import stages
@@ -21,7 +23,8 @@ from deploy.devices import Device, Ring
 from deploy.engine import BuiltEngine, read_engine
 from deploy.stages import Promoted
 from deploy.targets import Target
-from schemas.errors import FpenetError, GateError, StorageError
+from schemas.errors import FpenetError, GateError, InputError
+from schemas.storage import make_folder
 from tasks.engines import why_not_here
 from tasks.fleet.ascent import Ascent, ascend, build_here, record_passed
 from tasks.fleet.check import activate_on
@@ -41,13 +44,16 @@ def roll_out_target(plan: Plan, target: Target, earlier: TargetRow | None = None
         earlier: where an earlier run left it; devices that run the engine by now are left alone.
     """
     began = time.perf_counter()
+    reached = earlier if earlier is not None and earlier.engine and earlier.state in REACHED["canary"] else None
     try:
-        if earlier is not None and earlier.engine and earlier.state in REACHED["canary"]:
-            row = _go_on(plan, target, earlier)
+        if reached is not None:
+            row = _go_on(plan, target, reached)
+        elif why := _taken_back(plan, target.name):
+            row = replace(_blank(target), state="skipped", why=why)
         else:
             row = _begin(plan, target)
     except FpenetError as error:  # of this machine: its disk, a store of engines that somebody changed
-        row = replace(earlier or _blank(target), state="failed", why=str(error))
+        row = replace(reached or replace(_blank(target), state="failed"), why=str(error))
     spent = earlier.seconds if earlier else 0.0
     return replace(row, seconds=spent + time.perf_counter() - began)
 
@@ -64,16 +70,15 @@ def _begin(plan: Plan, target: Target) -> TargetRow:
     if found.built is None or why:
         return replace(row, state=_worst(found), why=why)
     record_passed(plan, found)
-    stages.stage(plan.workspace.targets, target.name, found.built.directory, by=plan.by, why=plan.why)
     return _from_ring_to_ring(plan, found.built, replace(row, state="built"))
 
 
 def _go_on(plan: Plan, target: Target, earlier: TargetRow) -> TargetRow:
     """What is left of a target that came to the canary devices, or further."""
-    if why := _overtaken(plan, earlier):
-        return replace(earlier, why=why, devices=tuple(_given_up(row) for row in earlier.devices))
     rung = target.model_copy(update={"precision": earlier.precision})
     built = read_engine(plan.workspace.engines / str(earlier.engine), rung)
+    if why := _overtaken(plan, built, earlier.state):
+        return replace(earlier, why=why, again=False, devices=tuple(_given_up(row) for row in earlier.devices))
     return _from_ring_to_ring(plan, built, earlier)
 
 
@@ -95,21 +100,76 @@ def _from_ring_to_ring(plan: Plan, built: BuiltEngine, row: TargetRow) -> Target
     Args:
         row: how far the target is, and what became of devices that were asked.
     """
-    rings, state = plan.rings(built.target), row.state
-    rows = {device.device: device for device in row.devices}
-    why = ""
-    for name, devices in rings.items():
-        rows |= _asked(plan, built, devices, rows)
-        if state not in REACHED[name] and (why := _held_up([rows[device.name] for device in devices])):
-            why = f"{name} ring: {why}"
-            break
-        with changing(plan.workspace.targets, built.target.name):
-            state = _promoted(plan, built, name, rings, state)
-            rows |= _activated(plan, built, devices, rows, "canary" if state == "canary" else "production")
-    at = row.at if state == row.state else utc_now()
-    order = [device for devices in rings.values() for device in devices]
-    found = tuple(rows.get(device.name) or _not_reached(device) for device in order)
-    return replace(row, state=state, at=at, why=why or _waiting(found), devices=found)
+    way = _Way(plan, built, row)
+    why, again = "", False
+    try:
+        why = next(filter(None, map(way.take, plan.rings(built.target))), "") or way.arrive()
+    except InputError as error:  # somebody else is changing the target, or has staged another engine there
+        why, again = str(error), True
+    except FpenetError as error:
+        why = str(error)
+        way.state = "failed" if way.state == "built" else way.state
+    at = row.at if way.state == row.state else utc_now()
+    order = [device for devices in plan.rings(built.target).values() for device in devices]
+    found = tuple(way.rows.get(device.name) or _not_reached(device) for device in order)
+    return replace(row, state=way.state, at=at, why=why or _waiting(found), again=again, devices=found)
+
+
+class _Way:
+    """An engine on its way from ring to ring: how far it is, also where an error ends it."""
+
+    def __init__(self, plan: Plan, built: BuiltEngine, row: TargetRow) -> None:
+        self._plan, self._built = plan, built
+        self._rings = plan.rings(built.target)
+        self.state: TargetState = row.state
+        self.rows = {device.device: device for device in row.devices}
+
+    def take(self, ring: Ring) -> str:
+        """Take one ring; says why the way ends there, or ''."""
+        plan, built, devices = self._plan, self._built, self._rings[ring]
+        self.rows |= _asked(plan, built, devices, self.rows)
+        if self.state not in REACHED[ring] and (why := _held_up(self._of(ring))):
+            return f"{ring} ring: {why}"
+        to: Promoted = "canary" if ring == "canary" and self.state != "promoted" else "production"
+        with self._changing():
+            if why := _overtaken(plan, built, self.state):
+                self.rows = {name: _given_up(row) for name, row in self.rows.items()}
+                return why
+            self._promote(to)
+            self.rows |= _activated(plan, built, devices, self.rows, to)
+        if to == "canary" and not any(row.state == "active" for row in self._of(ring)):
+            return f"canary ring: no device runs it yet: {', '.join(device.name for device in devices)}"
+        return ""
+
+    def arrive(self) -> str:
+        """Into production where there is no main ring; says why not, or ''."""
+        if self.state != "canary" or "main" in self._rings or not self._rings:
+            return ""
+        with self._changing():
+            if why := _overtaken(self._plan, self._built, self.state):
+                return why
+            self._promote("production")
+        return ""
+
+    def _changing(self) -> AbstractContextManager[None]:
+        targets, name = self._plan.workspace.targets, self._built.target.name
+        make_folder(targets / name)
+        return changing(targets, name)
+
+    def _promote(self, to: Promoted) -> None:
+        """Past `canary` an engine comes from there, whether or not the fleet still has canary devices."""
+        if self.state in (to, "promoted"):
+            return
+        plan, built = self._plan, self._built
+        targets, name = plan.workspace.targets, built.target.name
+        if self.state == "built":
+            stages.stage(targets, name, built.directory, by=plan.by, why=plan.why)
+        tried = to == "canary" or self.state == "canary"
+        stages.promote(targets, name, by=plan.by, why=plan.why, to=to, has_canaries=tried, expected=built.key)
+        self.state = "promoted" if to == "production" else "canary"
+
+    def _of(self, ring: Ring) -> list[DeviceRow]:
+        return [self.rows[device.name] for device in self._rings[ring]]
 
 
 def _asked(
@@ -119,33 +179,6 @@ def _asked(
     known = (*BAD, "passed", "active")
     new = [device for device in devices if device.name not in rows or rows[device.name].state not in known]
     return {checked.row.device: checked.row for checked in plan.check_all(new, built)}
-
-
-def _promoted(
-    plan: Plan, built: BuiltEngine, ring: Ring, rings: Mapping[Ring, Sequence[Device]], state: TargetState
-) -> TargetState:
-    """Promote as far as a ring that passed allows: past the last one, into production."""
-    targets: list[Promoted] = []
-    if ring == "canary" and state not in REACHED["canary"]:
-        targets.append("canary")
-    if ring == list(rings)[-1] and state != "promoted":
-        targets.append("production")
-    for to in targets:
-        pointer = stages.promote(
-            plan.workspace.targets,
-            built.target.name,
-            by=plan.by,
-            why=plan.why,
-            to=to,
-            has_canaries="canary" in rings,
-        )
-        if pointer.engine.build_key != built.key:
-            raise StorageError(
-                f"target '{built.target.name}': {pointer.engine} came between while this one was checked; it is at "
-                f"{to} now, and goes to devices by `fpenet promote`; or roll it back"
-            )
-        state = "promoted" if to == "production" else "canary"
-    return state
 
 
 def _activated(
@@ -160,15 +193,29 @@ def _activated(
     return {row.device: row for row in done}
 
 
-def _overtaken(plan: Plan, earlier: TargetRow) -> str:
-    """Why devices that were waited for do not get this engine any more, or ''."""
-    held = stages.status(plan.workspace.targets, earlier.target)
-    stage: Promoted = "production" if earlier.state == "promoted" else "canary"
-    pointer = held.pointer(stage)
-    if pointer is not None and pointer.engine.build_key == earlier.engine:
+def _overtaken(plan: Plan, built: BuiltEngine, state: TargetState) -> str:
+    """Why devices do not get this engine any more, or ''."""
+    if state == "built":
+        return _taken_back(plan, built.target.name)
+    stage: Promoted = "production" if state == "promoted" else "canary"
+    pointer = stages.status(plan.workspace.targets, built.target.name).pointer(stage)
+    held = pointer and (pointer.engine.build_key, pointer.engine.engine_sha256)
+    if held == (built.key, built.sha256):
         return ""
     now = f"{pointer.engine} by {pointer.event.by}" if pointer else "nothing"
     return f"{stage} holds {now} by now, so nothing more is delivered; `fpenet promote` brings devices up to it"
+
+
+def _taken_back(plan: Plan, target: str) -> str:
+    """Who rolled the target back since the rollout began, unless something was promoted again since; or ''."""
+    changes = [event for event in stages.history(plan.workspace.targets, target) if event.action != "stage"]
+    if not changes or changes[-1].action not in ("rollback", "end") or changes[-1].at <= plan.began_at:
+        return ""
+    version = plan.material.provenance.model_version
+    return (
+        f"rolled back by {changes[-1].by} since this rollout began ({changes[-1].why}); "
+        f"`fpenet run rollout --version {version}` begins it anew"
+    )
 
 
 def _blank(target: Target) -> TargetRow:

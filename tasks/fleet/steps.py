@@ -92,6 +92,7 @@ def roll_out(run: Run, begun: RolloutResult) -> Path:
         open_shell=open_device,
         by=f"flow {runtime.flow_run.flow_name}",
         why=f"approved by {begun.approved_by}, rollout {begun.id}",
+        began_at=begun.began_at,
     )
     result = replace(begun, seen_at=utc_now())
     waiting = [
