@@ -15,13 +15,15 @@ from deploy.delivery import CurrentEngine
 from deploy.devices import Device, LocalReach
 from deploy.drift_client import DriftRecorder
 from deploy.shells.opening import open_shell
+from flows.entry.cli import main
 from schemas.config import DriftSettings, load_config
-from schemas.errors import DeviceOfflineError, SourceEmptyError
+from schemas.errors import DeviceOfflineError, InputError, SourceEmptyError
 from schemas.storage import sha256_file, write_bytes
 from tasks.drift.devices import References, judge, watch_device
 from tasks.drift.records import files_of_folder, parse_record, read_records, window_start
 from tasks.drift.reference import Reference
-from tasks.drift_steps import drift_event
+from tasks.drift_steps import drift_event, read_folder
+from tasks.run import Run
 from tasks.workspace import Workspace
 from tests.drift_profiles import some_predictions, some_profile
 from tests.retrain_project import write_project
@@ -236,6 +238,31 @@ def test_an_absent_device_is_offline(device, references):
 
     (found,) = watch_device(device, references, since=SINCE, now=NOW, open_shell=nobody)
     assert (found.state, found.why) == ("offline", "device 'dock-7' does not answer")
+
+
+def test_records_that_somebody_brought_are_read_by_device(references, tmp_path, capsys):
+    for device, content in (("dock-7", b"["), ("dock-8", b"{}")):
+        write_bytes(tmp_path / "brought" / device / "2026-11-22T10.json", content)
+    write_bytes(tmp_path / "brought/README", b"not a device")
+    (tmp_path / "brought/dock-9/a folder.json").mkdir(parents=True)
+    found = read_folder.fn(Run(references.config), str(tmp_path / "brought"))
+    assert [(one.device, one.state, len(one.problems)) for one in found] == [
+        ("dock-7", "no records", 1),
+        ("dock-8", "no records", 1),
+        ("dock-9", "no records", 0),
+    ]
+    assert "3 no records" in capsys.readouterr().err
+    with pytest.raises(InputError, match="nowhere: no such folder; it holds a folder of records for each device"):
+        read_folder.fn(Run(references.config), str(tmp_path / "nowhere"))
+
+
+def test_records_are_an_option_of_drift_alone(tmp_path, capsys):
+    config = str(write_project(tmp_path, faces=tmp_path))
+    assert main(["run", "sync", "--config", config, "--records", str(tmp_path)]) == InputError.exit_code
+    assert "the flow 'sync' takes none, only `drift` does" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    assert "what the devices counted, brought by hand" in " ".join(capsys.readouterr().out.split())
 
 
 def test_drift_is_an_event_with_the_numbers_that_wakes_suggest(references, reference, tmp_path):

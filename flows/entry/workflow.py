@@ -22,16 +22,20 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the flow in this process; Prefect keeps its own server's files in the workspace unless told otherwise."""
     from schemas.config import load_config
 
+    options = _options(arguments)
     config = load_config(arguments.config)
     _quiet_prefect(Path(config.workspace), verbose=arguments.verbose)
-    options = {}
-    for name, flow in OPTIONS.items():
-        if (value := getattr(arguments, name)) is not None:
-            if arguments.flow != flow:
-                raise InputError(f"--{name}: the flow '{arguments.flow}' takes none, only `{flow}` does")
-            options[name] = value
     getattr(importlib.import_module(f"flows.{arguments.flow}"), arguments.flow)(arguments.config, **options)
     return 0
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, str]:
+    """Those that were given, if the flow takes them."""
+    options = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
+    for name in options:
+        if arguments.flow != OPTIONS[name]:
+            raise InputError(f"--{name}: the flow '{arguments.flow}' takes none, only `{OPTIONS[name]}` does")
+    return options
 
 
 def _quiet_prefect(workspace: Path, *, verbose: bool) -> None:

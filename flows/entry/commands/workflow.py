@@ -24,7 +24,10 @@ def add(commands: Any) -> None:
         "--version", metavar="V", help="rollout only: begin anew with this version; default: the one accepted last"
     )
     run.add_argument(
-        "--records", metavar="DIR", help="drift only: read DIR/<device>/*.json; default: ask the devices"
+        "--records",
+        metavar="DIR",
+        help="drift only: what the devices counted, brought by hand because they can't be reached: a folder for "
+        "each, named as the device, with the files of its drift/records; default: ask the devices",
     )
     run.add_argument("--verbose", action="store_true", help="show Prefect's log")
 
