@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -158,6 +158,7 @@ def promote(
     to: Promoted = "production",
     has_canaries: bool = False,
     expected: str | None = None,
+    allow: Callable[[StagedEngine], str] | None = None,
 ) -> Pointer:
     """Point `canary` at the engine at `staging`, or `production` at the one at `canary`. Nothing changes if it is
     there already.
@@ -165,6 +166,8 @@ def promote(
     Args:
         has_canaries: whether the target has canary devices; without them production takes what is at `staging`.
         expected: build key of the engine that is meant; None takes whichever is there.
+        allow: asked before anything changes; it raises where the engine may not come there, and returns what the log
+            is to note.
 
     Raises:
         InputError: nothing is at the stage before; or `canary` is asked for without canary devices; or another
@@ -182,6 +185,7 @@ def promote(
         current = _stage(place, to)
         if current is not None and engine.is_same(current.engine):
             return current
+        note = "; ".join(filter(None, (note, allow(engine) if allow else "")))
         earlier = _earlier(current, engine) if current and to == "production" else []
         action: Action = "canary" if to == "canary" else "promote"
         event = _event(place, action, engine, current and current.engine, by, why, note)
@@ -233,7 +237,7 @@ def history(targets: Path, target: str) -> list[Event]:
 _NOTHING = "target '{target}': nothing is staged; run the flow `retrain` with this target first"
 _NO_CANARY = (
     "target '{target}': nothing is at canary; an engine comes into production by way of the canary devices: "
-    "`fpenet promote --target {target} --to canary` first"
+    "`fpenet promote --target {target} --to canary --config FILE` first"
 )
 _NO_CANARY_DEVICES = "target '{target}' has no canary devices; list one in the devices file, or promote to production"
 

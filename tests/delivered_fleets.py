@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from deploy.delivery import inspect
 from deploy.devices import Device, LocalReach, Ring
 from deploy.shells.opening import open_shell
 from deploy.stages import Promoted, stage
+from schemas.storage import write_json
 from tasks.fleet.deliveries import read_records
 from tasks.fleet.promotion import Promotion, promote_target
+from tasks.review.approval import Accepted, accepted_version
 from tasks.workspace import Workspace
 from tests.engines import engine_directory
 
@@ -30,12 +33,20 @@ class Fleet:
         return self.devices[-1]
 
     def stage(self, name: str, *, size: int = 0) -> Path:
+        """Stage an engine of a version that is accepted."""
         directory = engine_directory(self.root / "engines", name, size=size)
-        stage(self.targets, "t4", directory, **WHO)
+        staged = stage(self.targets, "t4", directory, **WHO).engine
+        self.accept(staged.model_version)
         return directory
 
-    def promote(self, to: Promoted = "production") -> Promotion:
-        return promote_target(self.targets, "t4", self.devices, to=to, **WHO)
+    def accept(self, version: str) -> None:
+        accepted = Accepted("fpenet", version, "0" * 64, "ada", "good", None, "2026-01-01T00:00:00+00:00")
+        self.workspace.accepted.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.workspace.accepted, asdict(accepted))
+
+    def promote(self, to: Promoted = "production", *, override: str = "") -> Promotion:
+        accepted = accepted_version(self.workspace)
+        return promote_target(self.targets, "t4", self.devices, to=to, **WHO, accepted=accepted, override=override)
 
     def release(self, name: str, *, size: int = 0) -> None:
         self.stage(name, size=size)

@@ -162,7 +162,7 @@ def test_a_damaged_pointer_is_named(tmp_path):
 def test_production_is_reached_by_way_of_the_canary_devices(tmp_path):
     targets = tmp_path / "targets"
     stages.stage(targets, "cpu", engine(tmp_path, "key1"), **WHO)
-    with pytest.raises(InputError, match=r"nothing is at canary; .* --target cpu --to canary` first"):
+    with pytest.raises(InputError, match=r"nothing is at canary; .* --target cpu --to canary --config FILE` first"):
         stages.promote(targets, "cpu", **WHO, has_canaries=True)
     with pytest.raises(InputError, match="has no canary devices"):
         stages.promote(targets, "cpu", **WHO, to="canary")

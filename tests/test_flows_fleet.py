@@ -47,7 +47,7 @@ def test_from_staging_to_every_device_and_back(fleet, capsys):
     fleet.stage("key1")
     code, told = called(capsys, "promote", "--target", "t4")
     assert code == 2
-    assert "`fpenet promote --target t4 --to canary` first" in told
+    assert "`fpenet promote --target t4 --to canary --config FILE` first" in told
     for name in ("key1", "key2"):
         if name == "key2":
             fleet.stage(name)
@@ -57,7 +57,7 @@ def test_from_staging_to_every_device_and_back(fleet, capsys):
         code, told = called(capsys, "promote", "--target", "t4", "--by", "ada", "--reason", "good")
         assert code == 0, "a device that is offline is no failure"
         assert "t4-c (main): offline" in told
-        assert "`fpenet deliver --target t4` asks the others again" in told
+        assert "`fpenet deliver --target t4 --config fleet.yaml` asks the others again" in told
     assert "before it: fpenet version 1, engine key1" in told
     code, told = called(capsys, "rollback", "--target", "t4")
     assert code == 0
@@ -121,3 +121,36 @@ def test_status_asks_the_devices_and_speaks_json(fleet, capsys):
         ("production", "canary", "staging"), "key1"
     )
     assert [device["state"] for device in t4["devices"]] == ["active", "active", "pending"]
+
+
+def test_a_change_needs_the_configuration_and_an_approval(fleet, capsys):
+    fleet.stage("key1")
+    for command in ("promote", "rollback", "deliver"):
+        with pytest.raises(SystemExit):
+            main([command, "--target", "t4"])
+        assert "--config" in capsys.readouterr().err
+    fleet.accept("7")
+    code, told = called(capsys, "promote", "--target", "t4", "--to", "canary")
+    assert code == 2
+    assert "not the version that was approved" in told
+    code, told = called(capsys, "promote", "--target", "t4", "--to", "canary", "--override", "a demo")
+    assert code == 0
+    assert "not approved, override: a demo" in told
+
+
+def test_a_canary_is_ended_in_words(fleet, capsys):
+    fleet.stage("key1")
+    called(capsys, "promote", "--target", "t4", "--to", "canary")
+    code, told = called(capsys, "rollback", "--target", "t4")
+    assert code == 0
+    assert "the canary is over: taken back: fpenet version 1, engine key1" in told
+    assert "canary devices run nothing any more" in told
+    assert "t4-a (canary): runs nothing; its canary was ended" in told
+
+
+def test_nothing_of_the_matrix_is_cut_in_a_pipe(fleet, capsys, monkeypatch):
+    monkeypatch.setattr(commands.console, "_width", 40)
+    fleet.stage("key1")
+    called(capsys, "promote", "--target", "t4", "--to", "canary")
+    told = called(capsys, "status")[1]
+    assert "t4      canary  fpenet/1  key1    fp16    –    –  now  1 of 1" in told

@@ -7,7 +7,7 @@ import pytest
 
 from deploy import stages
 from deploy.devices import LocalReach
-from schemas.errors import InputError, StorageError
+from schemas.errors import InputError, ReviewError, StorageError
 from schemas.storage import read_json, sha256_file, write_json
 from tasks.fleet.deliveries import Measured, behind, note_measured, read_record, read_records
 from tasks.fleet.promotion import UNFINISHED, changing, finish_rollbacks, roll_back_target, settle_target
@@ -178,13 +178,33 @@ def test_production_waits_for_a_canary_device_that_runs_it(fleet):
     fleet.stage("key1")
     fleet.promote("canary")
     assert fleet.outcomes() == {"t4-a": "failed"}
-    with pytest.raises(InputError, match=r"no canary device runs .* key1 .*\(t4-a failed\); .* --to canary` asks"):
+    with pytest.raises(
+        InputError, match=r"no canary device runs .* key1 .*\(t4-a failed\); .* --to canary --config FILE` asks"
+    ):
         fleet.promote()
     assert stages.status(fleet.targets, "t4").production is None
     fleet.devices = [canary, main]
     fleet.promote("canary")
     fleet.promote()
     assert fleet.running() == {"t4-a": "key1", "t4-b": "key1"}
+
+
+def test_only_the_version_that_was_accepted_goes_to_devices(fleet):
+    fleet.stage("key2")
+    fleet.accept("1")
+    with pytest.raises(ReviewError, match=r"version 2, engine key2 .* not the version that was approved .*version 1"):
+        fleet.promote("canary")
+    fleet.workspace.accepted.unlink()
+    with pytest.raises(ReviewError, match="no version was accepted yet"):
+        fleet.promote("canary")
+    assert fleet.running() == {"t4-a": "", "t4-b": ""}
+    assert "override: the demo" in fleet.promote("canary", override="the demo").pointer.event.note
+    assert not fleet.promote("canary").changed, "to ask devices again needs no approval"
+    with pytest.raises(ReviewError):
+        fleet.promote()
+    fleet.accept("2")
+    fleet.promote()
+    assert stages.history(fleet.targets, "t4")[-1].note == ""
 
 
 def test_a_target_without_devices_only_moves_its_pointer(fleet):
@@ -267,7 +287,7 @@ for name in names:
     if name not in ("canary", "production"):
         stage(root / "targets", "t4", root / "engines" / name, **who)
         name = "canary"
-    promote_target(root / "targets", "t4", devices, to=name, **who)
+    promote_target(root / "targets", "t4", devices, to=name, accepted=None, override="by hand", **who)
 """
 
 

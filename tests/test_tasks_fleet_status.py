@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from deploy.shells.opening import open_shell
-from deploy.stages import promote, stage
+from deploy.stages import promote, rollback, stage
 from schemas.storage import read_json, write_json
 from tasks.fleet.deliveries import Measured, note_measured
 from tasks.fleet.pending import begin
-from tasks.fleet.promotion import roll_back_target
+from tasks.fleet.promotion import roll_back_target, settle_target
 from tasks.fleet.results import TargetRow, save_result
 from tasks.fleet.status import fleet_status
 from tasks.review.approval import Accepted
@@ -113,6 +113,17 @@ def test_offline_is_told_apart_and_a_device_that_has_it_has_it(fleet, tmp_path):
         assert matrix(fleet)[1] == {"t4-a": "active", "t4-b": "pending", "t4-ssh": "pending"}, "not asked since"
 
 
+def test_a_device_that_has_not_heard_of_the_end_of_its_canary_is_pending(fleet):
+    fleet.stage("key1")
+    fleet.promote("canary")
+    rollback(fleet.targets, "t4", **WHO)
+    for ask in (None, open_shell):
+        assert matrix(fleet, ask=ask) == ({"staging": ("key1", {})}, {"t4-a": "pending", "t4-b": "idle"})
+    settle_target(fleet.targets, "t4", fleet.devices)
+    for ask in (None, open_shell):
+        assert matrix(fleet, ask=ask)[1] == {"t4-a": "idle", "t4-b": "idle"}
+
+
 def test_devices_that_are_asked_say_what_was_changed(fleet):
     fleet.release("key1")
     (fleet.root / "devices/t4-b/t4/engines/key1/engine.onnx").write_text("tampered")
@@ -123,10 +134,12 @@ def test_devices_that_are_asked_say_what_was_changed(fleet):
 
 
 def test_numbers_are_the_worst_of_the_devices_or_those_of_the_build(fleet):
-    directory = fleet.stage("key1")
+    directory = engine_directory(fleet.root / "engines", "key1")
     manifest = read_json(directory / "manifest.json")
     manifest["check"] |= {"parity": {"mean_px": {"All": 0.02}}, "latency": {"batch": 4, "p50_ms": 8.0}}
     write_json(directory / "manifest.json", manifest)
+    stage(fleet.targets, "t4", directory, **WHO)
+    fleet.accept("1")
     (found,) = fleet_status(fleet.workspace, [], fleet.devices)
     assert (found.stages[0].px, found.stages[0].fps, found.stages[0].measured_on) == (0.02, 500.0, ())
     fleet.promote("canary")

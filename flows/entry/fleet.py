@@ -15,18 +15,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.devices import FLEET, Device, load_devices
+from deploy.stages import Event
 from deploy.stages import status as stages_of
 from schemas.errors import DeviceError, InputError
 from tasks.fleet.deliveries import DeviceRecord
 from tasks.fleet.promotion import promote_target, roll_back_target, settle_target
 from tasks.fleet.status import DeviceStatus, StageRow, TargetStatus, fleet_status
 from tasks.fleet.work_pool import open_device
+from tasks.review.approval import accepted_version
 from tasks.workspace import Workspace
 
 console = Console(highlight=False)
 
 _JSON = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
+_WIDE = 200
 _COLOURS = {"active": "green", "refused": "red", "failed": "red", "changed": "red"}
 _UNITS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1)))
 
@@ -63,6 +66,8 @@ def promote(arguments: argparse.Namespace) -> int:
         to=arguments.to,
         by=_decider(arguments),
         why=arguments.reason,
+        accepted=accepted_version(place.workspace),
+        override=arguments.override,
         open_shell=open_device,
     )
     event = done.pointer.event
@@ -74,7 +79,7 @@ def promote(arguments: argparse.Namespace) -> int:
     staged = stages_of(place.targets, done.target).staging
     if not done.changed and staged is not None and not staged.engine.is_same(event.engine):
         console.print(escape(f"{done.target}: at staging: {staged.engine}; it goes to canary first"), soft_wrap=True)
-    return _tell_devices(done.devices)
+    return _tell_devices(done.devices, arguments.config)
 
 
 def rollback(arguments: argparse.Namespace) -> int:
@@ -89,30 +94,38 @@ def rollback(arguments: argparse.Namespace) -> int:
     )
     event = done.pointer.event
     cut_off = "" if done.changed else f" (a rollback of {_short(event.at)} that was cut off is complete now)"
-    told = f"{done.target}: in production again: {event.engine}; taken back: {event.before}{cut_off}"
-    console.print(escape(told), soft_wrap=True)
-    return _tell_devices(done.devices)
+    console.print(escape(f"{done.target}: {_taken_back(event)}{cut_off}"), soft_wrap=True)
+    return _tell_devices(done.devices, arguments.config)
 
 
 def deliver(arguments: argparse.Namespace) -> int:
     place = _place(arguments)
-    return _tell_devices(settle_target(place.targets, arguments.target, place.devices, open_shell=open_device))
+    records = settle_target(place.targets, arguments.target, place.devices, open_shell=open_device)
+    return _tell_devices(records, arguments.config)
 
 
-def _tell_devices(records: Sequence[DeviceRecord]) -> int:
+def _taken_back(event: Event) -> str:
+    if event.action == "end":
+        return f"the canary is over: taken back: {event.before}; {event.note}. The next rollback changes production"
+    return f"in production again: {event.engine}; taken back: {event.before}"
+
+
+def _tell_devices(records: Sequence[DeviceRecord], config: str) -> int:
     """A line per device; the exit code of a device that failed. Offline is no failure: the device is asked again."""
     for record in records:
         console.print(f"  {record.device} ({record.ring}): {_told(record)}", soft_wrap=True)
     if missed := [record for record in records if record.outcome != "active"]:
-        console.print(f"`fpenet deliver --target {missed[0].target}` asks the others again.")
+        again = f"fpenet deliver --target {missed[0].target} --config {config}"
+        console.print(escape(f"`{again}` asks the others again."), soft_wrap=True)
     return DeviceError.exit_code if any(record.broken for record in records) else 0
 
 
 def _told(record: DeviceRecord) -> str:
     colour = _COLOURS.get(record.outcome, "yellow")
-    if record.outcome == "active" and record.current is not None:
+    if record.outcome == "active":
         found = f"; {escape(record.why)}" if record.why else ""
-        return f"[{colour}]runs engine {record.current.build_key}[/]{found}"
+        runs = f"engine {record.current.build_key}" if record.current else "nothing"
+        return f"[{colour}]runs {runs}[/]{found}"
     return f"[{colour}]{record.outcome}[/]: {escape(record.why)}"
 
 
@@ -132,6 +145,8 @@ def _show_stages(found: Sequence[TargetStatus], now: datetime) -> None:
         table.add_row(row.target if row.target != shown else "", *_cells(row, now))
         shown = row.target
     if rows:
+        if not console.is_terminal:  # a file or another program has no width, and rich would take 80 columns
+            console.width = max(console.width, _WIDE)
         console.print(table)
     if any(row.px is not None and not row.measured_on for row in rows):
         console.print("* not measured on a device, but where it was built", style="dim")

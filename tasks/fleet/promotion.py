@@ -18,10 +18,11 @@ from filelock import FileLock, Timeout
 from deploy import stages
 from deploy.devices import Device, ring
 from deploy.shells.opening import OpenShell, open_shell
-from deploy.stages import Pointer, Promoted, StageStatus
-from schemas.errors import InputError
+from deploy.stages import Pointer, Promoted, StagedEngine, StageStatus
+from schemas.errors import InputError, ReviewError
 from schemas.storage import read_json, write_json
 from tasks.fleet.deliveries import DeviceRecord, bring_all, is_behind, read_record
+from tasks.review.approval import Accepted
 
 LOCK, UNFINISHED = ".changing.lock", ".rollback.json"
 _PATIENCE_S = 600.0
@@ -72,14 +73,19 @@ def promote_target(
     to: Promoted,
     by: str,
     why: str,
+    accepted: Accepted | None,
+    override: str = "",
     open_shell: OpenShell = open_shell,
 ) -> Promotion:
     """Promote an engine one stage, and have the devices of the stage run it: the canary ring, or both rings.
 
     Args:
         devices: the fleet, of all targets.
+        accepted: the approval that stands, as `tasks.review.approval.accepted_version` has it.
+        override: why an engine of another version goes there nevertheless; kept in the log.
 
     Raises:
+        ReviewError: the engine's version is not the one that was accepted, and there is no override.
         InputError: nothing is at the stage before; or no canary device runs the engine yet.
         StorageError: the engine's file is gone or was changed.
     """
@@ -89,7 +95,15 @@ def promote_target(
         before = stages.status(targets, target)
         if to == "production" and canaries:
             _require_canary(targets, before, canaries)
-        pointer = stages.promote(targets, target, by=by, why=why, to=to, has_canaries=bool(canaries))
+        pointer = stages.promote(
+            targets,
+            target,
+            by=by,
+            why=why,
+            to=to,
+            has_canaries=bool(canaries),
+            allow=lambda engine: _allowed(target, engine, accepted, override),
+        )
         changed = before.pointer(to) != pointer
         return Promotion(target, to, pointer, changed, _settled(targets, target, asked, open_shell))
 
@@ -169,6 +183,19 @@ def _settled(
     return tuple(bring_all(targets, stages.status(targets, target), devices, open_shell))
 
 
+def _allowed(target: str, engine: StagedEngine, accepted: Accepted | None, override: str) -> str:
+    """What the log notes of an engine that may go to devices."""
+    if accepted is not None and (engine.model_name, engine.model_version) == (accepted.name, accepted.version):
+        return ""
+    if override.strip():
+        return f"not approved, override: {override.strip()}"
+    stands = f"accepted is {accepted}" if accepted else "no version was accepted yet"
+    raise ReviewError(
+        f"target '{target}': {engine} is not the version that was approved ({stands}); approve it in the registry "
+        "and `fpenet run review --config FILE`, or say why it goes to devices nevertheless: --override REASON"
+    )
+
+
 def _require_canary(targets: Path, status: StageStatus, canaries: Sequence[Device]) -> None:
     """An engine that no canary device has run has not been tried."""
     if status.canary is None:
@@ -183,5 +210,5 @@ def _require_canary(targets: Path, status: StageStatus, canaries: Sequence[Devic
     )
     raise InputError(
         f"target '{status.target}': no canary device runs {engine} yet ({told}); "
-        f"`fpenet promote --target {status.target} --to canary` asks them again"
+        f"`fpenet promote --target {status.target} --to canary --config FILE` asks them again"
     )

@@ -12,10 +12,10 @@ from deploy import stages
 from deploy.delivery import CurrentEngine, inspect
 from deploy.devices import Device, Ring
 from deploy.shells.opening import OpenShell
-from deploy.stages import Pointer, Stage, StagedEngine, StageStatus
+from deploy.stages import Pointer, Stage, StageStatus
 from schemas.errors import FpenetError
 from schemas.storage import read_json
-from tasks.fleet.deliveries import DeviceRecord, Measured, Outcome, outcome_of, read_records
+from tasks.fleet.deliveries import DeviceRecord, Measured, Outcome, is_behind, outcome_of, read_records
 from tasks.fleet.pending import current_rollout
 from tasks.fleet.results import RolloutResult
 from tasks.workspace import Workspace
@@ -147,7 +147,7 @@ def _of_device(device: Device, record: DeviceRecord | None, status: StageStatus)
     wanted = status.wanted(device.ring)
     known = _known(record)
     if wanted is None:
-        return DeviceStatus(device.name, device.ring, None, "idle", **known)
+        return DeviceStatus(device.name, device.ring, None, _state_of_rest(device, record, status), **known)
     stage, pointer = wanted
     return DeviceStatus(device.name, device.ring, stage, _state(record, pointer), **known)
 
@@ -159,6 +159,13 @@ def _state(record: DeviceRecord | None, pointer: Pointer) -> State:
         return "active"
     asked = record.outcome != "active" and record.at >= pointer.event.at
     return record.outcome if asked else "pending"
+
+
+def _state_of_rest(device: Device, record: DeviceRecord | None, status: StageStatus) -> State:
+    """Of a device that ought to run nothing: it may have missed the end of its canary."""
+    if record is None or not is_behind(status, device, record):
+        return "idle"
+    return "pending" if record.outcome == "active" else record.outcome
 
 
 def _known(record: DeviceRecord | None) -> dict[str, Any]:
@@ -190,7 +197,8 @@ def _asked(device: Device, known: DeviceStatus, status: StageStatus, ask: OpenSh
         return replace(known, state=outcome, outcome=outcome, why=str(error), live=True)
     wanted = status.wanted(device.ring)
     same = bool(current and wanted and current.engine_sha256 == wanted[1].engine.engine_sha256)
-    state: State = "changed" if found else "active" if same else "pending" if wanted else "idle"
+    left = bool(current and status.ended and current.engine_sha256 == status.ended.engine_sha256)
+    state: State = "changed" if found else "active" if same else "pending" if wanted or left else "idle"
     numbers = {} if current and current.build_key == known.engine else {"px": None, "fps": None}
     return replace(known, state=state, outcome="active", why=found, live=True, **_running(current), **numbers)
 
@@ -205,7 +213,7 @@ def _row(
     later: set[str],
 ) -> StageRow:
     engine, event = pointer.engine, pointer.event
-    manifest = _manifest(targets / target, engine)
+    manifest = _manifest(stages.manifest_path(targets, target, engine))
     states = {device.device: device.state for device in devices if device.stage == stage}
     numbers = {
         name: record.measured[engine.build_key]
@@ -236,9 +244,8 @@ def _row(
     )
 
 
-def _manifest(place: Path, engine: StagedEngine) -> dict[str, Any]:
-    """Empty where the engine's directory is gone: then its pointer is all that is known of it."""
-    path = (place / engine.engine).parent / "manifest.json"
+def _manifest(path: Path) -> dict[str, Any]:
+    """Empty where it is gone: then the engine's pointer is all that is known of it."""
     return read_json(path) if path.is_file() else {}
 
 

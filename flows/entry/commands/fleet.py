@@ -7,8 +7,6 @@ from typing import Any
 
 from flows.entry.commands.parsers import add_command, add_workspace
 
-_NEEDS = "Without --config the devices are those that come with the project: this machine."
-
 
 def add(commands: Any) -> None:
     status = add_command(
@@ -17,9 +15,11 @@ def add(commands: Any) -> None:
         "fleet:status",
         "show which engine is at which stage and on which devices, per target",
         more="An engine that has gone on stands at its last stage. It tells what is written down here; with --check "
-        f"the devices are asked. {_NEEDS}",
+        "the devices are asked. Without --config the devices are those that come with the project: this machine.",
     )
-    _add_place(status)
+    place = status.add_mutually_exclusive_group()
+    _add_config(place)
+    add_workspace(place)
     status.add_argument("--check", action="store_true", help="ask every device what it runs, and who changed it")
     status.add_argument("--json", action="store_true", help="write everything as JSON")
 
@@ -28,7 +28,14 @@ def add(commands: Any) -> None:
         "promote",
         "bring an engine to the canary devices of a target, or on to all of its devices",
         more="An engine goes from staging to canary to production; a target without canary devices skips canary. "
-        f"Again with the same stage, it asks devices that were offline again. {_NEEDS}",
+        "Its model's version has to be the one that was approved. Again with the same stage, it asks devices that "
+        "were offline again. --config names the fleet, and with it the canary devices.",
+    )
+    promote.add_argument(
+        "--override",
+        default="",
+        metavar="REASON",
+        help="why a version that is not approved goes there; kept in the log",
     )
     promote.add_argument(
         "--to", choices=("canary", "production"), default="production", help="the stage (default: %(default)s)"
@@ -36,8 +43,9 @@ def add(commands: Any) -> None:
     _add_change(
         commands,
         "rollback",
-        "restore the production engine that a target had before, on all of its devices",
-        more=f"One step, which ends a canary too; it says what was taken back. {_NEEDS}",
+        "end a canary, or restore the production engine that a target had before, on its devices",
+        more="A canary that is newer than production is ended alone: its devices run what is in production again, or "
+        "nothing. Otherwise production goes back by one engine. It says what was taken back.",
     )
 
     deliver = add_command(
@@ -46,10 +54,10 @@ def add(commands: Any) -> None:
         "fleet:deliver",
         "have the devices of a target run what its stages say",
         more="For devices that were offline, failed, are new, or were changed by hand; no stage changes. It is not "
-        f"measured on them first, as the flow rollout does. {_NEEDS}",
+        "measured on them first, as the flow rollout does.",
     )
     deliver.add_argument("--target", required=True, metavar="NAME", help="kind of device, such as t4")
-    _add_place(deliver)
+    _add_config(deliver, required=True)
 
 
 def _add_change(commands: Any, name: str, summary: str, *, more: str) -> argparse.ArgumentParser:
@@ -57,11 +65,10 @@ def _add_change(commands: Any, name: str, summary: str, *, more: str) -> argpars
     parser.add_argument("--target", required=True, metavar="NAME", help="kind of device, such as t4")
     parser.add_argument("--by", metavar="NAME", help="who decides (default: the login name)")
     parser.add_argument("--reason", default="", metavar="TEXT", help="why; kept in the target's log")
-    _add_place(parser)
+    _add_config(parser, required=True)
     return parser
 
 
-def _add_place(parser: argparse.ArgumentParser) -> None:
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument("--config", metavar="FILE", help="configuration (YAML): its workspace, targets and devices")
-    add_workspace(place)
+def _add_config(parser: Any, *, required: bool = False) -> None:
+    told = "configuration (YAML): its workspace, targets and devices"
+    parser.add_argument("--config", metavar="FILE", required=required, help=told)
