@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
 
 from schemas.config import load_config
-from tasks.fleet.steps import choose_rollout, finish_rolling_back, roll_out, tell_rollout
+from tasks.fleet.steps import bring_up, choose_rollout, finish_rolling_back, roll_out, tell_rollout
 from tasks.lease import Lease, Request, present, take_turn
 from tasks.run import Run
 from tasks.sync_steps import this_request
@@ -20,8 +21,9 @@ TARGETS_AT_ONCE = 8
 def rollout(config: str, version: str | None = None) -> str:
     """Bring the version that was accepted last to the devices, target by target; go on with what is left of it.
 
-    Run again, it does what an earlier run could not: devices that were offline, targets that it was killed in. With
-    nothing left to do it returns at once. If another run is at it, the request is left to that run.
+    Run again, it does what an earlier run could not: devices that were offline, targets that it was killed in. Every
+    run also measures devices that do not run what their stage says, and brings up those that pass. With nothing left
+    to do it returns at once. If another run is at it, the request is left to that run.
 
     Args:
         config: path of a configuration (`schemas.config.WorkflowConfig`).
@@ -43,7 +45,10 @@ def rollout(config: str, version: str | None = None) -> str:
         named = [request.version for request in requests if request.version is not None]
         finish_rolling_back(run)
         chosen = choose_rollout(run, named[-1] if named else None)
-        told.append(str(roll_out(run, chosen)) if chosen else "nothing to do: every device that is reached has it")
+        page = str(roll_out(run, chosen)) if chosen else ""
+        late = bring_up(run, quote(chosen))
+        nothing = "" if late else "nothing to do: every device runs what its stage holds"
+        told.append("; ".join(filter(None, (page or nothing, late))))
 
     with present(run.workspace.lease):
         request = this_request("rollout", version=version)

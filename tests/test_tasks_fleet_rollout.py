@@ -9,11 +9,13 @@ from functools import partial
 import pytest
 
 from deploy import stages
+from deploy.devices import Device, LocalReach
 from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError
 from schemas.storage import write_json
 from tasks.fleet import rollout
 from tasks.fleet.ascent import build_here
+from tasks.fleet.catch_up import catch_up, told
 from tasks.fleet.check import Checked
 from tasks.fleet.deliveries import read_record
 from tasks.fleet.plan import Plan
@@ -113,6 +115,15 @@ class Released:
     def roll_back(self, *_):
         roll_back_target(
             self.targets, "cpu", self.devices.devices, by="op", why="it blinks", open_shell=self.open_shell
+        )
+
+    def catch_up(self, *asked):
+        return catch_up(
+            self.targets,
+            self.devices.devices,
+            open_shell=self.open_shell,
+            material_of=lambda engine: self._materials[engine.model_version],
+            asked=asked,
         )
 
     def running(self):
@@ -351,3 +362,31 @@ def test_nothing_comes_into_production_that_no_canary_device_runs(released):
     released.away.clear()
     assert released.go_on("7", held).state == "promoted"
     assert released.running() == {"c1": "7", "m1": "7"}
+
+
+def test_devices_that_missed_a_rollout_and_new_ones_are_measured_and_brought_up(released):
+    """Also once another version is under way, or was left at the canary."""
+    released.devices.this_machine("c1")
+    released.devices.this_machine("m1", ring="main")
+    released.go_on("7", released.at_canary("7"))
+    released.devices.this_machine("m2", ring="main")
+    released.away |= {"m2"}
+    assert [(row.device, row.state) for row in released.catch_up()] == [("m2", "offline")]
+    released.away.clear()
+    assert released.catch_up("m2") == ()
+    (row,) = released.catch_up()
+    assert (row.device, row.state, row.fps > 0) == ("m2", "active", True)
+    assert read_record(released.targets, "cpu", "m2").measured[released.built["7"].key].px == row.parity_px
+    assert released.running() == {"c1": "7", "m1": "7", "m2": "7"}
+    assert told(released.catch_up()) == ""
+
+
+def test_a_device_that_can_t_run_what_its_stage_holds_is_asked_once(released, tmp_path):
+    released.devices.this_machine("c1")
+    released.go_on("7", released.at_canary("7"))
+    reach = LocalReach(kind="local", directory=str(tmp_path / "m1"), python="/nowhere/python")
+    released.devices.devices.append(Device(name="m1", target="cpu", ring="main", reach=reach))
+    first, again = released.catch_up(), released.catch_up()
+    assert [row.state for row in (*first, *again)] == ["failed", "failed"]
+    assert first[0].why == again[0].why and again[0].seconds == 0.0
+    assert "m1 failed (" in told(again)

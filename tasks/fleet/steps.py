@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from prefect import runtime
@@ -13,14 +14,16 @@ from prefect.utilities.annotations import quote
 from rich.markup import escape
 
 from deploy.devices import FLEET, Device, load_devices
+from deploy.stages import StagedEngine
 from deploy.targets import Target, find_target
 from schemas.errors import ReviewError
-from tasks.fleet.material import fetch_material
+from tasks.fleet.catch_up import catch_up, told
+from tasks.fleet.material import Material, fetch_material
 from tasks.fleet.page import print_rollout, write_rollout
 from tasks.fleet.pending import begin, open_rollout, utc_now
 from tasks.fleet.plan import Plan
 from tasks.fleet.promotion import finish_rollbacks
-from tasks.fleet.results import RolloutResult, TargetRow, in_order
+from tasks.fleet.results import BAD, RolloutResult, TargetRow, in_order, load_result
 from tasks.fleet.rollout import roll_out_target
 from tasks.fleet.work_pool import open_device
 from tasks.gateway.outgoing import MODEL_RESOURCE
@@ -42,8 +45,8 @@ def finish_rolling_back(run: Run) -> None:
     """Devices that were offline when their target was rolled back are asked again."""
     with run.step("roll back") as step:
         records = finish_rollbacks(run.workspace.targets, fleet_of(run), open_shell=open_device)
-        told = (f"{record.device} {record.outcome}" for record in records)
-        step.detail = ", ".join(told) or "no device has missed a rollback"
+        asked = (f"{record.device} {record.outcome}" for record in records)
+        step.detail = ", ".join(asked) or "no device has missed a rollback"
 
 
 @step_task(name="choose")
@@ -122,6 +125,35 @@ def roll_out_one(run: Run, plan: Plan, target: Target, earlier: TargetRow | None
     if earlier is None or earlier.state != row.state:
         _tell_event(row, plan)
     return row
+
+
+@step_task(name="catch up")
+def bring_up(run: Run, done: RolloutResult | None) -> str:
+    """Bring up devices that do not run what their stage says, such as those that are new in the fleet.
+
+    Args:
+        done: the rollout of this run; the devices that it has asked are not asked twice.
+
+    Returns:
+        What became of each, for people; '' where no device was behind.
+    """
+
+    @cache
+    def material(name: str, version: str) -> Material:
+        return fetch_material(name, version, run.config.tracking, run.workspace)
+
+    def material_of(engine: StagedEngine) -> Material:
+        return material(engine.model_name, engine.model_version)
+
+    result = load_result(done.id, run.workspace.rollouts) if done else None
+    rows = [device for target in result.rows for device in target.devices] if result else []
+    asked = {row.device for row in rows if row.state in (*BAD, "offline")}
+    with run.step("catch up") as step:
+        late = catch_up(
+            run.workspace.targets, fleet_of(run), open_shell=open_device, material_of=material_of, asked=asked
+        )
+        step.detail = told(late) or "every device that was not asked runs what its stage holds"
+    return told(late)
 
 
 def _tell_event(row: TargetRow, plan: Plan) -> None:

@@ -1,0 +1,120 @@
+"""Devices that do not run what their stage says: those that missed a rollout, and those that are new in the fleet.
+
+They are measured before they get the engine, as those before them were; only its build and its promotion are over.
+What a device failed is written down, and not tried again until the stage changes or somebody asks it by `fpenet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from deploy import stages
+from deploy.devices import Device, ring
+from deploy.engine import BuiltEngine, read_engine
+from deploy.stages import Pointer, Promoted, StagedEngine
+from deploy.targets import find_target
+from schemas.errors import DeviceOfflineError, DeviceRefusedError, FpenetError, GateError
+from schemas.storage import read_json
+from tasks.fleet.check import OpenShell, activate_on, check_on
+from tasks.fleet.deliveries import behind, engine_directory, note_failure, read_record
+from tasks.fleet.material import Material
+from tasks.fleet.plan import RINGS, at_once
+from tasks.fleet.promotion import changing
+from tasks.fleet.results import BAD, DeviceRow
+
+MaterialOf = Callable[[StagedEngine], Material]
+_ERRORS: dict[str, type[FpenetError]] = {"offline": DeviceOfflineError, "refused": DeviceRefusedError}
+
+
+def catch_up(
+    targets: Path,
+    devices: Sequence[Device],
+    *,
+    open_shell: OpenShell,
+    material_of: MaterialOf,
+    asked: Collection[str],
+) -> tuple[DeviceRow, ...]:
+    """Bring devices up to their stages, where they pass.
+
+    Args:
+        devices: the fleet, of all targets.
+        material_of: what engines of a model version are compared on.
+        asked: names of devices that had their turn just now.
+
+    Returns:
+        A row for every device that was behind, without those in `asked`.
+    """
+    rows: list[DeviceRow] = []
+    for target in sorted({device.target for device in devices}):
+        late = [device for device in behind(targets, target, devices) if device.name not in asked]
+        for name in RINGS:
+            if group := ring(late, target, name):
+                rows += _ring_caught_up(targets, group, open_shell, material_of)
+    return tuple(rows)
+
+
+def told(rows: Iterable[DeviceRow]) -> str:
+    """What came of it, for people; '' where no device was behind."""
+    return "; ".join(f"{row.device} {row.state}{f' ({row.why})' if row.why else ''}" for row in rows)
+
+
+def _ring_caught_up(
+    targets: Path, devices: Sequence[Device], open_shell: OpenShell, material_of: MaterialOf
+) -> list[DeviceRow]:
+    """Devices of one ring of one target: the same engine for all."""
+    wanted = stages.status(targets, devices[0].target).wanted(devices[0].ring)
+    if wanted is None:
+        return []  # a canary that was ended, and nothing before it
+    failed = {device.name: row for device in devices if (row := _failed_before(targets, device, wanted[1]))}
+    todo = [device for device in devices if device.name not in failed]
+    if not todo:
+        return list(failed.values())
+    engine = wanted[1].engine
+    try:
+        material, built = material_of(engine), _built(targets, todo[0].target, engine)
+    except FpenetError as error:  # of the version: nothing to compare on here, or its engine is gone
+        return [
+            *failed.values(),
+            *(DeviceRow(device.name, device.ring, "not reached", str(error)) for device in todo),
+        ]
+    checked = at_once(lambda device: check_on(device, open_shell, built, material).row, todo)
+    return [*failed.values(), *_activated(targets, todo, built, checked, open_shell)]
+
+
+def _activated(
+    targets: Path, devices: Sequence[Device], built: BuiltEngine, rows: Sequence[DeviceRow], open_shell: OpenShell
+) -> list[DeviceRow]:
+    """Devices that passed run the engine, unless the stage has changed meanwhile."""
+
+    def finished(asked: tuple[Device, DeviceRow]) -> DeviceRow:
+        device, row = asked
+        wanted = stages.status(targets, device.target).wanted(device.ring)
+        if wanted is None or wanted[1].engine.engine_sha256 != built.sha256:
+            return replace(row, state="not reached", why="its stage changed meanwhile")
+        stage: Promoted = "production" if wanted[0] == "production" else "canary"
+        if row.state == "passed":
+            return activate_on(device, open_shell, built, row, stage=stage, targets=targets)
+        note_failure(targets, device, stage, _ERRORS.get(row.state, GateError)(row.why))
+        return row
+
+    try:
+        with changing(targets, devices[0].target):
+            return at_once(finished, list(zip(devices, rows, strict=True)))
+    except FpenetError as error:  # somebody else is changing the target
+        return [replace(row, state="not reached", why=str(error)) for row in rows]
+
+
+def _failed_before(targets: Path, device: Device, pointer: Pointer) -> DeviceRow | None:
+    record = read_record(targets, device.target, device.name)
+    if record is None or not record.broken or record.at <= pointer.event.at:
+        return None
+    state = next(state for state in BAD if state == record.outcome)
+    return DeviceRow(device.name, device.ring, state, record.why)
+
+
+def _built(targets: Path, target: str, engine: StagedEngine) -> BuiltEngine:
+    directory = engine_directory(targets, target, engine)
+    precision = read_json(directory / "manifest.json")["precision"]
+    return read_engine(directory, find_target(target).model_copy(update={"precision": precision}))
