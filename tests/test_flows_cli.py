@@ -63,7 +63,7 @@ def test_a_wrong_spec_is_one_message_and_exit_code_2(tmp_path, capsys):
 
 
 def test_a_workspace_that_is_not_there(tmp_path, capsys):
-    assert main(["promote", "--target", "cpu", "--workspace", str(tmp_path / "none")]) == 2
+    assert main(["status", "--workspace", str(tmp_path / "none")]) == 2
     assert "no such workspace" in capsys.readouterr().err
 
 

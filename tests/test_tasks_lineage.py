@@ -198,6 +198,12 @@ def test_a_canary_is_over_with_the_rollback_that_follows_it(workspace, number, a
     assert ask(key, workspace).engine.stages == stages
 
 
+def test_a_canary_that_was_ended_is_over(workspace):
+    (key,) = (engine.build_key for engine in ask("3", workspace).versions[0].engines if engine.target == "t4")
+    point_stage(workspace, "t4", "canary", key, number=9, action="end")
+    assert ask(key, workspace).engine.stages == ("staging", "production")
+
+
 def test_a_device_that_went_on_keeps_the_engine_before(workspace):
     (before,) = (engine.build_key for engine in ask("3", workspace).versions[0].engines if engine.target == "t4")
     write_device(workspace, "t4", "dock-7", before, digest("a newer one")[:20])
