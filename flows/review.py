@@ -7,6 +7,9 @@ from prefect.utilities.annotations import quote
 
 from flows.rollout import rollout
 from schemas.config import load_config
+from schemas.errors import SourceEmptyError
+from tasks.fleet.pending import has_work
+from tasks.fleet.steps import start_deployed
 from tasks.lease import present
 from tasks.review.approval import accepted_version
 from tasks.review_steps import settle_reviews, tell_reviews
@@ -19,13 +22,13 @@ def review(config: str) -> str:
 
     Whatever woke it is a hint: the tags decide (`tasks.review.approval`). Of two runs one waits for the other; a run
     that finds nothing new changes nothing. An approval that does not hold is answered on the version, in the tag
-    `review.state`, and fails no run.
+    `review.state`, and fails no run. A rollout is started where one has work left.
 
     Args:
         config: path of a configuration (`schemas.config.WorkflowConfig`).
 
     Returns:
-        What came of it, for people, and of the rollout where there is an accepted version.
+        What came of it, for people, and of the rollout where one was started.
 
     Raises:
         FpenetError: see `schemas.errors`.
@@ -34,4 +37,20 @@ def review(config: str) -> str:
     with present(run.workspace.lease):
         inbox = settle_reviews(run)
         tell_reviews(run, quote(inbox))
-    return f"{inbox}; rollout: {rollout(config)}" if accepted_version(run.workspace) else str(inbox)
+    if not has_work(accepted_version(run.workspace), list(run.config.targets), run.workspace.rollouts):
+        return str(inbox)
+    return f"{inbox}; rollout: {to_devices(config)}"
+
+
+def to_devices(config: str) -> str:
+    """Start a rollout: as a run of its own where it is deployed, so that none waits here for a build; or inline.
+
+    Returns:
+        What came of it, for people: also that the faces to compare on are in another workspace.
+    """
+    if started := start_deployed(config):
+        return started
+    try:
+        return rollout(config)
+    except SourceEmptyError as error:
+        return f"not here: {error}"

@@ -1,10 +1,16 @@
 """`fpenet review`: who waits for what; and the webhook's set-up where it can't be made."""
 
+from types import SimpleNamespace
+
 import pytest
 import yaml
+from prefect.exceptions import ObjectNotFound
 
+import flows.review as flow
 from flows.entry.cli import main
 from schemas.config import Tracking
+from schemas.errors import SourceEmptyError
+from tasks.fleet import steps
 from tasks.gateway.settings import MLFLOW_SECRET_ENV
 from tasks.review.aliases import move
 from tasks.tracking import mlflow_client
@@ -58,6 +64,34 @@ def test_a_webhook_that_can_t_be_made(config, capsys, monkeypatch, options, trac
     monkeypatch.setenv(MLFLOW_SECRET_ENV, secret)
     assert main(["review", "init", "--config", config(**tracking), *options]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_rollout_that_is_deployed_is_a_run_of_its_own(monkeypatch):
+    asked = []
+
+    def run_deployment(name, **settings):
+        if not deployed:
+            raise ObjectNotFound(LookupError())
+        asked.append((name, settings))
+        return SimpleNamespace(name="calm-otter")
+
+    monkeypatch.setattr(steps, "run_deployment", run_deployment)
+    monkeypatch.setattr(flow, "rollout", lambda config: f"inline {config}")
+    deployed = True
+    assert flow.to_devices("demo.yaml") == "inline demo.yaml", "started by hand"
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "of review")
+    assert flow.to_devices("demo.yaml") == "run calm-otter of rollout/rollout"
+    assert asked == [("rollout/rollout", {"parameters": {"config": "demo.yaml"}, "timeout": 0, "as_subflow": False})]
+    deployed = False
+    assert flow.to_devices("demo.yaml") == "inline demo.yaml"
+
+
+def test_a_workspace_without_the_faces_fails_no_review(monkeypatch):
+    def rollout(config):
+        raise SourceEmptyError("no whole TFRecords")
+
+    monkeypatch.setattr(flow, "rollout", rollout)
+    assert flow.to_devices("demo.yaml") == "not here: no whole TFRecords"
 
 
 def test_a_server_that_is_away_is_told_with_what_it_needs(config, capsys, monkeypatch):

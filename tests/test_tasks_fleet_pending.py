@@ -6,7 +6,7 @@ from rich.console import Console
 
 from schemas.errors import StorageError
 from tasks.fleet.page import print_rollout, render, write_rollout
-from tasks.fleet.pending import begin, open_rollout, rollout_id
+from tasks.fleet.pending import begin, has_work, open_rollout, rollout_id
 from tasks.fleet.results import DeviceRow, TargetRow, load_result, save_result
 from tasks.review.approval import Accepted
 from tests.html_pages import Page, assert_self_contained
@@ -31,10 +31,13 @@ def test_an_accepted_version_is_begun_once_and_open_until_every_target_was_gone_
     begun = open_rollout(SEVEN, TARGETS, tmp_path)
     assert (begun.version, begun.open_targets) == ("fpenet/7", ("cpu", "jetson-nano"))
     half = replace(begun, rows=(row("cpu", "promoted", here="active"),))
+    assert has_work(SEVEN, TARGETS, tmp_path)
     save_result(half, tmp_path)
     killed = open_rollout(SEVEN, TARGETS, tmp_path)
     assert (killed.id, killed.open_targets) == (begun.id, ("jetson-nano",))
     save_result(replace(half, rows=(*half.rows, row("jetson-nano", "failed", nano="failed"))), tmp_path)
+    assert not has_work(SEVEN, TARGETS, tmp_path)
+    assert has_work(EIGHT, TARGETS, tmp_path) and load_result(rollout_id(EIGHT), tmp_path) is None, "it begins none"
     assert open_rollout(SEVEN, TARGETS, tmp_path) is None
 
 

@@ -39,6 +39,14 @@ def open_rollout(accepted: Accepted | None, targets: list[str], rollouts: Path) 
     return current if current.is_open else None
 
 
+def has_work(accepted: Accepted | None, targets: list[str], rollouts: Path) -> bool:
+    """Whether `open_rollout` would find one; begins none."""
+    if accepted is not None and load_result(rollout_id(accepted), rollouts) is None:
+        return True
+    current = current_rollout(rollouts)
+    return current is not None and _with_targets(current, targets).is_open
+
+
 def begin(accepted: Accepted, targets: list[str], rollouts: Path) -> RolloutResult:
     """The rollout of a version, from its beginning: what failed or was gated before is tried again."""
     now = utc_now()

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
+from prefect.deployments import run_deployment
 from prefect.events import emit_event
+from prefect.exceptions import ObjectNotFound
 from prefect.futures import as_completed
 from prefect.utilities.annotations import quote
 from rich.markup import escape
@@ -32,7 +34,7 @@ from tasks.review.inbox import look
 from tasks.run import Run
 from tasks.steps import step_task
 
-ARTIFACT = "fpenet-rollout"
+ARTIFACT, DEPLOYMENT = "fpenet-rollout", "rollout/rollout"
 PROMOTED, GATED = "fpenet.engine.promoted", "fpenet.engine.gated"
 
 
@@ -165,6 +167,21 @@ def _tell_event(row: TargetRow, plan: Plan) -> None:
     resource = {"prefect.resource.id": f"fpenet.target.{row.target}", "prefect.resource.name": row.target}
     related = {"prefect.resource.id": f"{MODEL_RESOURCE}{origin.model_name}", "prefect.resource.role": "model"}
     emit_event(event, resource, related=[related], payload=payload)
+
+
+def start_deployed(config: str) -> str | None:
+    """Have Prefect run the deployment `rollout/rollout`, where the flow run that asks is one of a deployment too.
+
+    Returns:
+        Which run it is, for people; None where there is no such deployment, or the asking run was started by hand.
+    """
+    if runtime.deployment.id is None:
+        return None
+    try:
+        started = run_deployment(DEPLOYMENT, parameters={"config": config}, timeout=0, as_subflow=False)
+    except ObjectNotFound:
+        return None
+    return f"run {started.name} of {DEPLOYMENT}"
 
 
 def tell_rollout(run: Run, told: str) -> str:
