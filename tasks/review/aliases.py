@@ -12,10 +12,10 @@ or would finish what another is still at.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MOVING = "fpenet.moving"
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -174,20 +176,22 @@ def _told_tag(alias: str) -> str:
 
 
 def _is_there(client: MlflowClient, name: str, version: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.get_model_version(name, version)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
-    return True
+    return _unless_missing(client.get_model_version, name, version) is not None
 
 
 def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:
-    found = client.search_registered_models(f"name='{name}'")
-    return found[0] if found else None
+    return _unless_missing(client.get_registered_model, name)
+
+
+def _unless_missing(get: Callable[..., Found], *names: str) -> Found | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return get(*names)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _record(model: RegisteredModel, alias: str) -> dict[str, Any] | None:
