@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -373,11 +374,14 @@ def test_devices_that_missed_a_rollout_and_new_ones_are_measured_and_brought_up(
     released.away |= {"m2"}
     assert [(row.device, row.state) for row in released.catch_up()] == [("m2", "offline")]
     released.away.clear()
+    left = released.devices.folder / "m2/running" / f"{int(time.time()) - 3700}-went-away"
+    left.mkdir(parents=True)
     assert released.catch_up("m2") == ()
     (row,) = released.catch_up()
     assert (row.device, row.state, row.fps > 0) == ("m2", "active", True)
     assert read_record(released.targets, "cpu", "m2").measured[released.built["7"].key].px == row.parity_px
     assert released.running() == {"c1": "7", "m1": "7", "m2": "7"}
+    assert not left.exists(), "the crops of a run that it went away from"
     assert told(released.catch_up()) == ""
 
 

@@ -27,6 +27,8 @@ from schemas.errors import ModelFileError
 
 RUN_TIMEOUT_S = 300.0
 RUNNING = "running"
+CROPS_LEFT_S = 3600.0
+"""What a device that went away keeps of a run are faces, so they go as soon as no run can be at them any more."""
 MODULE = "deploy.device.run_engine"
 
 _NOT_A_NUMBER = re.compile(r"(?<![\w.])-?nan\b")
@@ -49,7 +51,7 @@ def run_there(
     """
     engine = str(shell.directory / engine)
     if isinstance(target, TrtexecTarget):
-        with scratch(shell, RUNNING) as folder:
+        with scratch(shell, RUNNING, leftover_s=CROPS_LEFT_S) as folder:
             found = _trtexec_predictions(shell, target, engine, images_BSSC, folder, program)
             return found, _trtexec_latency(shell, target, engine, images_BSSC, folder, program)
     return _by_module(shell, target, engine, images_BSSC, program)
@@ -59,7 +61,7 @@ def predict_there(
     shell: Shell, target: TrtexecTarget, engine: str, images_BSSC: np.ndarray, *, program: str
 ) -> Predictions:
     """The predictions of `run_there`, without timing."""
-    with scratch(shell, RUNNING) as folder:
+    with scratch(shell, RUNNING, leftover_s=CROPS_LEFT_S) as folder:
         return _trtexec_predictions(shell, target, str(shell.directory / engine), images_BSSC, folder, program)
 
 
@@ -139,7 +141,7 @@ def _by_module(
     shell: Shell, target: Target, engine: str, images_BSSC: np.ndarray, program: str
 ) -> tuple[Predictions, Latency]:
     """This project's own Python on the device opens the engine, runs and times it."""
-    with scratch(shell, RUNNING) as folder:
+    with scratch(shell, RUNNING, leftover_s=CROPS_LEFT_S) as folder:
         crops = io.BytesIO()
         np.save(crops, images_BSSC.astype(np.float32))
         shell.write(crops.getvalue(), f"{folder}/crops.npy")

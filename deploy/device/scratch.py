@@ -15,16 +15,16 @@ LEFTOVER_S = 6 * 3600
 
 
 @contextmanager
-def scratch(shell: Shell, parent: str) -> Iterator[str]:
+def scratch(shell: Shell, parent: str, *, leftover_s: float = LEFTOVER_S) -> Iterator[str]:
     """An empty folder below `parent` that is this caller's alone, and gone at the end.
 
     Two runs, or two workspaces, may ask one device for the same thing at once. What a device that went away keeps is
-    removed by whoever comes `LEFTOVER_S` later: a folder's name begins with the second in which it was asked for.
+    removed by whoever comes `leftover_s` later: a folder's name begins with the second in which it was asked for.
     """
     now = int(time.time())
     for name in shell.list(parent):
         asked = name.partition("-")[0]
-        if not asked.isdigit() or now - int(asked) > LEFTOVER_S:
+        if not asked.isdigit() or now - int(asked) > leftover_s:
             shell.remove(f"{parent}/{name}")
     folder, gone = f"{parent}/{now}-{uuid.uuid4().hex[:12]}", False
     try:
