@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from deploy.delivery import activate, deliver
+from deploy import stages
+from deploy.delivery import deliver
 from deploy.device.facts import DeviceFacts, read_facts, require_match, require_same
 from deploy.device.run import run_there
 from deploy.devices import Device, program_of
@@ -20,12 +21,12 @@ from deploy.engine import BuiltEngine, Measured
 from deploy.engine_directory import RECORD
 from deploy.parity import Latency, Parity, compare
 from deploy.shells.base import Shell
-from deploy.stages import Promoted
+from deploy.stages import Promoted, StagedEngine
 from deploy.target_gates import TargetGate, failures, gate_engine
-from schemas.errors import FpenetError
+from schemas.errors import FpenetError, StorageError
 from schemas.storage import read_json
 from tasks.fleet import deliveries
-from tasks.fleet.deliveries import note_active, note_failure, note_measured, outcome_of
+from tasks.fleet.deliveries import bring, note_active, note_failure, note_measured, outcome_of
 from tasks.fleet.material import Material
 from tasks.fleet.results import DeviceRow
 
@@ -76,11 +77,15 @@ def check_on(device: Device, open_shell: OpenShell, built: BuiltEngine, material
 def activate_on(
     device: Device, open_shell: OpenShell, built: BuiltEngine, row: DeviceRow, *, stage: Promoted, targets: Path
 ) -> DeviceRow:
-    """Have a device run an engine that passed there, and write that down; one that goes away is asked again later."""
+    """Have a device run an engine that passed there, and write that down; one that goes away is asked again later.
+
+    Args:
+        stage: that holds the engine; the device is told what it was staged with.
+    """
     try:
+        engine = _held(targets, device.target, stage, built)
         with open_shell(device) as shell:
-            delivery = deliver(shell, built.directory, device.target)
-            done = activate(shell, delivery.engine, device.target)
+            delivery, done = bring(shell, targets, device.target, engine)
     except FpenetError as error:
         note_failure(targets, device, stage, error)
         return replace(row, state=outcome_of(error), why=str(error))
@@ -88,6 +93,13 @@ def activate_on(
     note_active(targets, device, stage, done, found)
     note_measured(targets, device, built.key, deliveries.Measured(px=row.parity_px, fps=row.fps))
     return replace(row, state="active", why=found)
+
+
+def _held(targets: Path, target: str, stage: Promoted, built: BuiltEngine) -> StagedEngine:
+    pointer = stages.status(targets, target).pointer(stage)
+    if pointer is None or pointer.engine.engine_sha256 != built.sha256:
+        raise StorageError(f"target '{target}': engine {built.key} is not at {stage} any more")
+    return pointer.engine
 
 
 def _measure(
