@@ -15,7 +15,7 @@ from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError
 from schemas.storage import write_json
 from tasks.fleet import rollout
-from tasks.fleet.ascent import build_here
+from tasks.fleet.ascent import Ascent, build_here
 from tasks.fleet.catch_up import catch_up, told
 from tasks.fleet.check import Checked
 from tasks.fleet.deliveries import read_record
@@ -394,3 +394,23 @@ def test_a_device_that_can_t_run_what_its_stage_holds_is_asked_once(released, tm
     assert [row.state for row in (*first, *again)] == ["failed", "failed"]
     assert first[0].why == again[0].why and again[0].seconds == 0.0
     assert "m1 failed (" in told(again)
+
+
+def test_an_engine_that_is_staged_in_between_does_not_get_into_production(released, monkeypatch):
+    released.devices.this_machine("m1", ring="main")
+    passed = Ascent(released.built["7"], "here", (), (DeviceRow("m1", "main", "passed"),), (), "")
+    monkeypatch.setattr(rollout, "ascend", lambda *_: passed)
+    monkeypatch.setattr(rollout, "record_passed", lambda *_: None)
+    stage = stages.stage
+
+    def and_retrain(targets, target, directory, **who):
+        stage(targets, target, directory, **who)
+        return stage(targets, target, released.workspace.engines / released.built["8"].key, **who)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(stages, "stage", and_retrain)
+        row = roll_out_target(released.plan("7"), find_target("cpu"))
+    assert (row.state, row.again, "came between" in row.why) == ("built", True, True)
+    assert stages.status(released.targets, "cpu").production is None
+    assert roll_out_target(released.plan("7"), find_target("cpu"), row).state == "promoted"
+    assert released.running() == {"m1": "7"}
