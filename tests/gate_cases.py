@@ -16,7 +16,9 @@ from schemas.config import WorkflowConfig
 from schemas.experiment import ExperimentSpec
 from schemas.records import Split
 from schemas.storage import sha256_file, sha256_of, write_json
+from schemas.yamlspec import dump_spec
 from tasks.convert import Conversion
+from tasks.opponent import SPEC_ARTIFACT
 from tasks.reuse import StepOutput
 from tasks.review.aliases import CHAMPION, move
 from tasks.tracking import Candidate, RegisteredVersion, mlflow_client, register_candidate
@@ -45,18 +47,28 @@ class GateCase:
     conversion: Conversion
     candidate: Candidate
 
-    def register(
-        self, network: keras.Model, *, spec: ExperimentSpec | None = None, snapshot_id: str | None = None
-    ) -> RegisteredVersion:
-        """A new version in the registry, of this network; by default of the KPI faces' own spec and snapshot."""
-        spec, snapshot_id = spec or gate_spec(), snapshot_id or self.conversion.result["snapshot"]
+    def register(self, network: keras.Model) -> RegisteredVersion:
+        """A new version in the registry, of this network, with the KPI faces' own spec and snapshot."""
+        snapshot_id = self.conversion.result["snapshot"]
         folder = self.folder / f"version-{len(list(self.folder.glob('version-*')))}"
         folder.mkdir()
         network.save(folder / "model.keras")
         candidate = replace(
-            self.candidate, key=folder.name, spec=spec, snapshot_id=snapshot_id, keras_model=folder / "model.keras"
+            self.candidate, key=folder.name, snapshot_id=snapshot_id, keras_model=folder / "model.keras"
         )
         return register_candidate(candidate, self.config.tracking, self.workspace)
+
+    def register_again(
+        self, registered: RegisteredVersion, *, spec: ExperimentSpec | None = None, snapshot_id: str | None = None
+    ) -> RegisteredVersion:
+        """A version of the same logged network, as if trained by another spec or on another snapshot: in a moment."""
+        name, tags = registered.name, {"snapshot_id": snapshot_id or self.conversion.result["snapshot"]}
+        with mlflow_client(self.config.tracking, self.workspace) as client:
+            model = client.get_model_version(name, registered.version)
+            run_id = client.create_run(client.get_run(registered.run_id).info.experiment_id).info.run_id
+            client.log_text(run_id, dump_spec(spec or gate_spec()), SPEC_ARTIFACT)
+            version = client.create_model_version(name, model.source, run_id, tags, model_id=model.model_id)
+        return RegisteredVersion(name, str(version.version), run_id, created=True)
 
     def crown(self, registered: RegisteredVersion) -> None:
         """Make it the champion, as the flow `review` does."""

@@ -69,11 +69,10 @@ def scored():
     )
 
 
-@pytest.fixture
-def verdict(tmp_path, scored):
+@pytest.fixture(scope="module")
+def verdict(tmp_path_factory, scored):
     rules = load_rules(None)
-    folder = tmp_path / "verdict"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("verdict")
     write_faces(scored, folder)
     return Verdict(
         key="0" * 20,
@@ -103,23 +102,32 @@ def summary(tmp_path_factory):
     return made_up_summary(tmp_path_factory.mktemp("summary"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def review(verdict, summary, shard):
     data = review_data(summary, verdict, {"snapshot": "5" * 64})
     return Review(data, verdict, [shard], small_spec(), ReviewSettings())
 
 
-def test_what_to_set_stands_on_the_page(review):
-    page = Page(render(review)).text
+@pytest.fixture(scope="module")
+def html(review):
+    return render(review)
+
+
+def without_faces(review, folder, **changes):
+    """Another verdict, on a page that needs no pictures drawn."""
+    return replace(review, verdict=replace(review.verdict, directory=folder, **changes))
+
+
+def test_what_to_set_stands_on_the_page(review, html, tmp_path):
+    page = Page(html).text
     assert "Failed: in Eyes it may be worse than the champion, version 1, by more than is allowed." in page
     for words in ("review.override", "review.report", review.data.report, "for 14 days", "Built on the device"):
         assert words in page
-    passed = replace(review, verdict=replace(review.verdict, state=State.PASSED))
+    passed = without_faces(review, tmp_path, state=State.PASSED)
     assert "review.override" not in Page(render(passed)).text
 
 
-def test_it_asks_for_nothing_and_shows_both_models(review):
-    html = render(review)
+def test_it_asks_for_nothing_and_shows_both_models(html):
     page = Page(html)
     assert page.open == []
     assert len(page.addresses) == 2 * (3 + 2), "three faces got worse, two better, each seen by both"
@@ -162,21 +170,20 @@ def test_the_verdict_in_one_sentence(verdict, state, champion, said):
     assert said in headline(replace(verdict, state=state, champion=champion))
 
 
-def test_slices_that_are_too_small_are_marked_and_named(review):
+def test_slices_that_are_too_small_are_marked_and_named(review, tmp_path):
     rows = row("All", Outcome.PASSED), row("over 60°", Outcome.TOO_FEW, dimension="yaw")
-    passed = replace(review, verdict=replace(review.verdict, state=State.PASSED, rows=rows))
+    passed = without_faces(review, tmp_path, state=State.PASSED, rows=rows)
     assert headline(passed.verdict).endswith("Too few subjects to say anything of: yaw over 60°.")
     assert "too few, shown only" in Page(render(passed)).text
 
 
 @pytest.mark.parametrize("rows", ["none", "without a champion"])
-def test_a_page_without_a_comparison(review, rows):
+def test_a_page_without_a_comparison(review, tmp_path, rows):
     found = () if rows == "none" else (row("All", Outcome.PASSED, champion=None),)
-    (review.verdict.directory / "faces.parquet").unlink()
-    alone = replace(
-        review.verdict, state=State.NOT_COMPARABLE, rows=found, champion=None, reasons=("68 points, not 80",)
+    alone = without_faces(
+        review, tmp_path, state=State.NOT_COMPARABLE, rows=found, champion=None, reasons=("68 points, not 80",)
     )
-    page = Page(render(replace(review, verdict=alone))).text
+    page = Page(render(alone)).text
     assert "68 points, not 80" in page and "review.override" in page
 
 

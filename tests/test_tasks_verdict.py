@@ -163,9 +163,9 @@ def test_the_champion_is_not_judged_and_keeps_what_was_said_of_it(case, one, aga
     assert tags_of(case, one) == before
 
 
-def champion_in_the_way(case, other, spec=None, snapshot_id=None, network=ONE):
-    """The verdict on the second version against a champion registered with this spec and snapshot."""
-    champion = case.register(network, spec=spec, snapshot_id=snapshot_id)
+def champion_in_the_way(case, one, other, spec=None, snapshot_id=None):
+    """The verdict on the second version against a champion that is the first, with this spec and snapshot."""
+    champion = case.register_again(one, spec=spec, snapshot_id=snapshot_id)
     case.crown(champion)
     return champion, case.judge(OTHER, other)
 
@@ -179,7 +179,7 @@ def champion_in_the_way(case, other, spec=None, snapshot_id=None, network=ONE):
     ],
 )
 def test_a_champion_that_can_not_be_compared_blocks_and_says_what_to_do(case, one, other, spec, reason):
-    champion, verdict = champion_in_the_way(case, other, spec)
+    champion, verdict = champion_in_the_way(case, one, other, spec)
     case.crown(one)
     assert (verdict.state, verdict.blocks, verdict.rows) == (State.NOT_COMPARABLE, True, ())
     assert len(verdict.reasons) == 1
@@ -192,7 +192,7 @@ def test_a_champion_that_can_not_be_compared_blocks_and_says_what_to_do(case, on
 
 def test_a_champion_of_another_crop_is_measured_through_its_own(case, one, other, alone):
     """Its error is the one that it would have on shards converted as it was trained."""
-    champion, verdict = champion_in_the_way(case, other, gate_spec(ratio=1.0))
+    champion, verdict = champion_in_the_way(case, one, other, gate_spec(ratio=1.0))
     faces = [blob_face(i, ratio=1.0) for i in range(KPI_FACES)]
     shard = write_shard(case.workspace.shards / "tight.tfrecords", faces)
     tight = conversion_of(shard, case.conversion.result["snapshot"])
@@ -207,7 +207,7 @@ def test_a_champion_of_another_crop_is_measured_through_its_own(case, one, other
 @pytest.mark.parametrize("split", [Split.TRAIN, Split.VALIDATION])
 def test_a_champion_that_has_learnt_from_the_kpi_subjects_blocks_and_names_them(case, one, other, split):
     learnt = write_snapshot(case.workspace, {split: [blob_face(i) for i in (2, 3, 30)]})
-    _, verdict = champion_in_the_way(case, other, snapshot_id=learnt)
+    _, verdict = champion_in_the_way(case, one, other, snapshot_id=learnt)
     case.crown(one)
     assert verdict.state is State.NOT_COMPARABLE
     (reason,) = verdict.reasons
@@ -218,7 +218,7 @@ def test_a_champion_that_has_learnt_from_the_kpi_subjects_blocks_and_names_them(
 def test_the_same_images_under_other_subjects_are_found(case, one, other):
     renamed = [dataclasses.replace(blob_face(i), subject="elsewhere/1") for i in (4, 5)]
     learnt = write_snapshot(case.workspace, {Split.TRAIN: renamed})
-    _, verdict = champion_in_the_way(case, other, snapshot_id=learnt)
+    _, verdict = champion_in_the_way(case, one, other, snapshot_id=learnt)
     case.crown(one)
     assert "trained on 2 of the KPI images, under other subjects" in verdict.reasons[0]
 
@@ -226,7 +226,7 @@ def test_the_same_images_under_other_subjects_are_found(case, one, other):
 def test_a_champion_whose_snapshot_is_elsewhere_blocks_until_it_is_brought(case, one, other, tmp_path):
     learnt = write_snapshot(case.workspace, {Split.TRAIN: [blob_face(i) for i in range(40, 44)]})
     shutil.move(case.workspace.snapshots / learnt, tmp_path / learnt)
-    _, verdict = champion_in_the_way(case, other, snapshot_id=learnt)
+    _, verdict = champion_in_the_way(case, one, other, snapshot_id=learnt)
     assert f"the snapshot ({learnt[:12]})" in verdict.reasons[0] and "copy it there" in verdict.reasons[0]
     shutil.move(tmp_path / learnt, case.workspace.snapshots / learnt)
     verdict = case.judge(OTHER, other)
@@ -236,13 +236,17 @@ def test_a_champion_whose_snapshot_is_elsewhere_blocks_until_it_is_brought(case,
 
 @pytest.mark.parametrize("lost", ["experiment_spec.yaml", "model.keras"])
 def test_a_champion_whose_files_are_lost_blocks(case, one, other, lost):
-    before = set(case.workspace.artifacts.rglob(lost))
-    champion = case.register(ONE)
-    (path,) = set(case.workspace.artifacts.rglob(lost)) - before
-    path.unlink()
+    champion = case.register_again(one)
+    folder = "models" if lost == "model.keras" else champion.run_id
+    paths = {path: path.read_bytes() for path in case.workspace.artifacts.rglob(lost) if folder in path.parts}
+    for path in paths:
+        path.unlink()
     case.crown(champion)
     verdict = case.judge(OTHER, other)
     case.crown(one)
+    for path, kept in paths.items():  # other versions are of the same network
+        path.write_bytes(kept)
+    assert paths
     assert verdict.state is State.NOT_COMPARABLE
     assert f"fpenet version {champion.version} (champion)" in verdict.reasons[0]
 
