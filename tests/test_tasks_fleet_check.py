@@ -1,0 +1,62 @@
+"""What devices are told of the engine that they are to run."""
+
+from pathlib import Path
+
+import pytest
+
+from deploy.delivery import inspect
+from deploy.engine_directory import BuiltEngine
+from deploy.shells.opening import open_shell
+from deploy.targets import find_target
+from schemas.storage import read_json, sha256_file, write_json
+from tasks.fleet.check import activate_on
+from tasks.fleet.promotion import settle_target
+from tasks.fleet.results import DeviceRow
+from tests.delivered_fleets import Fleet
+
+
+@pytest.fixture
+def fleet(tmp_path) -> Fleet:
+    """Version 1 in production; the manifest beside its engine is about version 9, which nobody has approved."""
+    fleet = Fleet(tmp_path)
+    directory = fleet.stage("key1")
+    fleet.promote()
+    manifest = read_json(directory / "manifest.json")
+    manifest["provenance"]["model_version"] = "9"
+    write_json(directory / "manifest.json", manifest)
+    fleet.local("t4-b", "main")
+    return fleet
+
+
+def built(directory: Path) -> BuiltEngine:
+    file = directory / "engine.onnx"
+    sha256 = sha256_file(file)
+    return BuiltEngine(find_target("t4"), directory.name, directory, file, sha256, 4, "", {}, 0.0, True)
+
+
+def told(fleet: Fleet) -> str:
+    with open_shell(fleet.devices[0]) as shell:
+        current, found = inspect(shell, "t4")
+    assert current is not None and not found
+    return current.model_version
+
+
+def test_a_new_device_is_told_the_version_that_was_promoted(fleet):
+    (record,) = settle_target(fleet.targets, "t4", fleet.devices)
+    assert (record.outcome, record.current.model_version, told(fleet)) == ("active", "1", "1")
+
+
+def test_a_device_of_a_rollout_is_told_the_version_that_was_promoted(fleet):
+    (device,) = fleet.devices
+    engine, passed = built(fleet.root / "engines" / "key1"), DeviceRow("t4-b", "main", "passed")
+    row = activate_on(device, open_shell, engine, passed, stage="production", targets=fleet.targets)
+    assert (row.state, told(fleet)) == ("active", "1")
+
+
+def test_an_engine_that_is_at_its_stage_no_more_reaches_no_device(fleet):
+    (device,) = fleet.devices
+    fleet.stage("key2")
+    engine, passed = built(fleet.root / "engines" / "key2"), DeviceRow("t4-b", "main", "passed")
+    row = activate_on(device, open_shell, engine, passed, stage="production", targets=fleet.targets)
+    assert (row.state, row.why) == ("failed", "target 't4': engine key2 is not at production any more")
+    assert fleet.running() == {"t4-b": ""}
