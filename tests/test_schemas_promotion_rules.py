@@ -68,6 +68,13 @@ def test_wrong_rules_are_refused_with_the_place_and_the_remedy(tmp_path, changes
     assert "rules.yaml:" in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["demo", "real-faces"])
+def test_the_examples_say_which_slices_may_be_small(name):
+    rules = load_rules(RULES.parents[1] / "examples" / f"{name}-rules.yaml")
+    assert rules.may_be_small("yaw", "45° to 60°") and not rules.may_be_small("region", "All")
+    assert rules.allowance_crop_px.named == {}
+
+
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(SpecError, match="nowhere.yaml"):
         load_rules(tmp_path / "nowhere.yaml")
