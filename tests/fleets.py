@@ -13,6 +13,7 @@ from deploy.devices import Device, LocalReach, Ring
 from deploy.engine import Provenance
 from deploy.onnx_export import export_onnx
 from tasks.fleet.material import Material
+from tasks.fleet.pending import utc_now
 from tasks.fleet.plan import Plan
 from tasks.fleet.work_pool import open_device
 from tasks.workspace import Workspace
@@ -49,7 +50,8 @@ class TestFleet:
         return server
 
     def plan(self, material: Material) -> Plan:
-        return Plan(material, self.devices, Workspace(self.folder / "workspace"), open_device, "test", "a test")
+        place = Workspace(self.folder / "workspace")
+        return Plan(material, self.devices, place, open_device, "test", "a test", utc_now())
 
 
 @contextmanager

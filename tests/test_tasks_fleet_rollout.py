@@ -19,6 +19,7 @@ from tasks.fleet.ascent import Ascent, build_here
 from tasks.fleet.catch_up import catch_up, told
 from tasks.fleet.check import Checked
 from tasks.fleet.deliveries import read_record
+from tasks.fleet.pending import utc_now
 from tasks.fleet.plan import Plan
 from tasks.fleet.promotion import changing, roll_back_target
 from tasks.fleet.results import DeviceRow, TargetRow
@@ -73,7 +74,7 @@ class Released:
         with open_device(device) as shell:
             yield shell
 
-    def plan(self, version, *measured, **settings):
+    def plan(self, version, *measured):
         return PassingPlan(
             self._materials[version],
             self.devices.devices,
@@ -81,9 +82,9 @@ class Released:
             self.open_shell,
             "test",
             "a test",
+            utc_now(),
             away=self.away,
             measured=list(measured),
-            **settings,
         )
 
     def stage(self, version, to=None):

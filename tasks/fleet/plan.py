@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from deploy.devices import Device, Ring, ring
@@ -13,7 +13,6 @@ from deploy.engine import BuiltEngine
 from deploy.targets import Target
 from tasks.fleet.check import Checked, OpenShell, check_on
 from tasks.fleet.material import Material
-from tasks.fleet.pending import utc_now
 from tasks.workspace import Workspace
 
 RINGS: tuple[Ring, ...] = ("canary", "main")
@@ -37,7 +36,7 @@ class Plan:
     open_shell: OpenShell
     by: str
     why: str
-    began_at: str = field(default_factory=utc_now)
+    began_at: str
 
     def rings(self, target: Target) -> dict[Ring, list[Device]]:
         """The target's devices, ring by ring, canary first; without rings that have none."""

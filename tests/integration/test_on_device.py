@@ -6,6 +6,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from deploy.devices import Device, WorkPoolReach
 from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError
+from tasks.fleet.pending import utc_now
 from tasks.fleet.plan import Plan
 from tasks.fleet.rollout import roll_out_target
 from tasks.fleet.work_pool import open_device
@@ -56,7 +57,8 @@ def test_a_device_whose_worker_starts_nothing_is_offline_and_nothing_is_left_to_
 
 def test_an_engine_comes_into_production_by_way_of_a_worker(environment, tmp_path):
     served = device(tmp_path, offline_after_s=200)
-    plan = Plan(small_material(tmp_path), [served], Workspace(tmp_path / "workspace"), open_device, "test", "a test")
+    place = Workspace(tmp_path / "workspace")
+    plan = Plan(small_material(tmp_path), [served], place, open_device, "test", "a test", utc_now())
     with prefect_worker(environment, tmp_path / "worker.log"):
         row = roll_out_target(plan, find_target("cpu"))
     assert (row.state, row.devices[0].state) == ("promoted", "active"), row.devices[0].why
