@@ -76,7 +76,7 @@ def test_the_examples_say_which_slices_may_be_small(name):
 
 
 def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(SpecError, match="nowhere.yaml"):
+    with pytest.raises(SpecError, match=r"nowhere\.yaml"):
         load_rules(tmp_path / "nowhere.yaml")
 
 
