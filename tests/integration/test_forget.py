@@ -31,6 +31,8 @@ from tests.candidates import make_candidate
 from tests.mlflow_servers import mlflow_server
 from tests.retrain_project import KPI, render_faces, run, write_project
 
+pytestmark = pytest.mark.slow  # a training first; what each part forgets: tests/test_tasks_forget_*.py
+
 TRAINED_ON, TESTED_ON = "multipie-like/003", KPI[0]
 
 
@@ -127,7 +129,6 @@ def test_no_store_keeps_a_trace_and_no_pull_brings_one_back(config, faces):
     assert json.loads(pulled.read_text())["records"] == 32
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at", [5, 12])
 def test_a_killed_forgetting_goes_on_where_it_was(config, faces, at):
     workspace = workspace_of(config)
@@ -210,7 +211,6 @@ def mirror_labels(folder, start):
                 return
 
 
-@pytest.mark.slow
 def test_what_was_pulled_judged_and_written_out_is_forgotten_too(labelled, faces, tmp_path):
     workspace, folder = workspace_of(labelled), tmp_path / "written"
     cli = [sys.executable, "-m", "flows.entry.cli"]

@@ -13,6 +13,8 @@ from tasks.gateway.outgoing import ANNOTATIONS_CHANGED, Entry, prefect_event
 from tests.prefect_servers import POOL, ask, await_found, prefect, prefect_server, prefect_worker
 from tests.retrain_project import render_faces, write_project
 
+pytestmark = pytest.mark.slow  # a server, a worker, and flows that they start
+
 OTHER_PROJECT = 99
 QUIET_S = 3600
 
@@ -93,7 +95,6 @@ def test_the_nightly_deployment_runs_on_a_worker(deployed, project):
     assert {"pull", "validate", "snapshot", "convert", "train", "evaluate", "export", "register", "build"} <= names
 
 
-@pytest.mark.slow
 def test_events_of_the_gateway_wake_a_sync_with_the_project_s_number(deployed):
     """A burst, seen by the automation that counts; its end, by the one that waits, for as long as Prefect allows."""
     found = automations_on(deployed, ANNOTATIONS_CHANGED)
@@ -129,7 +130,6 @@ def test_a_new_name_of_a_model_wakes_suggest(deployed):
     assert "none is of the kind label_studio" in run["state"]["message"], "faces come from a folder here"
 
 
-@pytest.mark.slow
 def test_what_is_not_quiet_yet_is_looked_at_again_by_a_run_that_waits_for_its_time(deployed, project):
     """After the nightly run a team hands over another file; the deployment's own run schedules the next look."""
     prefect(deployed, "deployment", "run", "sync/annotations", "--watch")

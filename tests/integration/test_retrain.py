@@ -68,6 +68,7 @@ def test_a_second_run_makes_nothing_anew(finished):
     assert content(finished) == before
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(finished, faces, tmp_path):
     config = write_project(tmp_path, faces=faces)
     workspace = tmp_path / "workspace"
@@ -80,6 +81,7 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(finished, faces
     assert content(config) == content(finished)
 
 
+@pytest.mark.slow
 def test_a_candidate_that_fails_at_the_gate_is_staged_and_its_reviewer_is_told(finished, faces):
     rules = finished.parent / "rules.yaml"
     rules.write_text(
