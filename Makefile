@@ -37,7 +37,7 @@ test: $(VENV)/.installed $(LABEL_STUDIO)/.installed lint  ## the tests, against 
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 test-all: $(VENV)/.installed $(LABEL_STUDIO)/.installed lint  ## every test: servers that restart, a Prefect that wakes flows, runs killed midway
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadgroup --hypothesis-profile thorough
 
 label-studio: $(VENV)/.installed $(LABEL_STUDIO)/.installed  ## start a Label Studio for trying things, on loopback
 	$(BIN)/fpenet label-studio serve

@@ -12,7 +12,6 @@ leaves NaN where a point could not be read. Rules about the frame, the image and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,6 +28,8 @@ NOTED = frozenset({"keypoints-beyond-layout"})
 """Codes of what is listed and counted, and keeps no annotation from being used."""
 
 NOT_REJECTED = SKIPPED | NOTED
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def collect_points(
             problems.append(_unknown_label(label, num_keypoints, face))
         elif label in seen:
             problems.append(duplicate_label(label, face))
-        elif not (math.isfinite(x) and math.isfinite(y)):
+        elif not (is_coordinate(x) and is_coordinate(y)):
             problems.append(not_finite(label, f"({x}, {y})", face))
         else:
             points_N2[indices[label]] = x, y
@@ -162,6 +163,11 @@ def _unknown_label(label: str, num_keypoints: int, face: str) -> Problem:
         hint="rename or delete the keypoint, or correct num_keypoints",
         face=face,
     )
+
+
+def is_coordinate(value: float) -> bool:
+    """Whether float32 holds it: points are kept so."""
+    return abs(value) <= _LARGEST
 
 
 def not_finite(label: str, value: str, face: str = "") -> Problem:

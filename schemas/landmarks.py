@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from schemas.annotation import Problem, not_finite
+from schemas.annotation import Problem, is_coordinate, not_finite
 from schemas.geometry import Box
 
 
@@ -42,7 +42,7 @@ def read_points(
         label, x, y = f"P{index + 1}", number(point.x), number(point.y)
         if x is None or y is None:
             problems.append(not_a_number(f"{point.place}: {point.x!r}, {point.y!r}", label, face))
-        elif not (math.isfinite(x) and math.isfinite(y)):
+        elif not (is_coordinate(x) and is_coordinate(y)):
             problems.append(not_finite(label, f"{point.place}: ({x}, {y})", face))
         else:
             points_N2[index] = x - origin, y - origin

@@ -32,7 +32,7 @@ dataloader:
 
 @pytest.mark.parametrize(
     ("kind", "n", "channels"),
-    [("FpeNet_base", 64, 3), ("ResidualUNet", 98, 1)],
+    [pytest.param("FpeNet_base", 64, 3, marks=pytest.mark.slow), ("ResidualUNet", 98, 1)],
 )
 def test_any_number_of_keypoints_in_gray_or_colour(kind, n, channels, tmp_path):
     spec = parse_spec(ExperimentSpec, SPEC.format(kind=kind, n=n, channels=channels), "spec")

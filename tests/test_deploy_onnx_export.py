@@ -72,6 +72,7 @@ export_model(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_bytes_here_and_in_another_process_after_a_killed_one(tmp_path):
     network = sharp_network("FpeNet_release")
     first = export_onnx(network, tmp_path / "first.onnx")

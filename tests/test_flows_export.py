@@ -38,6 +38,7 @@ def export(project, *options) -> int:
     return main(["export", "-m", str(project / "model.keras"), *map(str, options)])
 
 
+@pytest.mark.slow
 def test_int8_with_a_tensorfile_a_cache_and_an_engine_then_again_from_the_cache(project, tmp_path, capsys):
     tensorfile, cache, out = tmp_path / "cal.tensorfile", tmp_path / "cal.bin", tmp_path / "model.etlt"
     files = ["--cal_data_file", tensorfile, "--cal_cache_file", cache]

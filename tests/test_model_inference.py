@@ -11,7 +11,7 @@ import model.face_frames
 from model.crop import crop_face
 from model.face_frames import square_crop
 from model.inference import InferenceSummary, run_inference
-from schemas.errors import AnnotationFileError, ModelFileError
+from schemas.errors import AnnotationFileError, ModelFileError, StorageError
 from schemas.geometry import Box, SquareCrop
 
 FRAME = (120, 90)
@@ -214,7 +214,7 @@ def test_without_drawing_the_results_are_the_same_and_no_image_is_written(infer,
 def test_a_picture_that_can_not_be_written_ends_the_run_without_results(infer, tmp_path):
     write_image(tmp_path / "a.png")
     (tmp_path / "out/images/a.png").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"a\.png"):
+    with pytest.raises(StorageError, match=r"a\.png"):
         infer([entry("a.png", (10, 10, 60, 60))] * 3)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["images"]
 

@@ -55,6 +55,7 @@ def test_a_wrong_flag_is_found_and_named():
     assert (found[0].kind, found[0].part) == (Kind.WRONG_FLAG, "P28")
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(angle=st.floats(-3, 3), scale=st.floats(0.1, 50), shift=st.floats(-1000, 1000))
 def test_turning_moving_and_scaling_images_changes_nothing(angle, scale, shift):

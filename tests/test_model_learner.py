@@ -50,6 +50,7 @@ def differences(tmp_path_factory):
     return on_two_replicas("step", tmp_path_factory.mktemp("replicas"), specs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["square_euclidean", "wing_loss"])
 def test_a_step_of_two_replicas_is_that_of_one_device_with_the_whole_batch(differences, loss):
     """One loss that sums over the batch, one that averages."""
@@ -57,6 +58,7 @@ def test_a_step_of_two_replicas_is_that_of_one_device_with_the_whole_batch(diffe
     assert far["terms"] < 1e-4 and far["gradients"] < 1e-3 and far["weights"] < 1e-4, far
 
 
+@pytest.mark.slow
 def test_a_training_on_two_replicas_resumes_as_if_it_had_not_stopped(tmp_path):
     """Every replica has dropout masks of its own, which a checkpoint brings back too; a step takes 2 x 7 faces."""
     found = on_two_replicas("resume", tmp_path, {"resume": RESUME})["resume"]

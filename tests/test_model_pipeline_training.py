@@ -116,6 +116,7 @@ def test_occluded_points_count_only_where_they_should(shards, exempt, counts):
     assert batch["counted_BN"].mean() == (1.0 if counts else pytest.approx(share, abs=0.06))
 
 
+@pytest.mark.slow
 def test_sets_without_masking_count_in_validation_too(shards, tmp_path):
     losses = []
     for mask, exempt in (("false", "null"), ("true", "blobs"), ("true", "null")):

@@ -137,6 +137,7 @@ def test_a_killed_training_ends_as_the_undisturbed_one(undisturbed, shards, tmp_
     assert told == ["STARTED", *["RUNNING"] * 3, "STARTED", *["RUNNING"] * 2, "SUCCESS"]
 
 
+@pytest.mark.slow
 def test_looking_at_a_training_does_not_change_it(undisturbed, shards, tmp_path):
     result, _ = undisturbed
     events = result.model_path.parent / EVENTS

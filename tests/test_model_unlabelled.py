@@ -131,6 +131,7 @@ def disagreement(network, files) -> float:
     return float(loss) / len(batch)
 
 
+@pytest.mark.slow
 def test_elt_makes_predictions_on_unseen_faces_follow_the_transform(shards, tmp_path):
     """Eight labelled faces and 32 without labels, 60 steps; once with ELT, once with next to none of it."""
     unseen = [write_shard(tmp_path / "unseen", [blob_face(i) for i in range(100, 124)])]

@@ -1,5 +1,7 @@
 """INT8 that is too far from Keras becomes what is close enough, and the manifest tells of it."""
 
+import pytest
+
 from deploy.engine import Provenance
 from deploy.ladder import LADDER
 from deploy.onnx_export import export_onnx, load_onnx
@@ -14,6 +16,7 @@ from tests.calibration_crops import FixedCrops
 from tests.networks import crops, sharp_network
 
 
+@pytest.mark.slow
 def test_an_int8_target_gets_the_fastest_precision_that_is_close_enough(tmp_path, monkeypatch):
     network = sharp_network("FpeNet_release", width=4)
     network.save(tmp_path / MODEL)

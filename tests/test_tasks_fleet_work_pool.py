@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from deploy.devices import WORKERS_PYTHON, Device, WorkPoolReach
-from schemas.errors import DeviceError, DeviceOfflineError, StorageError
+from schemas.errors import DeviceError, DeviceOfflineError
 from tasks.fleet.on_device import serve
 from tasks.fleet.work_pool import ExchangeShell, open_device
 
@@ -56,7 +56,7 @@ def test_errors_there_are_errors_here(shell, tmp_path):
         shell.fetch("nothing", tmp_path / "back")
     (tmp_path / "device").mkdir(exist_ok=True)
     (tmp_path / "device/file").touch()
-    with pytest.raises(StorageError, match=r"file: can't be made: File exists"):
+    with pytest.raises(DeviceError, match=r"device 'h100-1'.*file"):
         shell.write(b"x", "file/below")
 
 

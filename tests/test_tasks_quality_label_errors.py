@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from schemas.config import QualitySettings
 from schemas.records import Face
@@ -46,6 +47,7 @@ def test_a_suspect_leads_to_its_task():
     assert found.notes == ("100% of the occlusion flags are unknown and were not judged",)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_faces_changes_nothing():
     faces = some_faces()
     faces[3] = broken(faces[3], 40, (9, 9))

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.config import QualitySettings
-from schemas.errors import ShardError
+from schemas.errors import ShardError, StorageError
 from schemas.records import Violation
 from tasks.quality.agreement import report_agreement
 from tasks.quality.compare import compare
@@ -201,7 +201,7 @@ def test_a_face_whose_image_is_gone_is_not_drawn(faces, found, tmp_path):
 
 def test_no_picture_is_there_that_the_list_does_not_name(summary, drawn, tmp_path):
     (tmp_path / "pictures").write_text("in the way")
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(StorageError, match="pictures: can't be made"):
         write_quality_page(summary, drawn.pngs, tmp_path)
     assert json.loads((tmp_path / "quality.json").read_text())["pictures"]
 

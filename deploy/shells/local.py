@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from deploy.builders.process import Finished, run_program
-from schemas.errors import DeviceError
+from schemas.errors import DeviceError, StorageError
 from schemas.storage import atomic_path, make_folder, sha256_file, write_bytes
 
 
@@ -64,6 +64,10 @@ class LocalShell:
     def _asked(self, remote: str) -> Iterator[None]:
         try:
             yield
+        except StorageError as error:
+            if isinstance(error.__cause__, FileExistsError | NotADirectoryError | IsADirectoryError):
+                raise DeviceError(f"device '{self.name}': {error}") from error
+            raise
         except OSError as error:
             raise DeviceError(
                 f"device '{self.name}': {error.filename or self._path(remote)}: {error.strerror}"
