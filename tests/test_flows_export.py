@@ -137,6 +137,7 @@ def test_values_that_are_none(project, options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_smaller_shift_leaves_more_layers_in_float(project, tmp_path, capsys):
     """The fresh network's residual blocks add nothing yet, so the rest in float is enough for a shift of 0."""
     options = ["--data_type", "int8", "--max_shift_px", "1e-6", "--cal_image_dir", project / "crops"]
@@ -147,6 +148,7 @@ def test_a_smaller_shift_leaves_more_layers_in_float(project, tmp_path, capsys):
     assert "All 0.000;" in told
 
 
+@pytest.mark.slow
 def test_a_shift_beyond_the_bound_is_an_error_where_it_was_asked_for_and_else_a_warning(
     project, tmp_path, capsys, monkeypatch
 ):

@@ -169,6 +169,7 @@ def test_a_key_does_not_cover_up_what_was_trained_without_one(project, trained, 
     assert "model.keras: was trained without a key" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_an_encrypted_model(project, trained, tmp_path, capsys):
     results, _ = trained
     text = (project / "spec.yaml").read_text()

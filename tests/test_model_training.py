@@ -247,6 +247,7 @@ def gradients(spec, batch):
     return terms, [w.numpy() - b for w, b in zip(learner.network.trainable_variables, before, strict=True)]
 
 
+@pytest.mark.slow
 def test_elt_acts_on_the_weights_without_any_label(shards):
     elt = """loss:
   loss_type: wing_loss

@@ -70,6 +70,7 @@ def batches(shards, others, *, memory=1024, epochs=range(3)):
     return list(dataset.as_numpy_iterator())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [0, 1024])
 def test_labels_of_unlabelled_sets_are_never_read(shards, memory):
     expected = batches(shards, "plain", memory=memory, epochs=range(1))
