@@ -23,6 +23,7 @@ def golden() -> Callable[[str], Any]:
     return lambda name: json.loads((GOLDEN / f"{name}.json").read_text())
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every file in one process (`--dist loadgroup`), and all that use Label Studio in the same: starting one costs
     half a minute of a core."""
