@@ -21,12 +21,3 @@ GOLDEN = Path(__file__).parent / "golden"
 def golden() -> Callable[[str], Any]:
     """Loads one of the reference implementation's golden files by its stem."""
     return lambda name: json.loads((GOLDEN / f"{name}.json").read_text())
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every file in one process (`--dist loadgroup`), and all that use Label Studio in the same: starting one costs
-    half a minute of a core."""
-    with_server = {item.path for item in items if "label_studio" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("label-studio" if item.path in with_server else str(item.path)))
