@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from deploy.targets import Target, TensorRtRtxTarget, TrtexecTarget, load_targets
+from deploy.targets import Target, TensorRtRtxTarget, TrtexecTarget, load_targets, with_names
 from schemas.errors import SpecError, nearest
 from schemas.yamlspec import SpecModel, load_spec
 
@@ -100,11 +100,7 @@ class Fleet(SpecModel):
     @model_validator(mode="before")
     @classmethod
     def _name_devices(cls, data: Any) -> Any:
-        devices = data.get("devices") if isinstance(data, dict) else None
-        if not isinstance(devices, dict):
-            return data
-        named = {key: {**body, "name": key} if isinstance(body, dict) else body for key, body in devices.items()}
-        return {**data, "devices": named}
+        return with_names(data, "devices")
 
 
 def load_devices(path: Path = FLEET, targets: dict[str, Target] | None = None) -> dict[str, Device]:

@@ -14,9 +14,6 @@ network, or when a rollout checks it again. What a pointer's engine was found to
 An engine goes from `staging` to `canary` to `production`; a target without canary devices skips `canary`, and its log
 says so. A rollback ends a canary that is newer than production: its devices get what is in production again, or
 nothing. The next one takes production back.
-
-A change is one atomic replacement of a pointer file. The log line follows it; if a process dies between the two,
-the next change, or `history`, adds the line first, from what the pointer holds.
 """
 
 from __future__ import annotations
@@ -26,110 +23,27 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock
-from pydantic import ValidationError
 
-from deploy.devices import Ring
+from deploy.pointers import (
+    STAGES,
+    Action,
+    Event,
+    Pointer,
+    Promoted,
+    Stage,
+    StagedEngine,
+    StageStatus,
+    complete_log,
+    log_lines,
+    new_event,
+    point,
+    read_pointer,
+)
 from schemas.errors import InputError, StorageError
-from schemas.storage import canonical_json, sha256_file, write_bytes, write_json
-from schemas.yamlspec import SpecModel
-
-Action = Literal["stage", "canary", "end", "promote", "rollback"]
-Stage = Literal["staging", "canary", "production"]
-Promoted = Literal["canary", "production"]
-STAGES: tuple[Stage, ...] = ("staging", "canary", "production")
-
-
-class StagedEngine(SpecModel):
-    """An engine that a pointer can name.
-
-    Attributes:
-        build_key, engine_sha256: which engine.
-        engine: its file, relative to the directory of the target.
-        model_name, model_version, snapshot_id: where its model comes from.
-        check: `passed`, or why it was not run.
-        manifest_sha256: of its manifest when it was staged; '' in pointers that an earlier release has written.
-    """
-
-    build_key: str
-    engine: str
-    engine_sha256: str
-    model_name: str
-    model_version: str
-    snapshot_id: str
-    check: str
-    manifest_sha256: str = ""
-
-    def is_same(self, other: StagedEngine | None) -> bool:
-        """Whether it is the same engine of the same model version: a check that was repeated makes it no other."""
-        return other is not None and self._identity == other._identity
-
-    @property
-    def _identity(self) -> tuple[str, ...]:
-        return self.engine_sha256, self.model_name, self.model_version, self.snapshot_id
-
-    def __str__(self) -> str:
-        version = f" version {self.model_version}" if self.model_version else ""
-        return f"{self.model_name}{version}, engine {self.build_key} ({self.check})"
-
-
-class Event(SpecModel):
-    """One change. `number` counts those of a target from 1; `at` is UTC, ISO 8601; `note` is what was special.
-    `end`, of a canary, leaves nothing at its stage: `engine` and `before` are the one that was tried."""
-
-    number: int
-    action: Action
-    at: str
-    by: str
-    why: str
-    engine: StagedEngine
-    before: StagedEngine | None
-    note: str = ""
-
-
-class Pointer(SpecModel):
-    """A stage: the event that made it what it is, and, for production, earlier engines, the latest last."""
-
-    event: Event
-    earlier: list[StagedEngine] = []
-
-    @property
-    def engine(self) -> StagedEngine:
-        return self.event.engine
-
-
-@dataclass(frozen=True)
-class StageStatus:
-    """A target's stages; None where a stage holds nothing.
-
-    Attributes:
-        ended: the engine of the canary that was ended last, if nothing came to canary or production since.
-    """
-
-    target: str
-    staging: Pointer | None
-    canary: Pointer | None
-    production: Pointer | None
-    ended: StagedEngine | None = None
-
-    @property
-    def held(self) -> Iterator[tuple[Stage, Pointer]]:
-        """Stages that hold an engine, the one that most devices have first."""
-        found = ((name, self.pointer(name)) for name in reversed(STAGES))
-        return ((name, pointer) for name, pointer in found if pointer is not None)
-
-    def pointer(self, stage: Stage) -> Pointer | None:
-        return {"staging": self.staging, "canary": self.canary, "production": self.production}[stage]
-
-    def wanted(self, ring: Ring) -> tuple[Stage, Pointer] | None:
-        """What devices of a ring ought to run: canary devices what changed last, others what is in production."""
-        found = [(name, pointer) for name, pointer in self.held if name == "production" or name == ring]
-        return max(found, key=lambda item: item[1].event.number, default=None)
+from schemas.storage import sha256_file, write_bytes
 
 
 def stage(targets: Path, target: str, directory: Path, *, by: str, why: str) -> Pointer:
@@ -142,11 +56,11 @@ def stage(targets: Path, target: str, directory: Path, *, by: str, why: str) -> 
     with _changing(targets, target) as place:
         engine = _described(directory, place)
         _verify(engine, place)
-        current = _read(place, "staging")
+        current = read_pointer(place, "staging")
         if current is not None and _is_unchanged(engine, current.engine, place):
             return current
-        event = _event(place, "stage", engine, current and current.engine, by, why)
-        return _point(place, "staging", Pointer(event=event))
+        event = new_event(place, "stage", engine, current and current.engine, by, why)
+        return point(place, "staging", Pointer(event=event))
 
 
 def promote(
@@ -188,8 +102,8 @@ def promote(
         note = "; ".join(filter(None, (note, allow(engine) if allow else "")))
         earlier = _earlier(current, engine) if current and to == "production" else []
         action: Action = "canary" if to == "canary" else "promote"
-        event = _event(place, action, engine, current and current.engine, by, why, note)
-        return _point(place, to, Pointer(event=event, earlier=earlier))
+        event = new_event(place, action, engine, current and current.engine, by, why, note)
+        return point(place, to, Pointer(event=event, earlier=earlier))
 
 
 def rollback(targets: Path, target: str, *, by: str, why: str) -> Pointer:
@@ -202,17 +116,17 @@ def rollback(targets: Path, target: str, *, by: str, why: str) -> Pointer:
         StorageError: the earlier engine's file is gone or was changed.
     """
     with _changing(targets, target) as place:
-        current, canary = _read(place, "production"), _stage(place, "canary")
+        current, canary = read_pointer(place, "production"), _stage(place, "canary")
         if canary is not None and _is_newer(canary, current):
             note = f"canary devices go back to {current.engine}" if current else "canary devices run nothing any more"
-            event = _event(place, "end", canary.engine, canary.engine, by, why, note)
-            return _point(place, "canary", Pointer(event=event))
+            event = new_event(place, "end", canary.engine, canary.engine, by, why, note)
+            return point(place, "canary", Pointer(event=event))
         if current is None or not current.earlier:
             held = "nothing is in production" if current is None else f"{current.engine} is the first"
             raise InputError(f"target '{target}': there is no earlier production engine to go back to: {held}")
         _verify(current.earlier[-1], place)
-        event = _event(place, "rollback", current.earlier[-1], current.engine, by, why)
-        return _point(place, "production", Pointer(event=event, earlier=current.earlier[:-1]))
+        event = new_event(place, "rollback", current.earlier[-1], current.engine, by, why)
+        return point(place, "production", Pointer(event=event, earlier=current.earlier[:-1]))
 
 
 def status(targets: Path, target: str) -> StageStatus:
@@ -231,7 +145,7 @@ def history(targets: Path, target: str) -> list[Event]:
     if not (targets / target).is_dir():
         return []
     with _changing(targets, target) as place:
-        return [Event.model_validate_json(line) for line in _log_lines(place)]
+        return [Event.model_validate_json(line) for line in log_lines(place)]
 
 
 _NOTHING = "target '{target}': nothing is staged; run the flow `retrain` with this target first"
@@ -249,7 +163,7 @@ def _changing(targets: Path, target: str) -> Iterator[Path]:
     if not place.is_dir():
         raise InputError(_NOTHING.format(target=target))
     with FileLock(place / ".lock"):
-        _complete_log(place)
+        complete_log(place)
         yield place
 
 
@@ -266,19 +180,19 @@ def _candidate(place: Path, target: str, to: Promoted, has_canaries: bool) -> tu
 
 def _stage(place: Path, name: Stage) -> Pointer | None:
     """What a stage holds. A canary is over when it was ended, and with the rollback that follows it."""
-    pointer = _read(place, name)
+    pointer = read_pointer(place, name)
     if name != "canary" or pointer is None:
         return pointer
     if pointer.event.action == "end":
         return None
-    production = _read(place, "production")
+    production = read_pointer(place, "production")
     if production is None or production.event.number < pointer.event.number:
         return pointer
     return None if production.event.action == "rollback" else pointer
 
 
 def _ended(place: Path) -> StagedEngine | None:
-    canary, production = _read(place, "canary"), _read(place, "production")
+    canary, production = read_pointer(place, "canary"), read_pointer(place, "production")
     if canary is None or canary.event.action != "end":
         return None
     overtaken = production is not None and production.event.number > canary.event.number
@@ -351,50 +265,3 @@ def _has_manifest(engine: StagedEngine, place: Path) -> bool:
     """Whether the manifest that it was staged with is there and unchanged, as far as the pointer knows."""
     path, sha256 = _manifest_path(place, engine), engine.manifest_sha256
     return not sha256 or (path.is_file() and sha256_file(path) == sha256)
-
-
-def _event(
-    place: Path,
-    action: Action,
-    engine: StagedEngine,
-    before: StagedEngine | None,
-    by: str,
-    why: str,
-    note: str = "",
-) -> Event:
-    number = len(_log_lines(place)) + 1
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return Event(number=number, action=action, at=now, by=by, why=why, engine=engine, before=before, note=note)
-
-
-def _point(place: Path, name: Stage, pointer: Pointer) -> Pointer:
-    write_json(place / f"{name}.json", pointer.model_dump(mode="json"))
-    _append(place, pointer.event)
-    return pointer
-
-
-def _read(place: Path, name: Stage) -> Pointer | None:
-    path = place / f"{name}.json"
-    try:
-        return Pointer.model_validate_json(path.read_bytes()) if path.is_file() else None
-    except ValidationError as error:
-        raise StorageError(f"{path}: not a pointer of this project; restore it from log.jsonl beside it") from error
-
-
-def _log_lines(place: Path) -> list[bytes]:
-    log = place / "log.jsonl"
-    return log.read_bytes().splitlines() if log.is_file() else []
-
-
-def _append(place: Path, event: Event) -> None:
-    lines = [*_log_lines(place), canonical_json(event.model_dump(mode="json"))]
-    write_bytes(place / "log.jsonl", b"".join(line + b"\n" for line in lines))
-
-
-def _complete_log(place: Path) -> None:
-    """Add the line of a change whose process died before it could."""
-    pointers = (_read(place, name) for name in STAGES)
-    events = sorted((pointer.event for pointer in pointers if pointer), key=lambda event: event.number)
-    for event in events:
-        if event.number > len(_log_lines(place)):
-            _append(place, event)

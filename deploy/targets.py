@@ -178,17 +178,22 @@ Target = Annotated[
 ]
 
 
+def with_names(data: Any, section: str) -> Any:
+    """A file whose `section` maps names to bodies, each body with its name in it; what is no such file, as it is."""
+    entries = data.get(section) if isinstance(data, dict) else None
+    if not isinstance(entries, dict):
+        return data
+    named = {key: {**body, "name": key} if isinstance(body, dict) else body for key, body in entries.items()}
+    return {**data, section: named}
+
+
 class Catalogue(SpecModel):
     targets: dict[str, Target]
 
     @model_validator(mode="before")
     @classmethod
     def _name_targets(cls, data: Any) -> Any:
-        targets = data.get("targets") if isinstance(data, dict) else None
-        if not isinstance(targets, dict):
-            return data
-        named = {key: {**body, "name": key} if isinstance(body, dict) else body for key, body in targets.items()}
-        return {**data, "targets": named}
+        return with_names(data, "targets")
 
 
 def load_targets(path: Path = CATALOGUE) -> dict[str, Target]:

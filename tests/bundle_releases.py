@@ -11,8 +11,8 @@ from deploy.bundle.release import Release, release_at
 from deploy.device.facts import DeviceFacts
 from deploy.engine import NOT_RUN_HERE, EngineCheck, Provenance
 from deploy.parity import Latency, Parity
+from deploy.pointers import Stage
 from deploy.precision import graph_in
-from deploy.stages import Stage
 from deploy.target_gates import gate_engine
 from deploy.targets import Target, find_target
 from schemas.storage import sha256_file, write_bytes, write_json

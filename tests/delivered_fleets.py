@@ -7,8 +7,9 @@ from pathlib import Path
 
 from deploy.delivery import inspect
 from deploy.devices import Device, LocalReach, Ring
+from deploy.pointers import Promoted
 from deploy.shells.opening import open_shell
-from deploy.stages import Promoted, stage
+from deploy.stages import stage
 from schemas.storage import write_json
 from tasks.fleet.deliveries import read_records
 from tasks.fleet.promotion import Promotion, promote_target

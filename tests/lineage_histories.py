@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deploy.delivery import CurrentEngine
-from deploy.stages import Action, Event, Pointer, StagedEngine
+from deploy.pointers import Action, Event, Pointer, StagedEngine
 from schemas.storage import write_json
 from tasks.fleet.deliveries import DeviceRecord
 from tasks.lineage.versions import VersionRecord, record_version

@@ -14,8 +14,8 @@ from deploy import stages
 from deploy.engine import NOT_RUN_HERE, Provenance
 from deploy.engine_directory import MODEL
 from deploy.onnx_export import OnnxSummary, summarise
+from deploy.pointers import Stage
 from deploy.precision import CALIBRATED
-from deploy.stages import Stage
 from deploy.targets import GpuTarget, Target, find_target
 from schemas.errors import GateError, InputError, StorageError
 from schemas.storage import sha256_file

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.devices import FLEET, Device, load_devices
-from deploy.stages import Event
+from deploy.pointers import Event
 from deploy.stages import status as stages_of
 from schemas.errors import DeviceError, InputError
 from tasks.fleet.deliveries import DeviceRecord

@@ -13,7 +13,7 @@ from pathlib import Path
 from deploy import stages
 from deploy.devices import Device, ring
 from deploy.engine import BuiltEngine, read_engine
-from deploy.stages import Pointer, Promoted, StagedEngine
+from deploy.pointers import Pointer, Promoted, StagedEngine
 from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError, DeviceRefusedError, FpenetError, GateError
 from schemas.storage import read_json

@@ -20,8 +20,8 @@ from deploy.devices import Device, program_of
 from deploy.engine import BuiltEngine, Measured
 from deploy.engine_directory import RECORD
 from deploy.parity import Latency, Parity, compare
+from deploy.pointers import Promoted, StagedEngine
 from deploy.shells.base import Shell
-from deploy.stages import Promoted, StagedEngine
 from deploy.target_gates import TargetGate, failures, gate_engine
 from schemas.errors import FpenetError, StorageError
 from schemas.storage import read_json

@@ -18,9 +18,9 @@ from pydantic import ValidationError
 from deploy import stages
 from deploy.delivery import Activation, CurrentEngine, Delivery, activate, deactivate, deliver, described
 from deploy.devices import Device, Ring
+from deploy.pointers import Stage, StagedEngine, StageStatus
 from deploy.shells.base import Shell
 from deploy.shells.opening import OpenShell, open_shell
-from deploy.stages import Stage, StagedEngine, StageStatus
 from schemas.errors import DeviceOfflineError, DeviceRefusedError, EngineMismatchError, FpenetError, StorageError
 from schemas.storage import write_json
 from schemas.yamlspec import SpecModel

@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 
 from deploy import stages
 from deploy.devices import Device, ring
+from deploy.pointers import Pointer, Promoted, StagedEngine, StageStatus
 from deploy.shells.opening import OpenShell, open_shell
-from deploy.stages import Pointer, Promoted, StagedEngine, StageStatus
 from schemas.errors import InputError, ReviewError
 from schemas.storage import read_json, write_json
 from tasks.fleet.deliveries import DeviceRecord, bring_all, is_behind, read_record

@@ -21,7 +21,7 @@ from dataclasses import replace
 from deploy import stages
 from deploy.devices import Device, Ring
 from deploy.engine import BuiltEngine, read_engine
-from deploy.stages import Promoted
+from deploy.pointers import Promoted
 from deploy.targets import Target
 from schemas.errors import FpenetError, GateError, InputError
 from schemas.storage import make_folder

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from deploy import stages
 from deploy.delivery import CurrentEngine, inspect
 from deploy.devices import Device, Ring
+from deploy.pointers import Pointer, Stage, StageStatus
 from deploy.shells.opening import OpenShell
-from deploy.stages import Pointer, Stage, StageStatus
 from schemas.errors import FpenetError
 from schemas.storage import read_json
 from tasks.fleet.deliveries import DeviceRecord, Measured, Outcome, is_behind, outcome_of, read_records

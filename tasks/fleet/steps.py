@@ -16,7 +16,7 @@ from prefect.utilities.annotations import quote
 from rich.markup import escape
 
 from deploy.devices import FLEET, Device, load_devices
-from deploy.stages import StagedEngine
+from deploy.pointers import StagedEngine
 from deploy.targets import Target, find_target
 from schemas.errors import ReviewError
 from tasks.fleet.catch_up import catch_up, told

@@ -204,19 +204,13 @@ def _update(database: sqlite3.Connection, snapshots: Path) -> int:
     """Make the index that of the snapshots; only looks at them if it is. Returns how many were read."""
     if _version(database) and _known(database) == _present(snapshots):
         return 0
-    database.execute("BEGIN IMMEDIATE")
-    try:
+    with database:  # commits, or rolls back
+        database.execute("BEGIN IMMEDIATE")
         if not _version(database):
             for statement in _TABLES.split(";"):
                 database.execute(statement)
             database.execute(f"PRAGMA user_version = {VERSION}")
-        read = _change(database, snapshots, _known(database), _present(snapshots))
-        database.execute("COMMIT")
-    except BaseException:
-        if database.in_transaction:  # SQLite has ended it itself where the disk is full
-            database.execute("ROLLBACK")
-        raise
-    return read
+        return _change(database, snapshots, _known(database), _present(snapshots))
 
 
 def _change(
