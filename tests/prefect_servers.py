@@ -62,10 +62,23 @@ def prefect(environment: Mapping[str, str], *arguments: str) -> str:
     return done.stdout
 
 
-def ask(environment: Mapping[str, str], path: str, **criteria: Any) -> list[dict[str, Any]]:
-    """POST to a filter route of the server."""
-    reply = httpx.post(f"{environment['PREFECT_API_URL']}/{path}/filter", json=criteria, timeout=60)
-    return reply.raise_for_status().json()
+def ask(environment: Mapping[str, str], path: str, **criteria: Any) -> Any:
+    """POST to a filter route of the server; what it found."""
+    return send(environment, "POST", f"{path}/filter", criteria).json()
+
+
+def send(environment: Mapping[str, str], method: str, path: str, body: Any) -> httpx.Response:
+    """A request to the server, again while it is busy, as Prefect's own client does it.
+
+    Raises:
+        httpx.HTTPStatusError: it refused, or was busy for minutes.
+    """
+    for _ in range(int(_DEADLINE_S / _POLL_S)):
+        reply = httpx.request(method, f"{environment['PREFECT_API_URL']}/{path}", json=body, timeout=60)
+        if reply.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        time.sleep(_POLL_S)
+    return reply.raise_for_status()
 
 
 def await_found(find: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:

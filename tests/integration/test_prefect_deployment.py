@@ -5,25 +5,37 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-import httpx
+import numpy as np
 import pytest
+import yaml
 
+from deploy.drift_client import DriftRecorder
 from tasks.gateway.hints import Hint
 from tasks.gateway.outgoing import ANNOTATIONS_CHANGED, Entry, prefect_event
-from tests.prefect_servers import POOL, ask, await_found, prefect, prefect_server, prefect_worker
-from tests.retrain_project import render_faces, write_project
+from tests.prefect_servers import POOL, ask, await_found, prefect, prefect_server, prefect_worker, send
+from tests.retrain_project import approve, render_faces, write_project
 
 pytestmark = pytest.mark.slow  # a server, a worker, and flows that they start
 
 OTHER_PROJECT = 99
 QUIET_S = 3600
+DEVICE = "dock-7"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
-    settings = {"min_changed_faces": 1, "quiet_s": QUIET_S}
-    return write_project(folder, faces=render_faces(folder / "faces"), epochs=1, sync=settings)
+    reach = {"kind": "local", "directory": str(folder / DEVICE)}
+    devices = folder / "fleet.yaml"
+    devices.write_text(yaml.safe_dump({"devices": {DEVICE: {"target": "cpu", "ring": "canary", "reach": reach}}}))
+    return write_project(
+        folder,
+        faces=render_faces(folder / "faces"),
+        epochs=1,
+        sync={"min_changed_faces": 1, "quiet_s": QUIET_S},
+        devices=str(devices),
+        drift={"min_faces": 1},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +49,7 @@ def deployed(tmp_path_factory, project):
         for deployment in ask(environment, "deployments"):
             if "config" not in deployment["parameters"]:
                 continue
-            url = f"{environment['PREFECT_API_URL']}/deployments/{deployment['id']}"
-            httpx.patch(url, json={"parameters": {"config": str(project)}}).raise_for_status()
+            send(environment, "PATCH", f"deployments/{deployment['id']}", {"parameters": {"config": str(project)}})
         with prefect_worker(environment, folder / "worker.log"):
             yield environment
 
@@ -62,8 +73,7 @@ def shorten(environment, automation, *, within_s):
     kept = ("name", "description", "enabled", "trigger", "actions", "actions_on_trigger", "actions_on_resolve")
     body = {name: automation[name] for name in kept}
     body["trigger"]["within"] = within_s
-    url = f"{environment['PREFECT_API_URL']}/automations/{automation['id']}"
-    httpx.put(url, json=body, timeout=60).raise_for_status()
+    send(environment, "PUT", f"automations/{automation['id']}", body)
 
 
 def test_what_is_deployed(deployed):
@@ -105,7 +115,7 @@ def test_events_of_the_gateway_wake_a_sync_with_the_project_s_number(deployed):
         prefect_event([Entry(number, time.time(), hint)], event_id=uuid.uuid4(), now=time.time())
         for number in range(automations["Reactive"]["trigger"]["threshold"])
     ]
-    httpx.post(f"{deployed['PREFECT_API_URL']}/events", json=events).raise_for_status()
+    send(deployed, "POST", "events", events)
 
     def both():
         ended = runs_of(deployed, "annotations", "COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -124,10 +134,45 @@ def test_a_new_name_of_a_model_wakes_suggest(deployed):
     hint = Hint("mlflow", "fpenet", "model_version_alias.created", {"version": "3", "alias": "champion"})
     event = prefect_event([Entry(1, time.time(), hint)], event_id=uuid.uuid4(), now=time.time())
     (automation,) = automations_on(deployed, event["event"])
-    httpx.post(f"{deployed['PREFECT_API_URL']}/events", json=[event]).raise_for_status()
+    send(deployed, "POST", "events", [event])
     (run,) = await_found(lambda: runs_of(deployed, "suggest", "FAILED"))
     assert run["created_by"]["display_value"] == automation["name"]
     assert "none is of the kind label_studio" in run["state"]["message"], "faces come from a folder here"
+
+
+def test_an_approval_is_rolled_out_by_a_run_of_its_own(deployed, project):
+    approve(project)
+    prefect(deployed, "deployment", "run", "review/review", "--watch")
+    (run,) = await_found(lambda: runs_of(deployed, "rollout", "COMPLETED", "FAILED", "CRASHED"))
+    assert (run["state_type"], run["parameters"]) == ("COMPLETED", {"config": str(project), "version": None})
+    current = json.loads((project.parent / DEVICE / "cpu/current.json").read_text())
+    assert current["model_version"] == "1"
+
+
+def test_a_device_that_sees_something_else_wakes_suggest(deployed, project):
+    """Its counts alone tell: it was given the profile of what its model was tested on, and no image leaves it."""
+    place = project.parent / DEVICE / "cpu/drift"
+    prefect(deployed, "deployment", "run", "drift/drift", "--watch")
+    write_odd_records(place)
+    before = len(runs_of(deployed, "suggest", "FAILED"))
+    prefect(deployed, "deployment", "run", "drift/drift", "--watch")
+    (event,) = ask(deployed, "events", filter={"event": {"name": ["fpenet.drift.detected"]}})["events"]
+    assert event["resource"]["prefect.resource.id"] == f"fpenet.device.{DEVICE}"
+    assert event["payload"]["signals"]
+    woken = await_found(lambda: runs_of(deployed, "suggest", "FAILED")[before:])
+    assert "fpenet device sees something else" in {run["created_by"]["display_value"] for run in woken}
+
+
+def write_odd_records(place):
+    """What a device counts in ten hours in which every face is noise to its model."""
+    rng, hours = np.random.default_rng(0), 10
+    now = [time.time() - hours * 3600]
+    recorder = DriftRecorder(str(place / "profile.npz"), str(place / "records"), clock=lambda: now[0])
+    for _ in range(hours):
+        noise_BN2 = rng.uniform(0, 80, (40, 80, 2)).astype(np.float32)
+        recorder.record(noise_BN2, np.full((40, 80), 1e-4, np.float32))
+        now[0] += 3600
+    recorder.close()
 
 
 def test_what_is_not_quiet_yet_is_looked_at_again_by_a_run_that_waits_for_its_time(deployed, project):

@@ -10,11 +10,9 @@ from schemas.config import load_config
 from tasks.fleet.pending import rollout_id
 from tasks.fleet.results import load_result
 from tasks.review.approval import accepted_version
-from tasks.review.tags import BY, DECISION, GATE, OVERRIDE, REASON, REPORT, REPORT_HASH, REVIEW
-from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 from tests.fleets import fleet
-from tests.retrain_project import kill_when, render_faces, run, write_project
+from tests.retrain_project import approve, kill_when, render_faces, run, write_project
 from tests.stand_ins.devices import NANO
 
 pytestmark = pytest.mark.slow
@@ -47,19 +45,6 @@ def config(tmp_path_factory, devices):
     assert code == 0, output
     assert "built on the device, after review: jetson-nano, t4" in output
     return path
-
-
-def approve(config: Path) -> None:
-    settings = load_config(config)
-    with mlflow_client(settings.tracking, Workspace(Path(settings.workspace))) as client:
-        name = settings.tracking.registered_model
-        tags = client.get_model_version(name, "1").tags
-        decision = {BY: "Ann", REASON: "first", REPORT: tags[REPORT_HASH], REVIEW: "approved"}
-        if tags[GATE] != "passed":
-            decision[OVERRIDE] = "two epochs on rendered faces"
-        assert decision.keys() <= set(DECISION)
-        for key, value in decision.items():
-            client.set_model_version_tag(name, "1", key, value)
 
 
 def result_of(workspace: Workspace):
