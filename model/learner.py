@@ -16,7 +16,7 @@ from model.losses import elt_loss, heatmap_cross_entropy, keypoint_loss
 from model.network import build_network
 from model.pretrained import load_pretrained
 from schemas.errors import SpecError
-from schemas.experiment import ExperimentSpec
+from schemas.experiment import ExperimentSpec, TrainingPrecision
 from schemas.layouts import layout
 from schemas.sealed import Key
 
@@ -38,8 +38,8 @@ class Learner:
 
     Attributes:
         network: what the gradient acts on.
-        averaged: what is validated and kept: the exponential average of the weights with the spec's `ema_momentum`,
-            or `network` itself without one.
+        averaged: what is validated and kept, in float32: the exponential average of the weights with the spec's
+            `ema_momentum`. Without one they are the weights as they are, of `network` itself if that is float32 too.
 
     Raises:
         SpecError: the spec freezes every weight.
@@ -58,8 +58,8 @@ class Learner:
                     "model.model_parameters", "train_fpe_model and freeze_Convlayer leave nothing to train"
                 )
             self.averaged = self.network
-            if spec.optimizer.ema_momentum is not None:
-                self.averaged = _fresh_network(spec)
+            if spec.optimizer.ema_momentum is not None or spec.training_precision != "float32":
+                self.averaged = _fresh_network(spec, "float32")
                 self.averaged.set_weights(self.network.get_weights())
             self.optimizer = Adam(spec.optimizer, self.network.trainable_variables)
         self._step = tf.function(self._step_everywhere, jit_compile=False)
@@ -204,13 +204,13 @@ def spec_network(spec: ExperimentSpec, *, key: Key | None = None) -> keras.Model
         SpecError: it freezes a layer that isn't there.
         ModelFileError: the pretrained model can't be read or doesn't fit.
     """
-    network, path = _fresh_network(spec), spec.model.model_parameters.pretrained_model_path
+    network, path = _fresh_network(spec, spec.training_precision), spec.model.model_parameters.pretrained_model_path
     if path:
         load_pretrained(network, path, key=key)
     return network
 
 
-def _fresh_network(spec: ExperimentSpec) -> keras.Model:
+def _fresh_network(spec: ExperimentSpec, precision: TrainingPrecision) -> keras.Model:
     """The network that a spec describes, with fresh weights from its seed."""
     image = spec.dataloader.image_info.image
     return build_network(
@@ -219,4 +219,5 @@ def _fresh_network(spec: ExperimentSpec) -> keras.Model:
         image_size=image.height,
         channels=image.channel,
         seed=spec.random_seed % 2**31,
+        precision=precision,
     )

@@ -6,7 +6,8 @@ confidences (B, N) and heatmap logits (B, H, W, N).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import keras
@@ -15,7 +16,7 @@ from keras import layers
 
 from model.softargmax import SoftArgmax
 from schemas.errors import SpecError, nearest
-from schemas.experiment import ModelParameters
+from schemas.experiment import ModelParameters, TrainingPrecision
 
 INPUT_NAME = "input_face_images"
 HIDDEN_NAME = "conv_keypoints_hidden"
@@ -23,7 +24,13 @@ HIDDEN_NAME = "conv_keypoints_hidden"
 
 
 def build_network(
-    parameters: ModelParameters, *, num_keypoints: int, image_size: int = 80, channels: int = 1, seed: int = 0
+    parameters: ModelParameters,
+    *,
+    num_keypoints: int,
+    image_size: int = 80,
+    channels: int = 1,
+    seed: int = 0,
+    precision: TrainingPrecision = "float32",
 ) -> keras.Model:
     """A network with fresh weights.
 
@@ -32,6 +39,7 @@ def build_network(
             (`model.weights`).
         image_size: side of the input, a multiple of 16.
         seed: of the initial weights and of dropout; the same seed gives the same weights.
+        precision: what convolutions but the last compute in; weights are float32.
 
     Returns:
         Model with outputs keypoints, confidences, heatmap logits.
@@ -42,11 +50,24 @@ def build_network(
     image = keras.Input((image_size, image_size, channels), name=INPUT_NAME)
     maker = Maker(parameters, num_keypoints, seed)
     body = _residual_unet if parameters.type == "ResidualUNet" else _fpenet
-    logits = maker.conv(body(image, maker), num_keypoints, 1, f"conv_keypoints_m{num_keypoints}", activation=None)
+    with _computing_in(precision):
+        features = body(image, maker)
+    logits = maker.conv(features, num_keypoints, 1, f"conv_keypoints_m{num_keypoints}", activation=None)
     keypoints, confidences = SoftArgmax(beta=parameters.beta, input_size=image_size, name="softargmax")(logits)
     network = keras.Model(image, [keypoints, confidences, logits], name=parameters.type)
     _freeze(network, parameters)
     return network
+
+
+@contextmanager
+def _computing_in(precision: TrainingPrecision) -> Iterator[None]:
+    """Layers that are made meanwhile compute in this precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 @dataclass(frozen=True)
@@ -174,7 +195,7 @@ def _residual_unet(image, maker: Maker):  # noqa: ANN202
     """
     width = maker.parameters.width
     widths = (width, 2 * width, 4 * width, 4 * width)
-    tensor = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(image)
+    tensor = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling", dtype="float32")(image)
     tensor = maker.conv(tensor, width // 2, 3, "stem_conv", initializer=keras.initializers.HeNormal)
     skips = []
     for stage, channels in enumerate(widths, start=1):

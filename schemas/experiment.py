@@ -197,6 +197,9 @@ class LossSpec(SpecModel):
 ModelType = Literal["FpeNet_base", "FpeNet_base_5x5_conv", "FpeNet_release", "FpeNet_public", "ResidualUNet"]
 
 
+TrainingPrecision = Literal["float32", "bfloat16"]
+
+
 class ModelParameters(SpecModel):
     """`width` (ours): channels of a convolution, 64 in the reference; smaller is faster.
 
@@ -265,6 +268,10 @@ class ExperimentSpec(SpecModel):
     """A whole experiment, as `fpenet train -e` reads it.
 
     The flow `retrain` knows its own data and needs neither `dataset_info` nor `kpiset_info`.
+
+    `training_precision` (ours): what convolutions are computed in while training. Weights, soft-argmax, losses and
+    the network that is validated and kept are float32 in both. `bfloat16` is twice as fast on processors that
+    multiply it (Intel's AMX, NVIDIA's GPUs from Ampere on), and slower on others.
     """
 
     class_name: Literal["FpeNetTrainer"] = Field("FpeNetTrainer", alias="__class_name__")
@@ -281,6 +288,7 @@ class ExperimentSpec(SpecModel):
     num_keypoints: Count = 80
     optimizer: Optimizer = Optimizer()
     random_seed: int = 42
+    training_precision: TrainingPrecision = "float32"
     visualize_num_images: Annotated[int, Field(ge=0)] = 3
 
     @property

@@ -47,6 +47,21 @@ def test_other_sizes():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_computes_nearly_the_same_with_the_same_weights(kind):
+    """Its numbers have 8 bits; weights, and what comes out, have float32's 24."""
+    exact, fast = (
+        build_network(ModelParameters(type=kind, width=8, beta=0.01), num_keypoints=5, seed=3, precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    assert keras.config.dtype_policy().name == "float32", "other networks are as they were"
+    assert {weight.dtype for weight in fast.weights if "seed" not in weight.path} == {"float32"}
+    images = np.random.default_rng(0).uniform(0, 255, (4, 80, 80, 1)).astype(np.float32)
+    for ours, theirs in zip(fast(images), exact(images), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert 0 < np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_any_number_of_keypoints(kind):
     """64 is what the reference calls the layer before the keypoints after, where layers have 64 channels."""
     parameters = ModelParameters(type=kind, width=64 if kind in ("FpeNet_base", "FpeNet_release") else 8)

@@ -153,6 +153,25 @@ def test_looking_at_a_training_does_not_change_it(undisturbed, shards, tmp_path)
     assert_same_checkpoints(tmp_path, result.model_path.parent)
 
 
+@pytest.mark.slow
+def test_a_training_in_bfloat16_goes_on_where_it_was(shards, tmp_path):
+    spec = small_spec(SPEC + "training_precision: bfloat16\n")
+    whole = run(shards, tmp_path / "whole", spec=spec)
+    assert whole.history[-1].loss < 0.9 * whole.history[0].loss
+
+    class Stopped(Exception):
+        pass
+
+    def stop(result):
+        if result.epoch == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(shards, tmp_path / "resumed", spec=spec, on_epoch=stop)
+    assert run(shards, tmp_path / "resumed", spec=spec).resumed_after == 2
+    assert_same_checkpoints(tmp_path / "resumed", tmp_path / "whole")
+
+
 def test_a_finished_training_is_not_repeated(undisturbed, shards):
     result, _ = undisturbed
     before = result.model_path.read_bytes()
@@ -262,6 +281,25 @@ def test_elt_acts_on_the_weights_without_any_label(shards):
     assert any(np.abs(change).max() > 0 for change in changes)
     still = unlabelled | {"moved_BHWC": batch["image_BHWC"], "move_B33": tf.eye(3, batch_shape=(8,))}
     assert float(gradients(spec, still)[0]["elt"]) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.5, None])
+def test_what_a_training_in_bfloat16_keeps_is_float32(momentum):
+    """Without an average it is the weights as they are."""
+    average = f"optimizer: {{ema_momentum: {momentum or 'null'}}}\ntraining_precision: bfloat16\n"
+    learner = Learner(small_spec(average))
+    batch = {
+        "image_BHWC": tf.random.stateless_uniform((2, 80, 80, 1), (0, 0), maxval=255.0),
+        "points_BN2": tf.random.stateless_uniform((2, 5, 2), (0, 1), maxval=80.0),
+        "counted_BN": tf.ones((2, 5)),
+    }
+    before = [weight.numpy() for weight in learner.network.trainable_variables]
+    learner.step(batch, number=100, learning_rate=0.01)
+    assert {layer.compute_dtype for layer in learner.averaged.layers} == {"float32"}
+    assert "bfloat16" in {layer.compute_dtype for layer in learner.network.layers}
+    weights, means = (network.trainable_variables for network in (learner.network, learner.averaged))
+    for old, weight, mean in zip(before, weights, means, strict=True):
+        np.testing.assert_allclose(mean, weight + (momentum or 0) * (old - weight), rtol=1e-5, atol=1e-6)
 
 
 def test_the_average_follows_the_weights_with_its_momentum(shards):
