@@ -183,12 +183,17 @@ def _stage(place: Path, name: Stage) -> Pointer | None:
     pointer = read_pointer(place, name)
     if name != "canary" or pointer is None:
         return pointer
-    if pointer.event.action == "end":
-        return None
+    over = pointer.event.action == "end" or _was_rolled_back(place, since=pointer.event.number)
+    return None if over else pointer
+
+
+def _was_rolled_back(place: Path, *, since: int) -> bool:
+    """Whether production was, after event `since`; by its pointer where the log lacks the line yet."""
     production = read_pointer(place, "production")
-    if production is None or production.event.number < pointer.event.number:
-        return pointer
-    return None if production.event.action == "rollback" else pointer
+    later = [Event.model_validate_json(line) for line in log_lines(place)[since:]]
+    if production is not None and production.event.number > since:
+        later.append(production.event)
+    return any(event.action == "rollback" for event in later)
 
 
 def _ended(place: Path) -> StagedEngine | None:

@@ -205,6 +205,19 @@ def test_canary_devices_want_what_changed_last(tmp_path):
     check_history(tmp_path)
 
 
+def test_a_canary_that_was_rolled_back_does_not_come_back_with_the_next_promotion(tmp_path):
+    targets = tmp_path / "targets"
+    put_in_production(tmp_path, "key1")
+    stages.promote(targets, "cpu", **WHO, to="canary", has_canaries=True)
+    put_in_production(tmp_path, "key2")
+    stages.rollback(targets, "cpu", **WHO)
+    stages.promote(targets, "cpu", **WHO)
+    assert stages.status(targets, "cpu").canary is None
+    with pytest.raises(InputError, match="nothing is at canary"):
+        stages.promote(targets, "cpu", **WHO, has_canaries=True)
+    check_history(tmp_path)
+
+
 def test_doing_it_twice_changes_nothing(tmp_path):
     put_in_production(tmp_path, "key1")
     again = stages.promote(tmp_path / "targets", "cpu", by="eve", why="again")
@@ -396,4 +409,4 @@ class Stages(RuleBasedStateMachine):
 
 
 TestStages = Stages.TestCase
-TestStages.settings = settings(max_examples=25, stateful_step_count=15)
+TestStages.settings = settings(stateful_step_count=15)
