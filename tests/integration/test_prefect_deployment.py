@@ -144,7 +144,7 @@ def test_an_approval_is_rolled_out_by_a_run_of_its_own(deployed, project):
     approve(project)
     prefect(deployed, "deployment", "run", "review/review", "--watch")
     (run,) = await_found(lambda: runs_of(deployed, "rollout", "COMPLETED", "FAILED", "CRASHED"))
-    assert (run["state_type"], run["parameters"]) == ("COMPLETED", {"config": str(project), "version": None})
+    assert (run["state_type"], run["parameters"]) == ("COMPLETED", {"config": str(project)})
     current = json.loads((project.parent / DEVICE / "cpu/current.json").read_text())
     assert current["model_version"] == "1"
 
