@@ -29,10 +29,10 @@ from deploy.builders.registry import BUILDERS
 from deploy.calibration import record_faces
 from deploy.divergence import find_divergence
 from deploy.onnx_export import export_onnx, load_onnx
-from deploy.onnx_graph import INPUT_NAME
+from deploy.onnx_graph import INPUT_NAME, OUTPUT_CHANNELS
 from deploy.parity import compare
 from deploy.precision import graph_in
-from deploy.qdq import MOVES, OUTPUT_CHANNELS, outermost
+from deploy.qdq import MOVES, outermost
 from deploy.quantise import predictions
 from deploy.target_gates import failures, parity_gates
 from deploy.targets import Target, find_target

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy.onnx_graph import LARGEST_FLOAT16, with_outputs
-from deploy.qdq import OUTPUT_CHANNELS, dequantised, quantised_weights, scale_groups
+from deploy.onnx_graph import LARGEST_FLOAT16, OUTPUT_CHANNELS, with_outputs
+from deploy.qdq import dequantised, quantised_weights, scale_groups
 from schemas.errors import ModelFileError
 
 if TYPE_CHECKING:

@@ -31,6 +31,9 @@ PRODUCER = "fpenet-workflow"
 IR_VERSION = 7
 """The ONNX file format that came with opset 12 and 13; older readers refuse a newer one."""
 
+OUTPUT_CHANNELS = {"Conv": 0, "ConvTranspose": 1}
+"""Convolution -> axis of its weights."""
+
 LARGEST_FLOAT16 = 65504.0
 OPSET_CEILING = 13
 """Newest opset that TensorRT 8.2 (JetPack 4.6) reads."""
@@ -41,7 +44,8 @@ HALF_SCALES_OPSET, HALF_SCALES_IR_VERSION = 19, 9
 # fmt: off
 READABLE_OPS = frozenset((
     "Add", "Cast", "Concat", "Conv", "ConvTranspose", "DequantizeLinear", "GlobalMaxPool", "MaxPool", "Mul",
-    "QuantizeLinear", "ReduceSum", "Relu", "Reshape", "Resize", "Softmax", "Squeeze", "Transpose", "Unsqueeze",
+    "QuantizeLinear", "ReduceSum", "Relu", "Reshape", "Resize", "Sigmoid", "Softmax", "Squeeze", "Transpose",
+    "Unsqueeze",
 ))
 # fmt: on
 """What FPENet needs of the operators that TensorRT 8.2 to 11 and TensorRT-RTX read (onnx-tensorrt's operators.md).
@@ -220,36 +224,46 @@ def with_heatmap(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelProto:
 
 
 def to_float16(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelProto:
-    """The graph with everything up to the heatmap in FP16 and the soft-argmax behind it in FP32.
+    """The graph with everything up to its last convolutions in FP16 and the soft-argmax behind them in FP32.
 
-    Inputs and outputs stay float32; two casts mark the borders, so a strongly typed builder keeps the types.
-    FP16 has a spacing of 1/16 px between 64 and 128, too coarse for the coordinates.
+    Inputs and outputs stay float32; casts mark the borders, so a strongly typed builder keeps the types. FP16 has a
+    spacing of 1/16 px between 64 and 128, too coarse for the coordinates.
 
     Raises:
-        ModelFileError: a weight is beyond FP16's largest number.
+        ModelFileError: a weight is beyond FP16's largest number, or the graph has no heatmap under its own name.
     """
     import onnx
 
     half = onnx.ModelProto()
     half.CopyFrom(model)
-    logits = heatmap_name(num_keypoints)
-    body = _ancestors(half.graph, logits)
+    maps = last_maps(half.graph)
+    if heatmap_name(num_keypoints) not in maps:
+        raise ModelFileError(f"no tensor '{heatmap_name(num_keypoints)}' in the graph; export it with this project")
+    body = _ancestors(half.graph, maps)
     names = {node.name for node in body}
     head = [node for node in half.graph.node if node.name not in names]
     weights = {name for node in body if node.op_type != "Resize" for name in node.input}  # its scales stay FP32
     for tensor in half.graph.initializer:
         if tensor.name in weights and tensor.data_type == onnx.TensorProto.FLOAT:
             tensor.CopyFrom(onnx.numpy_helper.from_array(_half(tensor), tensor.name))
-    renamed = {INPUT_NAME: f"{INPUT_NAME}/fp16", logits: f"{logits}/fp16"}
+    renamed = {name: f"{name}/fp16" for name in (INPUT_NAME, *maps)}
     for node in body:
         for slots in (node.input, node.output):
             slots[:] = [renamed.get(name, name) for name in slots]
     first = _cast(INPUT_NAME, renamed[INPUT_NAME], onnx.TensorProto.FLOAT16)
-    last = _cast(renamed[logits], logits, onnx.TensorProto.FLOAT)
-    nodes = [first, *body, last, *head]
+    last = [_cast(renamed[name], name, onnx.TensorProto.FLOAT) for name in maps]
+    nodes = [first, *body, *last, *head]
     del half.graph.node[:]
     half.graph.node.extend(nodes)
     return half
+
+
+def last_maps(graph: onnx.GraphProto) -> list[str]:
+    """Outputs of the convolutions that no other one depends on: the heatmap, and visibility where there is one."""
+    convolutions = [node for node in graph.node if node.op_type in OUTPUT_CHANNELS]
+    before = _ancestors(graph, {name for node in convolutions for name in node.input})
+    inner = {name for node in before for name in node.output}
+    return [node.output[0] for node in convolutions if node.output[0] not in inner]
 
 
 def with_half_scales(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelProto:
@@ -266,15 +280,13 @@ def with_half_scales(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelPr
     return half
 
 
-def _ancestors(graph: onnx.GraphProto, tensor: str) -> list[onnx.NodeProto]:
-    """Nodes that `tensor` depends on, in the graph's order."""
-    needed, found = {tensor}, []
+def _ancestors(graph: onnx.GraphProto, tensors: Iterable[str]) -> list[onnx.NodeProto]:
+    """Nodes that the tensors depend on, in the graph's order."""
+    needed, found = set(tensors), []
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(node.input)
             found.append(node)
-    if not found:
-        raise ModelFileError(f"no tensor '{tensor}' in the graph; export it with this project")
     return found[::-1]
 
 

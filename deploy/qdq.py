@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploy.onnx_graph import OUTPUT_CHANNELS, last_maps
 from schemas.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ OPSET = 13
 """The first in which a DequantizeLinear has a scale per channel."""
 
 LEVELS = 127
-OUTPUT_CHANNELS = {"Conv": 0, "ConvTranspose": 1}
-"""Convolution -> axis of its weights."""
-
 MOVES = frozenset(("MaxPool", "Concat", "Resize"))
 """Operators whose output holds values of their inputs, so that all of them share a scale."""
 
@@ -36,11 +34,12 @@ def convolutions(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def outermost(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The first and the last convolution: a hundredth of the work, and most of the error, of an INT8 network."""
-    names = convolutions(model)
-    if len(names) < 3:
+    """The first convolution and the last: a hundredth of the work, and most of the error, of an INT8 network."""
+    names, maps = convolutions(model), last_maps(model.graph)
+    last = [node.name for node in model.graph.node if node.output[0] in maps]
+    if len(names) < 2 + len(last):
         raise ModelFileError(f"{len(names)} convolutions: between the first and the last is nothing to quantise")
-    return names[0], names[-1]
+    return names[0], *last
 
 
 def scale_groups(model: onnx.ModelProto, float_layers: Collection[str]) -> dict[str, str]:

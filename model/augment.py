@@ -11,40 +11,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from model.draws import Draws
+from model.occluders import Occluders, draw_occluders, hidden_behind, random_occluders
 from model.warp import homogeneous
 from schemas.experiment import Augmentation, GammaAugmentation, SpatialAugmentation
 
 _SMALLEST_PATCH_PX = 10
-_DRAWN_TOGETHER = 16
-
-
-class Draws:
-    """Random numbers for one batch: every call gives new ones, the same for the same seed (2 integers).
-
-    They are made in blocks: sixteen single operations would take as long as a tenth of the whole augmentation.
-    """
-
-    def __init__(self, seed_2: tf.Tensor, batch: tf.Tensor) -> None:
-        self._seed_2, self._batch, self._seeds = seed_2, batch, 0
-        self._block: list[tf.Tensor] = []
-
-    def uniform(self, low: float, high: float) -> tf.Tensor:
-        """One number per sample, (B,) float32 in [low, high)."""
-        if not self._block:
-            self._block = tf.unstack(tf.random.stateless_uniform((_DRAWN_TOGETHER, self._batch), self._next_seed()))
-        return low + (high - low) * self._block.pop()
-
-    def normal(self, mean: float, deviation: float) -> tf.Tensor:
-        """One number per sample, (B,) float32."""
-        return tf.random.stateless_normal((self._batch,), self._next_seed(), mean, deviation)
-
-    def happens(self, probability: float) -> tf.Tensor:
-        """(B,) bool."""
-        return self.uniform(0.0, 1.0) < probability
-
-    def _next_seed(self) -> tf.Tensor:
-        self._seeds += 1
-        return tf.random.experimental.stateless_fold_in(self._seed_2, self._seeds)
 
 
 class Patches(NamedTuple):
@@ -55,6 +27,22 @@ class Patches(NamedTuple):
     height_B: tf.Tensor
     width_B: tf.Tensor
     grey_B: tf.Tensor
+
+
+class Covers(NamedTuple):
+    """What lies on the faces of a batch."""
+
+    patches: Patches | None = None
+    occluders: Sequence[Occluders] = ()
+
+    def hide(self, points_BN2: tf.Tensor) -> tf.Tensor:
+        """(B, N) bool: the point lies under one of them."""
+        hidden_BN = tf.zeros(tf.shape(points_BN2)[:2], tf.bool)
+        if self.patches is not None:
+            hidden_BN |= hidden_by(self.patches, points_BN2)
+        for one in self.occluders:
+            hidden_BN |= hidden_behind(one, points_BN2)
+        return hidden_BN
 
 
 def random_affine(spatial: SpatialAugmentation, draws: Draws, *, size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -94,15 +82,19 @@ def mirror_order(values_BN: tf.Tensor, mirrored_B: tf.Tensor, flip: Sequence[int
 
 def change_pixels(
     image_BHWC: tf.Tensor, augmentation: Augmentation, draws: Draws, *, size: int
-) -> tuple[tf.Tensor, Patches | None]:
-    """Coarsen, cover with a patch, change the gamma, as far as the spec enables it."""
-    patches = None
+) -> tuple[tf.Tensor, Covers]:
+    """Coarsen, put occluders in front, cover with a patch, change the gamma, as far as the spec enables it."""
+    patches, occluders = None, []
     if augmentation.enable_resize_augmentation:
         chosen_B = draws.happens(augmentation.augmentation_resize_probability)
         image_BHWC = resize_and_back(image_BHWC, chosen_B, augmentation.augmentation_resize_scale, size=size)
+    if augmentation.occluder_probability:
+        occluders = random_occluders(augmentation.occluder_probability, draws, size=size)
+        image_BHWC = draw_occluders(image_BHWC, occluders)
     if augmentation.enable_occlusion_augmentation:
         patches = random_patches(augmentation, draws, size=size)
-    return paint_and_light(image_BHWC, patches, random_exponents(augmentation.gamma_augmentation, draws)), patches
+    image_BHWC = paint_and_light(image_BHWC, patches, random_exponents(augmentation.gamma_augmentation, draws))
+    return image_BHWC, Covers(patches, occluders)
 
 
 def resize_and_back(image_BHWC: tf.Tensor, chosen_B: tf.Tensor, scale: float, *, size: int) -> tf.Tensor:

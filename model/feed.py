@@ -65,19 +65,22 @@ def training_faces(faces: dict[str, tf.Tensor], spec: ExperimentSpec) -> dict[st
 
     Returns:
         `context_BSSC` uint8, `to_context_B33` from pixels of the face box's crop to those of the context crop,
-        `points_BN2` in pixels of the face box's crop, `occluded_BN` bool, `labelled_B` bool, `whole_B` bool: its
-        occluded points take part in the loss too. Without labels, points are 0.
+        `points_BN2` in pixels of the face box's crop, `occluded_BN` bool, `flagged_BN` bool: somebody said whether it
+        is occluded, `labelled_B` bool, `whole_B` bool: its occluded points take part in the loss too. Without labels,
+        points are 0.
     """
     size, n = spec.dataloader.image_info.image.height, spec.num_keypoints
     labelled_B = tf.fill(tf.shape(faces["name_B"]), "points_BN2" in faces)
     nowhere_BN2 = tf.zeros((tf.size(labelled_B), n, 2))
     points_BN2 = to_crop(faces["points_BN2"], faces["box_B4"], size=size) if "points_BN2" in faces else nowhere_BN2
-    occluded_BN = faces["flags_BN"] == Flag.OCCLUDED if "flags_BN" in faces else nowhere_BN2[:, :, 0] > 0
+    unknown_BN = tf.fill(tf.shape(nowhere_BN2)[:2], tf.constant(Flag.UNKNOWN, tf.int8))
+    flags_BN = faces.get("flags_BN", unknown_BN)
     return {
         "context_BSSC": faces["context_BSSC"],
         "to_context_B33": crop_to_context(faces["box_B4"], faces["region_B3"], size=size, context_size=CONTEXT_SIZE),
         "points_BN2": points_BN2,
-        "occluded_BN": occluded_BN,
+        "occluded_BN": flags_BN == Flag.OCCLUDED,
+        "flagged_BN": flags_BN != Flag.UNKNOWN,
         "labelled_B": labelled_B,
         "whole_B": counted_whole(faces["name_B"], faces["set_B"], spec),
     }

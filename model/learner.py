@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from model.adam import Adam
 from model.augment import mirror_order
-from model.losses import elt_loss, heatmap_cross_entropy, keypoint_loss
+from model.losses import elt_loss, heatmap_cross_entropy, keypoint_loss, visibility_cross_entropy
 from model.network import build_network
 from model.pretrained import load_pretrained
 from schemas.errors import SpecError
@@ -22,6 +22,8 @@ from schemas.sealed import Key
 
 SUMS_OVER_BATCH = ("l1", "square_euclidean")
 """Losses that grow with the batch, as in the reference; the others average over it (`model.losses`)."""
+AVERAGED = ("heatmap", "visibility")
+"""Terms that average over the batch whatever the loss."""
 SHARE = "share"
 """Beside a batch's tensors: its faces over those of all replicas' batches."""
 
@@ -84,11 +86,13 @@ class Learner:
         rates = (tf.constant(value, tf.float32) for value in (number, learning_rate, momentum))
         return self._step(_parts(batch, self.strategy), *rates)
 
-    def assess(
-        self, image_BHWC: tf.Tensor, points_BN2: tf.Tensor, counted_BN: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Loss without regularisation and ELT, and keypoints (B, N, 2), of the averaged network."""
-        return self._assess(image_BHWC, points_BN2, counted_BN)
+    def assess(self, image_BHWC: tf.Tensor, truth: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Loss without regularisation and ELT, and keypoints (B, N, 2), of the averaged network.
+
+        Args:
+            truth: see `model.pipeline.targets`.
+        """
+        return self._assess(image_BHWC, truth)
 
     def predict(self, image_BHWC: tf.Tensor) -> tf.Tensor:
         """Keypoints (B, N, 2) of the averaged network."""
@@ -110,8 +114,8 @@ class Learner:
     ) -> dict[str, tf.Tensor]:
         """One replica's share of a step."""
         with tf.GradientTape() as tape:
-            keypoints_BN2, _, logits = self.network(batch["image_BHWC"], training=True)
-            terms = self._losses(keypoints_BN2, logits, batch["points_BN2"], batch["counted_BN"])
+            outputs = self.network(batch["image_BHWC"], training=True)
+            keypoints_BN2, terms = outputs[0], self._losses(*outputs, batch)
             terms |= self._elt(batch, keypoints_BN2)
             if self.network.losses:
                 terms["regularisation"] = tf.add_n(self.network.losses)
@@ -134,7 +138,7 @@ class Learner:
         """
         if term == "regularisation":
             return 1.0 / self.strategy.num_replicas_in_sync
-        return 1.0 if term != "heatmap" and self.spec.loss.loss_type in SUMS_OVER_BATCH else share
+        return 1.0 if term not in AVERAGED and self.spec.loss.loss_type in SUMS_OVER_BATCH else share
 
     def _summed(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         """Sums over the replicas."""
@@ -142,17 +146,19 @@ class Learner:
             return tensors
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
-    def _losses_of_average(
-        self, image_BHWC: tf.Tensor, points_BN2: tf.Tensor, counted_BN: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        keypoints_BN2, _, logits = self.averaged(image_BHWC, training=False)
-        terms = self._losses(keypoints_BN2, logits, points_BN2, counted_BN)
-        return tf.add_n([value for name, value in terms.items() if not name.startswith("region/")]), keypoints_BN2
+    def _losses_of_average(self, image_BHWC: tf.Tensor, truth: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = self.averaged(image_BHWC, training=False)
+        terms = self._losses(*outputs, truth)
+        return tf.add_n([value for name, value in terms.items() if not name.startswith("region/")]), outputs[0]
 
     def _losses(
-        self, keypoints_BN2: tf.Tensor, logits: tf.Tensor, points_BN2: tf.Tensor, counted_BN: tf.Tensor
+        self,
+        keypoints_BN2: tf.Tensor,
+        confidence_BN: tf.Tensor,
+        logits: tf.Tensor,
+        truth: dict[str, tf.Tensor],
     ) -> dict[str, tf.Tensor]:
-        spec = self.spec.loss
+        spec, points_BN2, counted_BN = self.spec.loss, truth["points_BN2"], truth["counted_BN"]
         distance = keypoint_loss(spec, points_BN2, keypoints_BN2, counted_BN)
         terms = {"keypoints": distance.total}
         if spec.heatmap_coeff:
@@ -163,6 +169,10 @@ class Learner:
                 beta=self.spec.model.model_parameters.beta,
                 sigma_px=spec.heatmap_sigma_px,
                 input_size=self._input_size,
+            )
+        if spec.visibility_coeff:
+            terms["visibility"] = spec.visibility_coeff * visibility_cross_entropy(
+                confidence_BN, truth["visible_BN"], truth["judged_BN"]
             )
         return terms | {f"region/{name}": value for name, value in distance.regions.items()}
 

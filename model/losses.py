@@ -17,6 +17,8 @@ from model.warp import move_points
 from schemas.experiment import LossSpec
 from schemas.layouts import layout
 
+_SMALLEST_CHANCE = 1e-6
+
 
 @dataclass(frozen=True)
 class KeypointLoss:
@@ -70,6 +72,17 @@ def heatmap_cross_entropy(
     scaled_BNHW = beta * tf.transpose(tf.cast(logits_BHWN, tf.float32), (0, 3, 1, 2))
     expected_BN = tf.reduce_sum(target_BNHW * scaled_BNHW, axis=(2, 3))
     return tf.reduce_mean((tf.reduce_logsumexp(scaled_BNHW, axis=(2, 3)) - expected_BN) * counted_BN)
+
+
+def visibility_cross_entropy(confidence_BN: tf.Tensor, visible_BN: tf.Tensor, judged_BN: tf.Tensor) -> tf.Tensor:
+    """Mean, in nats, of -log of the chance that the network gave to what is true; points nobody judged count as zero.
+
+    Args:
+        confidence_BN: chance that a point is visible.
+        visible_BN, judged_BN: float32, 1 or 0.
+    """
+    chance_BN = tf.where(visible_BN > 0, confidence_BN, 1.0 - confidence_BN)
+    return -tf.reduce_mean(tf.math.log(chance_BN + _SMALLEST_CHANCE) * judged_BN)
 
 
 def elt_loss(

@@ -53,7 +53,10 @@ def build_network(
     with _computing_in(precision):
         features = body(image, maker)
     logits = maker.conv(features, num_keypoints, 1, f"conv_keypoints_m{num_keypoints}", activation=None)
-    keypoints, confidences = SoftArgmax(beta=parameters.beta, input_size=image_size, name="softargmax")(logits)
+    maps = logits
+    if parameters.confidence == "visibility":
+        maps = [logits, maker.conv(features, num_keypoints, 1, f"conv_visibility_m{num_keypoints}", activation=None)]
+    keypoints, confidences = SoftArgmax(beta=parameters.beta, input_size=image_size, name="softargmax")(maps)
     network = keras.Model(image, [keypoints, confidences, logits], name=parameters.type)
     _freeze(network, parameters)
     return network

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from model.augment import Draws, Patches, change_pixels, hidden_by, mirror_order, random_affine
+from model.augment import Covers, change_pixels, mirror_order, random_affine
 from model.crop import CONTEXT_SIZE
+from model.draws import Draws
 from model.feed import counted_whole, face_batches
 from model.record_tensors import parse_faces
 from model.shards import shard_errors
-from model.warp import crop_to_context, move_points, warp
+from model.warp import crop_to_context, move_points, to_crop, warp
 from schemas.experiment import Augmentation, ExperimentSpec
 from schemas.geometry import Box, SquareCrop
 from schemas.layouts import layout
@@ -130,8 +131,9 @@ def training_batches(
             come from them, after the labelled ones.
 
     Returns:
-        Dataset of dicts: `image_BHWC`, `points_BN2` in pixels of the image, `counted_BN` (1 takes part in the loss);
-        with ELT also `moved_BHWC` (the same faces through one more map), `move_B33` that map, `mirrored_B`.
+        Dataset of dicts: `image_BHWC`, `points_BN2` in pixels of the image, `counted_BN` (1 takes part in the loss),
+        `visible_BN` (1 is not occluded), `judged_BN` (1 where that is known); with ELT also `moved_BHWC` (the same
+        faces through one more map), `move_B33` that map, `mirrored_B`.
     """
     seed, unlabelled = spec.random_seed % 2**31, spec.unlabelled_in_batch
     times = {"epochs": epochs, "steps": steps}
@@ -151,10 +153,17 @@ def steps_per_epoch(records: int, spec: ExperimentSpec) -> int:
     return max(1, records // (spec.dataloader.batch_size - spec.unlabelled_in_batch))
 
 
-def counted_points(batch: EvaluationBatch, spec: ExperimentSpec) -> tf.Tensor:
-    """(B, N) float32: 1 where a point takes part in the spec's loss. Unknown flags are visible."""
+def targets(batch: EvaluationBatch, spec: ExperimentSpec) -> dict[str, tf.Tensor]:
+    """What the spec's loss compares predictions for `batch` with, by the names of `training_batches`."""
+    flagged_BN = tf.constant(batch.flags_BN != Flag.UNKNOWN)
     whole_B = counted_whole(tf.constant(batch.names), tf.constant(batch.sets), spec)
-    return tf.cast(whole_B[:, None] | batch.visible_BN, tf.float32)
+    size = spec.dataloader.image_info.image.height
+    return {
+        "points_BN2": to_crop(tf.constant(batch.points_BN2), tf.constant(batch.boxes_B4), size=size),
+        "counted_BN": tf.cast(whole_B[:, None] | batch.visible_BN, tf.float32),
+        "visible_BN": tf.cast(batch.visible_BN, tf.float32),
+        "judged_BN": _judged(flagged_BN, tf.ones(len(batch), tf.bool), spec),
+    }
 
 
 def _together(*parts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -165,20 +174,27 @@ def _together(*parts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 def _augmented(faces: dict[str, tf.Tensor], spec: ExperimentSpec, seed_2: tf.Tensor) -> dict[str, tf.Tensor]:
     augmentation, elt = spec.dataloader.augmentation_info, spec.loss.elt_loss_info
     size, flip = spec.dataloader.image_info.image.height, layout(spec.num_keypoints).flip
-    to_context_B33, points_BN2, occluded_BN = (
-        faces[name] for name in ("to_context_B33", "points_BN2", "occluded_BN")
+    to_context_B33, points_BN2, occluded_BN, flagged_BN = (
+        faces[name] for name in ("to_context_B33", "points_BN2", "occluded_BN", "flagged_BN")
     )
     draws = Draws(seed_2, tf.shape(points_BN2)[0])
     if augmentation.enable_online_augmentation:
         map_B33, mirrored_B = random_affine(augmentation.modulus_spatial_augmentation, draws, size=size)
         to_context_B33 = to_context_B33 @ tf.linalg.inv(map_B33)
         points_BN2 = mirror_order(move_points(map_B33, points_BN2), mirrored_B, flip)
-        occluded_BN = mirror_order(occluded_BN, mirrored_B, flip)
-    image_BHWC, patches = _view(faces["context_BSSC"], to_context_B33, augmentation, draws, size)
-    if patches is not None and augmentation.mask_augmentation_patch:
-        occluded_BN |= hidden_by(patches, points_BN2)
+        occluded_BN, flagged_BN = (mirror_order(flags, mirrored_B, flip) for flags in (occluded_BN, flagged_BN))
+    image_BHWC, covers = _view(faces["context_BSSC"], to_context_B33, augmentation, draws, size)
+    hidden_BN = occluded_BN | covers.hide(points_BN2)
+    if augmentation.mask_augmentation_patch:
+        occluded_BN = hidden_BN
     counted_BN = faces["labelled_B"][:, None] & (faces["whole_B"][:, None] | ~occluded_BN)
-    batch = {"image_BHWC": image_BHWC, "points_BN2": points_BN2, "counted_BN": tf.cast(counted_BN, tf.float32)}
+    batch = {
+        "image_BHWC": image_BHWC,
+        "points_BN2": points_BN2,
+        "counted_BN": tf.cast(counted_BN, tf.float32),
+        "visible_BN": tf.cast(~hidden_BN, tf.float32),
+        "judged_BN": _judged(flagged_BN, faces["labelled_B"], spec),
+    }
     if elt.enable_elt_loss:
         move_B33, mirrored_B = random_affine(elt.modulus_spatial_augmentation, draws, size=size)
         moved_BHWC, _ = _view(
@@ -188,10 +204,15 @@ def _augmented(faces: dict[str, tf.Tensor], spec: ExperimentSpec, seed_2: tf.Ten
     return batch
 
 
+def _judged(flagged_BN: tf.Tensor, labelled_B: tf.Tensor, spec: ExperimentSpec) -> tf.Tensor:
+    """(B, N) float32: 1 where a point takes part in the loss of its visibility."""
+    return tf.cast(labelled_B[:, None] & (flagged_BN | spec.loss.unflagged_are_visible), tf.float32)
+
+
 def _view(
     context_BSSC: tf.Tensor, to_context_B33: tf.Tensor, augmentation: Augmentation, draws: Draws, size: int
-) -> tuple[tf.Tensor, Patches | None]:
+) -> tuple[tf.Tensor, Covers]:
     image_BHWC = warp(context_BSSC, to_context_B33, size=size)
     if not augmentation.enable_online_augmentation:
-        return image_BHWC, None
+        return image_BHWC, Covers()
     return change_pixels(image_BHWC, augmentation, draws, size=size)

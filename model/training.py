@@ -27,14 +27,13 @@ import tensorflow as tf
 from model.checkpoint import EpochResult, restore_checkpoint, save_checkpoint
 from model.devices import visible_strategy
 from model.learner import Learner
-from model.pipeline import EvaluationBatch, EvaluationBatches, counted_points, steps_per_epoch, training_batches
+from model.pipeline import EvaluationBatch, EvaluationBatches, steps_per_epoch, targets, training_batches
 from model.progress import Plan, Watcher, Watchers
 from model.region_error import face_errors
 from model.schedule import learning_rate
 from model.shards import ShardSurvey, refuse_leaks, shard_errors, survey
 from model.status import STATUS_FILE, StatusFile
 from model.summaries import EVENTS, Summaries
-from model.warp import to_crop
 from model.weights import save_network
 from schemas.errors import ShardError, SpecError, TrainingError
 from schemas.experiment import DatasetInfo, ExperimentSpec
@@ -186,15 +185,12 @@ def _train_epoch(
 
 def _validate(learner: Learner, batches: Iterable[EvaluationBatch], watcher: Watcher) -> tuple[float, float]:
     """Loss and mean error in crop pixels of the averaged network, every face once."""
-    spec = learner.spec
-    size = spec.dataloader.image_info.image.height
     losses, errors = [], []
     for number, batch in enumerate(batches):
-        points_BN2 = to_crop(tf.constant(batch.points_BN2), tf.constant(batch.boxes_B4), size=size)
-        counted_BN = counted_points(batch, spec)
-        loss, keypoints_BN2 = learner.assess(batch.images_BHWC, points_BN2, counted_BN)
+        truth = targets(batch, learner.spec)
+        loss, keypoints_BN2 = learner.assess(batch.images_BHWC, truth)
         if number == 0:
-            watcher.validated_on(batch.images_BHWC, points_BN2, keypoints_BN2)
+            watcher.validated_on(batch.images_BHWC, truth["points_BN2"], keypoints_BN2)
         predicted = [crop.to_frame(k) for crop, k in zip(batch.crops, keypoints_BN2.numpy(), strict=True)]
         errors.append(face_errors(batch.points_BN2, np.array(predicted), batch.visible_BN, batch.subjects).crop_px_BK)
         losses += [float(loss)] * len(batch)

@@ -56,6 +56,10 @@ class GammaAugmentation(SpecModel):
 
 
 class Augmentation(SpecModel):
+    """`occluder_probability` (ours): chance that something is put in front of a face: a turned ellipse or rectangle,
+    some with fingers, filled with another face of the batch or with a shade. With `mask_augmentation_patch` points
+    behind it are left out of the loss, as those behind a patch are."""
+
     enable_online_augmentation: bool = False
     enable_resize_augmentation: bool = False
     augmentation_resize_probability: Probability = 0.0
@@ -64,6 +68,7 @@ class Augmentation(SpecModel):
     patch_probability: Probability = 0.0
     size_to_image_ratio: Probability = 0.5
     mask_augmentation_patch: bool = False
+    occluder_probability: Probability = 0.0
     gamma_augmentation: GammaAugmentation = GammaAugmentation()
     modulus_spatial_augmentation: SpatialAugmentation = SpatialAugmentation()
 
@@ -169,6 +174,11 @@ class LossSpec(SpecModel):
 
     `heatmap_coeff` (ours): weight of the cross-entropy between the soft-argmax map and a Gaussian of
     `heatmap_sigma_px` crop pixels around the true point; 0 switches it off.
+
+    `visibility_coeff` (ours): weight of the cross-entropy between a confidence of the kind `visibility` and the
+    occluded flags. Points under a patch or an occluder of the augmentation are occluded. Points without a flag take
+    no part, nor does anything else of their face that is only known from the augmentation; with
+    `unflagged_are_visible` they are visible, for sets in which nobody flagged points and few are hidden.
     """
 
     class_name: Literal["FpeLoss"] = Field("FpeLoss", alias="__class_name__")
@@ -181,6 +191,8 @@ class LossSpec(SpecModel):
     wing_curvature: Positive = 2.0
     heatmap_coeff: NotNegative = 0.0
     heatmap_sigma_px: Positive = 1.5
+    visibility_coeff: NotNegative = 0.0
+    unflagged_are_visible: bool = False
 
     @model_validator(mode="after")
     def _weights(self) -> LossSpec:
@@ -205,12 +217,16 @@ class ModelParameters(SpecModel):
 
     `type: ResidualUNet` (ours): residual encoder-decoder whose maps are half the input's side.
 
+    `confidence` (ours): `peak` is the largest probability of the soft-argmax map, the reference's; `visibility` a
+    probability that the point is not occluded, from maps of its own, which `loss.visibility_coeff` trains.
+
     `use_upsampling_layer` chooses for the two base types between nearest neighbour and transposed convolution; the
     others have the one or the other, so that `true` is refused where it can't act and `false` asks for nothing.
     """
 
     type: ModelType = "FpeNet_public"
     beta: Positive = 0.1
+    confidence: Literal["peak", "visibility"] = "peak"
     width: Annotated[int, Field(ge=4, le=512)] = 64
     use_upsampling_layer: bool = False
     pretrained_model_path: str | None = None
@@ -317,6 +333,11 @@ class ExperimentSpec(SpecModel):
                 raise ValueError(f"weights_dict must be null with {n} keypoints: only 68, 80 and 104 have regions")
         elif unknown := set(self.loss.weights_dict or ()) - set(layout(n).loss_regions):
             raise ValueError(f"weights_dict weighs {', '.join(sorted(unknown))}, but {n} keypoints have none")
+        if (self.model.model_parameters.confidence == "visibility") != bool(self.loss.visibility_coeff):
+            raise ValueError(
+                "loss.visibility_coeff trains a confidence of the kind 'visibility': set both "
+                "model_parameters.confidence: visibility and a visibility_coeff above 0, or neither"
+            )
         if self.loss.elt_loss_info.unlabelled_sets and self.dataloader.batch_size < 2:
             raise ValueError("batch_size must be above 1 for a batch to hold labelled and unlabelled faces")
         if self.checkpoint_n_epoch > self.num_epoch:

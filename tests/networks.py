@@ -7,13 +7,16 @@ from model.network import build_network
 from schemas.experiment import ModelParameters
 
 KINDS = ["FpeNet_base", "FpeNet_base_5x5_conv", "FpeNet_release", "FpeNet_public", "ResidualUNet"]
+WITH_VISIBILITY = "ResidualUNet+visibility"
+"""A type with another kind of confidence than the peak of the map."""
 
 
 def sharp_network(
     kind: str = "ResidualUNet", *, width: int = 8, num_keypoints: int = 80, channels: int = 1, seed: int = 0
 ) -> keras.Model:
     """Fresh weights, the last layer's scaled so that heatmaps have peaks and keypoints spread over the crop."""
-    parameters = ModelParameters(type=kind, width=width)
+    kind, _, confidence = kind.partition("+")
+    parameters = ModelParameters(type=kind, width=width, confidence=confidence or "peak")
     network = build_network(parameters, num_keypoints=num_keypoints, channels=channels, seed=seed)
     logits = network.get_layer(f"conv_keypoints_m{num_keypoints}")
     spread = float(np.std(network(crops(4, channels=channels), training=False)[2]))

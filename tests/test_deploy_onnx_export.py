@@ -11,10 +11,10 @@ from deploy.onnx_export import export_onnx, load_onnx, summarise
 from deploy.parity import compare, keras_predictions
 from schemas.errors import ModelFileError
 from tests.killed import killed_at_fsync
-from tests.networks import KINDS, crops, sharp_network
+from tests.networks import KINDS, WITH_VISIBILITY, crops, sharp_network
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, WITH_VISIBILITY])
 def test_every_type_says_in_onnx_what_it_says_in_keras(kind, tmp_path):
     network, images = sharp_network(kind), crops(8)
     summary = export_onnx(network, tmp_path / "model.onnx")

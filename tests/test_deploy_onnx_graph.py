@@ -3,10 +3,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.onnx_export import export_onnx, load_onnx
+from deploy.onnx_export import export_onnx, load_onnx, onnx_model
 from deploy.onnx_graph import canonical, check_readable, to_float16
 from schemas.errors import ModelFileError
-from tests.networks import sharp_network
+from tests.networks import WITH_VISIBILITY, sharp_network
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,20 @@ def test_fp16_reaches_up_to_the_heatmap_and_no_further(model):
     assert {kinds[name] for node in head for name in node.output} == {TensorProto.FLOAT}
     assert [value.type.tensor_type.elem_type for value in half.graph.output] == [TensorProto.FLOAT] * 2
     assert half.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+def test_fp16_ends_at_the_visibility_too():
+    """Its maps are averaged over the heatmap, in FP32 as the positions are."""
+    half = to_float16(onnx_model(sharp_network(WITH_VISIBILITY)), 80)
+    check_readable(half, "half")
+    casts = [node for node in half.graph.node if node.op_type == "Cast"]
+    ends = {node.output[0] for node in casts[1:]}
+    assert len(ends) == 2 and "conv_keypoints_m80" in ends
+    typed = onnx.shape_inference.infer_shapes(half, strict_mode=True, data_prop=True)
+    kinds = {v.name: v.type.tensor_type.elem_type for v in (*typed.graph.value_info, *typed.graph.output)}
+    (sigmoid,) = (node for node in half.graph.node if node.op_type == "Sigmoid")
+    assert kinds[sigmoid.input[0]] == TensorProto.FLOAT
+    assert {kinds[node.output[0]] for node in half.graph.node if node.op_type == "Conv"} == {TensorProto.FLOAT16}
 
 
 def test_fp16_leaves_the_model_it_was_given_alone(model):

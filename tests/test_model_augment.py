@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.augment import (
-    Draws,
+    Covers,
     Patches,
     change_pixels,
     hidden_by,
@@ -19,6 +19,7 @@ from model.augment import (
     random_patches,
     resize_and_back,
 )
+from model.draws import Draws
 from model.warp import crop_to_context, move_points, to_crop, warp
 from schemas.experiment import Augmentation, GammaAugmentation, SpatialAugmentation
 from schemas.geometry import Box, SquareCrop
@@ -168,8 +169,8 @@ def test_faces_are_coarsened_as_often_as_asked():
         enable_resize_augmentation=True, augmentation_resize_probability=0.25, augmentation_resize_scale=0.5
     )
     image = tf.random.stateless_uniform((1000, 16, 16, 1), (1, 2), 0, 255)
-    changed, patches = change_pixels(image, augmentation, draws(5, 1000), size=16)
-    assert patches is None
+    changed, covers = change_pixels(image, augmentation, draws(5, 1000), size=16)
+    assert covers == Covers(None, [])
     assert np.any(changed != image, axis=(1, 2, 3)).mean() == pytest.approx(0.25, abs=0.05)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.losses import elt_loss, heatmap_cross_entropy, keypoint_loss
+from model.losses import elt_loss, heatmap_cross_entropy, keypoint_loss, visibility_cross_entropy
 from schemas.experiment import LossSpec
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "losses.json").read_text())
@@ -160,3 +160,13 @@ def test_elt_pulls_both_predictions_and_leaves_out_points_beyond_the_crop():
     gradients = [tf.convert_to_tensor(g).numpy()[0, :, 0] for g in tape.gradient(loss, [points, moved])]
     assert gradients[0][0] < 0 < gradients[1][0]
     assert gradients[0][1] == gradients[1][1] == 0
+
+
+def test_visibility_costs_what_was_thought_of_what_is_true():
+    """Points that nobody judged cost nothing, and make the others no dearer."""
+    confidence = tf.constant([[0.9, 0.2, 0.5, 0.0]])
+    visible, judged = tf.constant([[1.0, 0.0, 1.0, 0.0]]), tf.constant([[1.0, 1.0, 0.0, 1.0]])
+    expected = -(np.log(0.9) + np.log(0.8) + np.log(1.0)) / 4
+    assert float(visibility_cross_entropy(confidence, visible, judged)) == pytest.approx(expected, abs=1e-5)
+    certain_and_wrong = visibility_cross_entropy(tf.constant([[0.0]]), tf.constant([[1.0]]), tf.constant([[1.0]]))
+    assert 10 < float(certain_and_wrong) < 20, "much, but a number"

@@ -46,6 +46,20 @@ def test_other_sizes():
     assert narrow.parameters < 60000
 
 
+def test_a_confidence_of_its_own_moves_no_keypoint():
+    peak, visibility = (
+        build_network(ModelParameters(type="ResidualUNet", width=8, confidence=confidence), num_keypoints=5, seed=3)
+        for confidence in ("peak", "visibility")
+    )
+    images = np.random.default_rng(0).uniform(0, 255, (2, 80, 80, 1)).astype(np.float32)
+    here, there = peak(images), visibility(images)
+    np.testing.assert_array_equal(here[0], there[0])
+    own = visibility.get_layer("conv_visibility_m5")
+    own.set_weights([np.zeros_like(own.get_weights()[0]), np.array([-20, -1, 0, 1, 20], np.float32)])
+    expected = 1 / (1 + np.exp([20.0, 1, 0, -1, -20]))
+    np.testing.assert_allclose(visibility(images)[1], [expected] * 2, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_computes_nearly_the_same_with_the_same_weights(kind):
     """Its numbers have 8 bits; weights, and what comes out, have float32's 24."""

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from model.pipeline import evaluation_batches, steps_per_epoch, targets, training_batches
 from model.shards import refuse_leaks, shard_errors, survey
 from model.training import train
 from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
@@ -129,6 +129,37 @@ def test_sets_without_masking_count_in_validation_too(shards, tmp_path):
 
 def test_without_masking_every_point_counts(shards):
     assert (batches(shards, spec_with(augmentation=RANDOM))[0]["counted_BN"] == 1).all()
+
+
+@pytest.mark.parametrize("unflagged", [False, True])
+def test_which_points_are_judged_for_their_visibility(shards, unflagged):
+    """Those that somebody flagged, and the others where that is to mean visible."""
+    loss = f"loss: {{unflagged_are_visible: {str(unflagged).lower()}, mask_occ: true}}\n"
+    given = batches(shards, spec_with(loss), steps=3)
+    known = np.concatenate([face.flags_N != Flag.UNKNOWN for face in FACES])
+    hidden = np.concatenate([face.flags_N == Flag.OCCLUDED for face in FACES])
+    judged, visible = (np.concatenate([batch[name] for batch in given]) for name in ("judged_BN", "visible_BN"))
+    assert judged.sum() == (known.size if unflagged else known.sum())
+    assert (1 - visible).sum() == hidden.sum()
+    assert all((batch["counted_BN"] == batch["visible_BN"]).all() for batch in given)
+
+
+def test_a_patch_hides_points_for_visibility_even_where_they_count_for_their_place(shards):
+    kept = RANDOM.replace("mask_augmentation_patch: true", "mask_augmentation_patch: false")
+    (plain,), (patched,) = (batches(shards, spec_with(augmentation=how), steps=1) for how in ("", kept))
+    assert (patched["counted_BN"] == 1).all()
+    assert patched["visible_BN"].sum() < plain["visible_BN"].sum()
+
+
+def test_validation_compares_with_what_training_does_without_augmentation(shards):
+    spec = spec_with("loss: {mask_occ: true}\n")
+    (whole,) = evaluation_batches(shards, spec, batch_size=21)
+    expected = {name: values.numpy() for name, values in targets(whole, spec).items()}
+    faces = {image.tobytes(): number for number, image in enumerate(whole.images_BHWC)}
+    for batch in batches(shards, spec, steps=3):
+        numbers = [faces[image.tobytes()] for image in batch["image_BHWC"]]
+        for name, values in expected.items():
+            np.testing.assert_allclose(batch[name], values[numbers], atol=1e-3)
 
 
 def test_a_patch_hides_points(shards):

@@ -302,6 +302,27 @@ def test_what_a_training_in_bfloat16_keeps_is_float32(momentum):
         np.testing.assert_allclose(mean, weight + (momentum or 0) * (old - weight), rtol=1e-5, atol=1e-6)
 
 
+def test_visibility_is_learned_and_moves_no_heatmap():
+    """From the features, of which the heatmap is another view: its own convolution is left alone."""
+    text = """model: {model_parameters: {type: ResidualUNet, width: 8, beta: 1.0, confidence: visibility}}
+loss: {loss_type: l1, visibility_coeff: 1.0}
+"""
+    learner = Learner(small_spec(text))
+    batch = {
+        "image_BHWC": tf.random.stateless_uniform((4, 80, 80, 1), (0, 0), maxval=255.0),
+        "points_BN2": tf.zeros((4, 5, 2)),
+        "counted_BN": tf.zeros((4, 5)),
+        "visible_BN": tf.constant([[1.0, 0, 1, 0, 1]] * 4),
+        "judged_BN": tf.ones((4, 5)),
+    }
+    heatmap = learner.network.get_layer("conv_keypoints_m5")
+    before, costs = heatmap.get_weights()[0], []
+    for number in range(10):
+        costs.append(float(learner.step(batch, number=number, learning_rate=0.01)["visibility"]))
+    assert costs[-1] < 0.5 * costs[0]
+    np.testing.assert_array_equal(heatmap.get_weights()[0], before)
+
+
 def test_the_average_follows_the_weights_with_its_momentum(shards):
     spec = small_spec("optimizer: {ema_momentum: 0.5}\n")
     learner = Learner(spec)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.augment import Draws, random_affine
+from model.augment import random_affine
+from model.draws import Draws
 from model.learner import Learner
 from model.losses import elt_loss
 from model.pipeline import evaluation_batches, steps_per_epoch, training_batches

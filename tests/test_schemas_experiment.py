@@ -57,6 +57,8 @@ def test_a_dumped_spec_reads_back_equal():
         ("visualize_num_images: -1", "visualize_num_images: input should be greater than or equal to 0"),
         ("log_every_n_secs: 0", "log_every_n_secs: input should be greater than 0"),
         ("optimizer: {__class_name__: SGD}", "input should be 'AdamOptimizer'"),
+        ("loss: {visibility_coeff: 1.0}", "set both model_parameters.confidence: visibility and a visibility_coeff"),
+        ("model: {model_parameters: {confidence: visibility}}", "set both model_parameters.confidence: visibility"),
         ("checkpoint_n_epoch: 50", "checkpoint_n_epoch 50 is above num_epoch 40"),
     ],
 )
