@@ -34,10 +34,10 @@ demo: $(VENV)/.installed  ## render faces and run the whole line on them, to che
 	$(BIN)/fpenet run retrain --config examples/demo.yaml
 
 test: $(VENV)/.installed $(LABEL_STUDIO)/.installed lint  ## the tests, against real servers; without those that take minutes each
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
 
 test-all: $(VENV)/.installed $(LABEL_STUDIO)/.installed lint  ## every test: servers that restart, a Prefect that wakes flows, runs killed midway
-	$(BIN)/pytest -n 2 --dist loadfile --hypothesis-profile thorough
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --hypothesis-profile thorough
 
 label-studio: $(VENV)/.installed $(LABEL_STUDIO)/.installed  ## start a Label Studio for trying things, on loopback
 	$(BIN)/fpenet label-studio serve

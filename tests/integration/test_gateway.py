@@ -123,6 +123,7 @@ def webhook_variables():
     }
 
 
+@pytest.mark.slow
 def test_what_happens_in_label_studio_and_mlflow_wakes_prefect_even_if_it_was_away(
     label_studio, tmp_path, webhook_variables
 ):

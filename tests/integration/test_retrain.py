@@ -98,6 +98,7 @@ def test_a_candidate_that_fails_at_the_gate_is_staged_and_its_reviewer_is_told(f
     assert [engine["stage"] for engine in summary["engines"]] == ["staging"]
 
 
+@pytest.mark.slow
 def test_a_folder_without_annotations_is_told(tmp_path):
     (tmp_path / "nothing" / "gt").mkdir(parents=True)
     code, output = run(write_project(tmp_path, faces=tmp_path / "nothing"))
