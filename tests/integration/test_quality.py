@@ -126,6 +126,7 @@ def updated_at(connection, project):
     return {task.id: task.updated_at for task in connection.sdk.tasks.list(project=project, fields="all")}
 
 
+@pytest.mark.slow
 def test_what_annotators_differ_on_waits_in_a_tab_until_they_agree(
     label_studio, connection, project, second_annotator, tmp_path, label_studio_token
 ):

@@ -102,6 +102,7 @@ def tasks_of(connection, project):
     return list_tasks(connection, project)
 
 
+@pytest.mark.slow
 def test_labellers_get_the_suggested_tasks_with_predictions_and_submit_them(config, project, connection):
     identities = [task.id for task in tasks_of(connection, project)]
     other = {"task": identities[0], "project": project, "result": [], "model_version": "detector", "score": 0.001}
