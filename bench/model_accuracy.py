@@ -7,9 +7,9 @@ worth.
 `--data` holds folders of faces (`face_folders.py`): w300, ytf68 and w300occ, of which w300 and w300occ share their
 subjects. `train` trains the spec's network on all the training subjects, keeps the last epoch, and goes on where it
 was stopped. `compare` measures every model on the held-out subjects, and compares the others with the first: mean
-error in crop pixels (1/80 of the tight square about the true points, whatever crop a model takes), with 95 % intervals
-by bootstrap over subjects. "moved" is with face boxes shifted by 4 % and scaled by 6 % (standard deviations), the same
-for all models. The occluders of w300occ are pasted on.
+error in crop pixels (1/80 of the tight square about the true points, whatever crop a model takes), with 95 %
+intervals by bootstrap over subjects. "moved" is with face boxes shifted by 4 % and scaled by 6 % (standard
+deviations), the same for all models. The occluders of w300occ are pasted on.
 """
 
 from __future__ import annotations
