@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from face_folders import converted, folder_source
 
 from model.evaluation import evaluate
 from model.labelling_curve import curve_chart, labels_for_error
@@ -38,18 +39,12 @@ from model.shards import read_records
 from model.tfrecords import write_records
 from model.training import train
 from model.weights import load_network
-from schemas.config import ConversionSettings, SplitPolicy, ValidationRules
+from schemas.config import SplitPolicy
 from schemas.experiment import ExperimentSpec
-from schemas.raw import read_raw
 from schemas.records import Split
-from schemas.sources import RenderedSource, SlothSource, Source, SubjectRule
+from schemas.sources import RenderedSource, Source
 from schemas.storage import read_json, write_bytes, write_json
 from schemas.yamlspec import parse_spec
-from tasks.convert import Conversion, convert
-from tasks.images import ImageIndex
-from tasks.pull import pull
-from tasks.snapshot import load_snapshot, take_snapshot
-from tasks.validate import validate
 from tasks.workspace import Workspace
 
 OURS, RANDOM = "by gain", "random"
@@ -158,20 +153,7 @@ def make_pool(folder: Path, given: argparse.Namespace) -> Pool:
     """Bring the faces in as the flow does, and read the training subjects' once."""
     workspace = Workspace(folder / "workspace")
     source, policy, num_keypoints = _source(given.data)
-    pulled = pull(source, workspace, num_keypoints=num_keypoints)
-    validation = validate(
-        read_raw(pulled.raw),
-        num_keypoints=num_keypoints,
-        rules=ValidationRules(),
-        index=ImageIndex(workspace.image_index),
-        violations_path=workspace.violations,
-        expected=pulled.records,
-    )
-    taken = take_snapshot(
-        validation, policy=policy, num_keypoints=num_keypoints, snapshots=workspace.snapshots, provenance={}
-    )
-    settings = ConversionSettings(bbox_enlarge_ratio=ENLARGED, buckets=1)
-    conversion: Conversion = convert(load_snapshot(taken.directory), settings, workspace)
+    conversion = converted(source, policy, workspace, num_keypoints=num_keypoints, ratio=ENLARGED)
     files = conversion.files[Split.TRAIN]
     batches = list(EvaluationBatches(files, spec_of(given, 0, num_keypoints), batch_size=64))
     true = [crop.to_crop(points) for b in batches for crop, points in zip(b.crops, b.points_BN2, strict=True)]
@@ -188,10 +170,7 @@ def _source(data: Path | None) -> tuple[Source, SplitPolicy, int]:
         kpi = [f"multipie-like/{number:03d}" for number in (*range(79, 85), *range(164, 170), *range(250, 256))]
         source = RenderedSource(kind="rendered", name="rendered", subjects=60, images_per_subject=4)
         return source, SplitPolicy(kpi_subjects=kpi, validation_share=0), 68
-    rule = SubjectRule(dataset=data.name, csv=str(data / "manifest.csv"))
-    files = {data.name: str(data / "kpi_subjects.txt")}
-    source = SlothSource(kind="sloth", name=data.name, root=str(data), gt=["gt/*.json"], subject=rule)
-    return source, SplitPolicy(kpi_subjects=[], kpi_subject_files=files, validation_share=0), 68
+    return *folder_source(data, data.name), 68
 
 
 def spec_of(given: argparse.Namespace, seed: int, num_keypoints: int) -> ExperimentSpec:

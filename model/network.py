@@ -189,37 +189,44 @@ def _fpenet(image, maker: Maker):  # noqa: ANN202
     return tensor
 
 
-def _residual_unet(image, maker: Maker):  # noqa: ANN202
-    """Residual encoder-decoder over maps of 1/2, 1/4, 1/8 and 1/16 of the input's side; sums for skips, no norm.
+@dataclass(frozen=True)
+class _UNet:
+    """A residual encoder-decoder: its stem's stride; channels and encoder's blocks per stage, largest maps first."""
 
-    `width` channels at 1/2, twice that at 1/4, four times below. The second convolution of a residual block starts
-    at zero, so a block starts as the identity and no normalisation is needed (Zhang et al. 2019, Fixup). Two
-    residual blocks per stage of the encoder and one in the decoder, where most of the time would go.
+    stem_stride: int
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...]
+
+
+def _unet_of(parameters: ModelParameters) -> _UNet:
+    width = parameters.width
+    if parameters.stride_of_maps == 4:
+        return _UNet(2, (width, width * 3 // 2, 2 * width), (2, 2, 2))
+    return _UNet(1, (width, 2 * width, 4 * width, 4 * width), (1, 2, 2, 2))
+
+
+def _residual_unet(image, maker: Maker):  # noqa: ANN202
+    """Residual encoder-decoder over maps down to 1/16 of the input's side; sums for skips, no norm.
+
+    The second convolution of a residual block starts at zero, so a block starts as the identity and no normalisation
+    is needed (Zhang et al. 2019, Fixup). A stage of the decoder has one block.
     """
-    width = maker.parameters.width
-    widths = (width, 2 * width, 4 * width, 4 * width)
+    plan, he = _unet_of(maker.parameters), keras.initializers.HeNormal
     tensor = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling", dtype="float32")(image)
-    tensor = maker.conv(tensor, width // 2, 3, "stem_conv", initializer=keras.initializers.HeNormal)
+    stem = maker.parameters.width // 2
+    tensor = maker.conv(tensor, stem, 3, "stem_conv", strides=plan.stem_stride, initializer=he)
     skips = []
-    for stage, channels in enumerate(widths, start=1):
-        tensor = maker.conv(
-            tensor,
-            channels,
-            3,
-            f"down_{stage}_conv",
-            strides=2,
-            activation=None,
-            initializer=keras.initializers.HeNormal,
-        )
-        for order in range(1, 2 if stage == 1 else 3):
-            tensor = _residual(tensor, maker, channels, f"encoder_{stage}{'ab'[order - 1]}")
+    for stage, (channels, blocks) in enumerate(zip(plan.widths, plan.blocks, strict=True), start=1):
+        tensor = maker.conv(tensor, channels, 3, f"down_{stage}_conv", strides=2, activation=None, initializer=he)
+        for order in range(blocks):
+            tensor = _residual(tensor, maker, channels, f"encoder_{stage}{'ab'[order]}")
         skips.append(tensor)
     tensor = maker.dropout(skips.pop(), "dropout")
-    for stage in (3, 2, 1):
+    for stage in range(len(skips), 0, -1):
         tensor = layers.ReLU(name=f"up_{stage}_relu")(tensor)
-        tensor = maker.up(tensor, widths[stage - 1], f"up_{stage}_deconv")
+        tensor = maker.up(tensor, plan.widths[stage - 1], f"up_{stage}_deconv")
         tensor = layers.Add(name=f"up_{stage}_sum")([tensor, skips.pop()])
-        tensor = _residual(tensor, maker, widths[stage - 1], f"decoder_{stage}")
+        tensor = _residual(tensor, maker, plan.widths[stage - 1], f"decoder_{stage}")
     return layers.ReLU(name="features")(tensor)
 
 

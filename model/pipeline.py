@@ -5,8 +5,9 @@ Legend: B batch, H W rows and columns of the network's input, C channels, N keyp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from schemas.experiment import Augmentation, ExperimentSpec
 from schemas.geometry import Box, SquareCrop
 from schemas.layouts import layout
 from schemas.records import Flag
+
+OtherBoxes = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +72,26 @@ class EvaluationBatches:
 
     Args:
         batch_size: the spec's by default.
+        boxes: other face boxes for a batch, of its number and its own (B, 4): x, y, side, side in the frame.
 
     Raises:
         ShardError: on iterating, a file or an image in it can't be read.
     """
 
-    def __init__(self, files: Sequence[Path], spec: ExperimentSpec, *, batch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        spec: ExperimentSpec,
+        *,
+        batch_size: int | None = None,
+        boxes: OtherBoxes | None = None,
+    ) -> None:
+        def crop(number: tf.Tensor, records_B: tf.Tensor) -> dict[str, tf.Tensor]:
+            return _cropped(records_B, spec, partial(boxes, number) if boxes else tf.identity)
+
         records = tf.data.TFRecordDataset([str(path) for path in files])
-        batches = records.batch(batch_size or spec.dataloader.batch_size)
-        self._dataset = batches.map(lambda records_B: _cropped(records_B, spec), num_parallel_calls=2).prefetch(1)
+        batches = records.batch(batch_size or spec.dataloader.batch_size).enumerate()
+        self._dataset = batches.map(crop, num_parallel_calls=2).prefetch(1)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
         with shard_errors():
@@ -101,8 +115,11 @@ def evaluation_batches(
     return iter(EvaluationBatches(files, spec, batch_size=batch_size))
 
 
-def _cropped(records_B: tf.Tensor, spec: ExperimentSpec) -> dict[str, tf.Tensor]:
+def _cropped(
+    records_B: tf.Tensor, spec: ExperimentSpec, boxes: Callable[[tf.Tensor], tf.Tensor]
+) -> dict[str, tf.Tensor]:
     faces, size = parse_faces(records_B, spec), spec.dataloader.image_info.image.height
+    faces["box_B4"] = boxes(faces["box_B4"])
     matrix_B33 = crop_to_context(faces["box_B4"], faces["region_B3"], size=size, context_size=CONTEXT_SIZE)
     return faces | {"image_BHWC": warp(faces.pop("context_BSSC"), matrix_B33, size=size)}
 

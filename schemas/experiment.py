@@ -215,7 +215,8 @@ TrainingPrecision = Literal["float32", "bfloat16"]
 class ModelParameters(SpecModel):
     """`width` (ours): channels of a convolution, 64 in the reference; smaller is faster.
 
-    `type: ResidualUNet` (ours): residual encoder-decoder whose maps are half the input's side.
+    `type: ResidualUNet` (ours): residual encoder-decoder. `map_stride` (ours): how many times smaller than the input
+    its maps are, 2 by default; with 4 the width must be even. The other types' maps are as large as their input.
 
     `confidence` (ours): `peak` is the largest probability of the soft-argmax map, the reference's; `visibility` a
     probability that the point is not occluded, from maps of its own, which `loss.visibility_coeff` trains.
@@ -228,6 +229,7 @@ class ModelParameters(SpecModel):
     beta: Positive = 0.1
     confidence: Literal["peak", "visibility"] = "peak"
     width: Annotated[int, Field(ge=4, le=512)] = 64
+    map_stride: Literal[1, 2, 4] | None = None
     use_upsampling_layer: bool = False
     pretrained_model_path: str | None = None
     regularizer_type: Literal["l1", "l2"] = "l2"
@@ -237,6 +239,25 @@ class ModelParameters(SpecModel):
     train_fpe_model: bool = True
     use_less_face_layers: Literal[False] = False
     visualization_parameters: None = None
+
+    @property
+    def stride_of_maps(self) -> int:
+        """`map_stride`, or that of the type."""
+        return self.map_stride or (2 if self.type == "ResidualUNet" else 1)
+
+    @model_validator(mode="after")
+    def _maps(self) -> ModelParameters:
+        possible = (2, 4) if self.type == "ResidualUNet" else (1,)
+        if self.stride_of_maps not in possible:
+            raise ValueError(
+                f"map_stride must be {' or '.join(map(str, possible))}: {self.type} makes no maps that are "
+                f"{self.map_stride} times smaller than the input"
+            )
+        if self.stride_of_maps == 4 and self.width % 2:
+            raise ValueError(
+                f"width must be even with map_stride 4: maps of 1/8 are one and a half times {self.width}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _upsampling(self) -> ModelParameters:

@@ -8,7 +8,7 @@ from schemas.experiment import ModelParameters
 
 KINDS = ["FpeNet_base", "FpeNet_base_5x5_conv", "FpeNet_release", "FpeNet_public", "ResidualUNet"]
 WITH_VISIBILITY = "ResidualUNet+visibility"
-"""A type with another kind of confidence than the peak of the map."""
+"""A type with another kind of confidence than the peak of the map, and with smaller maps."""
 
 
 def sharp_network(
@@ -16,7 +16,8 @@ def sharp_network(
 ) -> keras.Model:
     """Fresh weights, the last layer's scaled so that heatmaps have peaks and keypoints spread over the crop."""
     kind, _, confidence = kind.partition("+")
-    parameters = ModelParameters(type=kind, width=width, confidence=confidence or "peak")
+    settings = {"confidence": confidence, "map_stride": 4} if confidence else {}
+    parameters = ModelParameters(type=kind, width=width, **settings)
     network = build_network(parameters, num_keypoints=num_keypoints, channels=channels, seed=seed)
     logits = network.get_layer(f"conv_keypoints_m{num_keypoints}")
     spread = float(np.std(network(crops(4, channels=channels), training=False)[2]))

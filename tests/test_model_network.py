@@ -46,6 +46,15 @@ def test_other_sizes():
     assert narrow.parameters < 60000
 
 
+@pytest.mark.parametrize(("map_stride", "width", "mmacs"), [(None, 32, 289.1), (2, 32, 289.1), (4, 64, 174.5)])
+def test_maps_of_a_half_and_of_a_quarter_of_the_side(map_stride, width, mmacs):
+    parameters = ModelParameters(type="ResidualUNet", width=width, map_stride=map_stride)
+    network = build_network(parameters, num_keypoints=68)
+    side = 80 // parameters.stride_of_maps
+    assert network.output_shape[2] == (None, side, side, 68)
+    assert network_cost(network).macs / 1e6 == pytest.approx(mmacs, abs=0.1)
+
+
 def test_a_confidence_of_its_own_moves_no_keypoint():
     peak, visibility = (
         build_network(ModelParameters(type="ResidualUNet", width=8, confidence=confidence), num_keypoints=5, seed=3)

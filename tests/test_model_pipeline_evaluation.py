@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from model.crop import crop_face
 from model.pipeline import EvaluationBatches, evaluation_batches
@@ -69,6 +70,23 @@ def test_tao_records_are_read_from_the_image_files(shards, tmp_path):
 def test_more_landmarks_than_asked_for_are_cut_off(shards):
     batch = next(evaluation_batches(shards, small_spec(num_keypoints=3)))
     np.testing.assert_array_equal(batch.points_BN2[0], FACES[0].points_N2[:3])
+
+
+def test_other_boxes_are_cropped_and_known(shards):
+    """Half a box to the right: what was the middle is at the left edge, and points stay where they were."""
+    spec = small_spec()
+    (whole,) = EvaluationBatches(shards, spec, batch_size=len(FACES))
+
+    def beside(number, box_B4):
+        assert number.dtype == tf.int64
+        return box_B4 + [[0.5, 0.0, 0.0, 0.0]] * box_B4[:, 2:3]
+
+    (moved,) = EvaluationBatches(shards, spec, batch_size=len(FACES), boxes=beside)
+    half = whole.images_BHWC.shape[2] // 2
+    np.testing.assert_allclose(moved.boxes_B4[:, 0], whole.boxes_B4[:, 0] + whole.boxes_B4[:, 2] / 2)
+    inside = np.s_[:, :, : half // 2]
+    np.testing.assert_allclose(moved.images_BHWC[inside], whole.images_BHWC[:, :, half : half + half // 2], atol=1e-2)
+    np.testing.assert_array_equal(moved.points_BN2, whole.points_BN2)
 
 
 def test_a_damaged_file_is_an_input_error(tmp_path):

@@ -59,6 +59,12 @@ def test_a_dumped_spec_reads_back_equal():
         ("optimizer: {__class_name__: SGD}", "input should be 'AdamOptimizer'"),
         ("loss: {visibility_coeff: 1.0}", "set both model_parameters.confidence: visibility and a visibility_coeff"),
         ("model: {model_parameters: {confidence: visibility}}", "set both model_parameters.confidence: visibility"),
+        (
+            "model: {model_parameters: {map_stride: 4}}",
+            "map_stride must be 1: FpeNet_public makes no maps that",
+        ),
+        ("model: {model_parameters: {type: ResidualUNet, map_stride: 1}}", "map_stride must be 2 or 4"),
+        ("model: {model_parameters: {type: ResidualUNet, map_stride: 4, width: 9}}", "width must be even"),
         ("checkpoint_n_epoch: 50", "checkpoint_n_epoch 50 is above num_epoch 40"),
     ],
 )

@@ -1,0 +1,186 @@
+"""Error of models on the same held-out faces, paired by subject: sets, slices, moved boxes, and what a confidence is
+worth.
+
+    python bench/model_accuracy.py train --data ../shared/data --spec spec.yaml --out runs/a
+    python bench/model_accuracy.py compare --data ../shared/data --spec runs/reference/spec.yaml runs/a/spec.yaml
+
+`--data` holds folders of faces (`face_folders.py`): w300, ytf68 and w300occ, of which w300 and w300occ share their
+subjects. `train` trains the spec's network on all the training subjects, keeps the last epoch, and goes on where it
+was stopped. `compare` measures every model on the held-out subjects, and compares the others with the first: mean
+error in crop pixels (1/80 of the tight square about the true points, whatever crop a model takes), with 95 %
+intervals by bootstrap over subjects. "moved" is with face boxes shifted by 4 % and scaled by 6 % (standard
+deviations), the same for all models. The occluders of w300occ are pasted on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from face_folders import converted, folder_source
+
+from deploy.predictor import load_predictor
+from model.bootstrap import Estimate, estimates_of
+from model.confidence import confidence_quality
+from model.evaluation import Evaluation, evaluate
+from model.network import network_cost
+from model.pipeline import EvaluationBatches
+from model.slices import all_slices
+from model.training import MODEL_FILE, train
+from model.weights import load_network
+from schemas.experiment import ExperimentSpec
+from schemas.records import Flag, Split
+from schemas.yamlspec import load_spec
+from tasks.convert import Conversion
+from tasks.workspace import Workspace
+
+SETS = {"w300": "w300", "ytf68": "ytf68", "w300occ": "w300"}
+"""Folder -> whose subjects its faces are of: copies of a photo stay on one side."""
+
+BATCH = 64
+SHIFT, SCALE = 0.04, 0.06
+SPEC = "spec.yaml"
+TURNED = "most turned fifth"
+
+
+@dataclass(frozen=True, eq=False)
+class Measure:
+    """A mean over points: of each face, the sum of its errors and how many points it has."""
+
+    name: str
+    subjects: tuple[str, ...]
+    sums_F: np.ndarray
+    points_F: np.ndarray
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("train", "compare"):
+        command = commands.add_parser(name)
+        command.add_argument("--data", type=Path, required=True, help="folder of the folders of faces")
+        command.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), help="(default: all)")
+        command.add_argument("--workspace", type=Path, default=Path("workspace/bench"), help="(default: %(default)s)")
+    for name, command in commands.choices.items():
+        command.add_argument("--spec", type=Path, required=True, nargs="+" if name == "compare" else None)
+        if name == "train":
+            command.add_argument("--out", type=Path, required=True, help="folder of the training")
+    given = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", flush=True)
+    if given.command == "train":
+        train_spec(given)
+    else:
+        compare(given)
+
+
+def bring_in(given: argparse.Namespace, spec: ExperimentSpec) -> Iterator[tuple[str, Conversion]]:
+    """Each set, converted as the spec's network wants its crops."""
+    for name in given.sets:
+        source, policy = folder_source(given.data / name, SETS[name])
+        place, ratio = Workspace(given.workspace), spec.dataloader.bbox_enlarge_ratio
+        yield name, converted(source, policy, place, num_keypoints=spec.num_keypoints, ratio=ratio)
+
+
+def train_spec(given: argparse.Namespace) -> None:
+    spec = load_spec(ExperimentSpec, given.spec)
+    files = [file for _, found in bring_in(given, spec) for file in found.files[Split.TRAIN]]
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.spec != given.out / SPEC:
+        shutil.copy(given.spec, given.out / SPEC)
+
+    def tell(result) -> None:
+        print(f"epoch {result.epoch} of {spec.num_epoch}: loss {result.loss:.3f}, {result.seconds:.0f} s", flush=True)
+
+    result = train(spec, train_files=files, validation_files=[], directory=given.out, on_epoch=tell)
+    seconds = sum(epoch.seconds for epoch in result.history)
+    faces = result.training_faces * len(result.history)
+    print(f"{faces:,} faces in {seconds / 60:.1f} min, {faces / seconds:.0f}/s")
+
+
+def compare(given: argparse.Namespace) -> None:
+    measured = [measures(given, path) for path in given.spec]
+    names = [path.parent.name for path in given.spec]
+    print(f"\n| crop px | faces | subjects | {' | '.join(names)} |\n|---|---|---|{'---|' * len(names)}")
+    for row in zip(*measured, strict=True):
+        print(f"| {row[0].name} | {len(row[0].subjects)} | {len(set(row[0].subjects))} | {' | '.join(cells(row))} |")
+
+
+def measures(given: argparse.Namespace, spec_file: Path) -> list[Measure]:
+    """What one model's errors are, in the same order for every model."""
+    spec, model = load_spec(ExperimentSpec, spec_file), spec_file.parent / MODEL_FILE
+    cost = network_cost(load_network(model))
+    print(f"{spec_file.parent.name}: {cost.macs / 1e9:.3f} GMAC, {cost.parameters:,} parameters", flush=True)
+    predict, found = load_predictor(model).predict, []
+    for name, conversion in bring_in(given, spec):
+        files, size = conversion.files[Split.KPI], {"batch_size": BATCH}
+        still = evaluate(predict, EvaluationBatches(files, spec, **size), examples=0)
+        moved = evaluate(predict, EvaluationBatches(files, spec, **size, boxes=moved_boxes), examples=0)
+        found += _of_set(name, still)
+        found.append(_measure(f"{name}, moved", moved))
+        if (still.flags_FN == Flag.OCCLUDED).any():
+            quality = confidence_quality(still.confidence_FN, still.flags_FN, still.subjects)
+            print(f"  {name}: ROC AUC {quality.auc:.3f}, calibration error {quality.calibration_error:.3f}")
+    return found
+
+
+def moved_boxes(number: tf.Tensor, box_B4: tf.Tensor) -> tf.Tensor:
+    """Face boxes as a detector might give them; the same moves for the same faces, whatever a model's crop."""
+    seed_2 = tf.stack([tf.constant(1, tf.int64), number])
+    noise_B3 = tf.random.stateless_normal((tf.shape(box_B4)[0], 3), seed_2)
+    side_B1 = box_B4[:, 2:3]
+    scaled_B1 = side_B1 * (1 + SCALE * noise_B3[:, 2:])
+    corner_B2 = box_B4[:, :2] + (side_B1 - scaled_B1) / 2 + SHIFT * side_B1 * noise_B3[:, :2]
+    return tf.concat([corner_B2, scaled_B1, scaled_B1], axis=1)
+
+
+def _of_set(name: str, found: Evaluation) -> Iterator[Measure]:
+    for region, points in found.errors.regions.items():
+        yield _measure(f"{name} {region}", found, points_N=np.isin(np.arange(found.num_keypoints), list(points)))
+    hidden_FN = found.flags_FN == Flag.OCCLUDED
+    if hidden_FN.any():
+        yield _measure(f"{name}, occluded points", found, points_N=hidden_FN)
+    for part in all_slices(found.true_FN2, found.flags_FN, found.subjects, found.sets).get("yaw", []):
+        if part.name == TURNED:
+            yield _measure(f"{name}, {TURNED}", found, faces_F=part.faces_F)
+
+
+def _measure(name: str, found: Evaluation, *, points_N=True, faces_F=True) -> Measure:
+    counts_FN = np.broadcast_to(points_N, found.flags_FN.shape) & np.broadcast_to(faces_F, len(found))[:, None]
+    kept_F = counts_FN.any(axis=1)
+    sums_F = np.where(counts_FN, found.errors.crop_px_BK, 0.0).sum(axis=1)
+    subjects = tuple(subject for subject, kept in zip(found.subjects, kept_F, strict=True) if kept)
+    return Measure(name, subjects, sums_F[kept_F], counts_FN.sum(axis=1)[kept_F])
+
+
+def cells(row: Sequence[Measure]) -> list[str]:
+    """The first model's error; the others' with how much less it is, which is paired by subject."""
+    reference, texts = row[0], []
+    for number, one in enumerate(row):
+        values = np.stack([reference.sums_F, one.sums_F, one.points_F], axis=1)
+        error, less = estimates_of(one.subjects, values, _statistics)
+        texts.append(_shown(error) if number == 0 else f"{_shown(error)}; {_share(less)} less")
+    return texts
+
+
+def _statistics(sums_DX: np.ndarray) -> np.ndarray:
+    reference_D, own_D, points_D = sums_DX.T
+    return np.stack([own_D / points_D, 1 - own_D / reference_D], axis=1)
+
+
+def _shown(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} ({estimate.low:.2f}-{estimate.high:.2f})"
+
+
+def _share(estimate: Estimate) -> str:
+    return f"{estimate.value:.0%} ({estimate.low:.0%} to {estimate.high:.0%})"
+
+
+if __name__ == "__main__":
+    main()
