@@ -1,6 +1,6 @@
 """From confidences to proposed occlusion flags: below which confidence a point is proposed as occluded.
 
-The confidence is no probability and means something else in every model (`model.confidence`), so the bound is found
+The confidence need not be a probability and means something else in every model (`model.confidence`), so the bound is found
 on labelled faces: per region, the one with which a labeller has the fewest flags to correct, a flag too many counting
 as much as one too few. Where no bound saves work, nothing is proposed.
 

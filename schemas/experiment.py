@@ -307,8 +307,8 @@ class ExperimentSpec(SpecModel):
     The flow `retrain` knows its own data and needs neither `dataset_info` nor `kpiset_info`.
 
     `training_precision` (ours): what convolutions are computed in while training. Weights, soft-argmax, losses and
-    the network that is validated and kept are float32 in both. `bfloat16` is twice as fast on processors that
-    multiply it (Intel's AMX, NVIDIA's GPUs from Ampere on), and slower on others.
+    the network that is validated and kept are float32 in both. `bfloat16` is for processors that
+    multiply it (Intel's AMX, NVIDIA's GPUs from Ampere on); others emulate it.
     """
 
     class_name: Literal["FpeNetTrainer"] = Field("FpeNetTrainer", alias="__class_name__")
