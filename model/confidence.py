@@ -1,8 +1,9 @@
 """How well a confidence tells visible points from occluded ones.
 
 A confidence of the kind `peak` is the maximum of the soft-argmax map, as the reference has it, and no probability:
-where it lies between 0 and 1 depends on `beta` and on the loss; one of the kind `visibility` is meant as one. So the ROC curve, which only asks for the order, is the measure;
-the reliability curve shows what a value means for this model.
+where it lies between 0 and 1 depends on `beta` and on the loss; one of the kind `visibility` is meant as one. So the
+ROC curve, which only asks for the order, is the measure; the reliability curve shows what a value means for this
+model.
 
 Legend: F faces, N keypoints, P points whose flag is known, Q quantile bins, D bootstrap draws.
 """

@@ -1,8 +1,8 @@
 """From confidences to proposed occlusion flags: below which confidence a point is proposed as occluded.
 
-The confidence need not be a probability and means something else in every model (`model.confidence`), so the bound is found
-on labelled faces: per region, the one with which a labeller has the fewest flags to correct, a flag too many counting
-as much as one too few. Where no bound saves work, nothing is proposed.
+The confidence need not be a probability and means something else in every model (`model.confidence`), so the bound is
+found on labelled faces: per region, the one with which a labeller has the fewest flags to correct, a flag too many
+counting as much as one too few. Where no bound saves work, nothing is proposed.
 
 Legend: F labelled faces, N keypoints, P points of one region whose flag is known.
 """
