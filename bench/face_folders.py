@@ -18,14 +18,15 @@ from tasks.validate import validate
 from tasks.workspace import Workspace
 
 
-def folder_source(data: Path, dataset: str) -> tuple[SlothSource, SplitPolicy]:
+def folder_source(data: Path, dataset: str, *, origin: float = 0.0) -> tuple[SlothSource, SplitPolicy]:
     """The folder as a source, and its split: its KPI subjects are held out, all others trained on.
 
     Args:
         dataset: whose subjects they are. Folders with copies of the same photos have the same.
+        origin: the coordinate that its files give to the centre of the top-left pixel.
     """
     rule = SubjectRule(dataset=dataset, csv=str(data / "manifest.csv"))
-    source = SlothSource(kind="sloth", name=data.name, root=str(data), gt=["gt/*.json"], subject=rule)
+    source = SlothSource(kind="sloth", name=data.name, root=str(data), gt=["gt/*.json"], subject=rule, origin=origin)
     files = {dataset: str(data / "kpi_subjects.txt")}
     return source, SplitPolicy(kpi_subjects=[], kpi_subject_files=files, validation_share=0)
 

@@ -41,8 +41,9 @@ from schemas.yamlspec import load_spec
 from tasks.convert import Conversion
 from tasks.workspace import Workspace
 
-SETS = {"w300": "w300", "ytf68": "ytf68", "w300occ": "w300"}
-"""Folder -> whose subjects its faces are of: copies of a photo stay on one side."""
+SETS = {"w300": ("w300", 0.5), "ytf68": ("ytf68", 1.0), "w300occ": ("w300", 0.5)}
+"""Folder -> whose subjects its faces are of, for copies of a photo stay on one side; and where its labels count from
+(`label_origin.py` measures it)."""
 
 BATCH = 64
 SHIFT, SCALE = 0.04, 0.06
@@ -83,7 +84,8 @@ def main() -> None:
 def bring_in(given: argparse.Namespace, spec: ExperimentSpec) -> Iterator[tuple[str, Conversion]]:
     """Each set, converted as the spec's network wants its crops."""
     for name in given.sets:
-        source, policy = folder_source(given.data / name, SETS[name])
+        dataset, origin = SETS[name]
+        source, policy = folder_source(given.data / name, dataset, origin=origin)
         place, ratio = Workspace(given.workspace), spec.dataloader.bbox_enlarge_ratio
         yield name, converted(source, policy, place, num_keypoints=spec.num_keypoints, ratio=ratio)
 

@@ -4,7 +4,8 @@ A reader is a pure function
 
     read(payload, *, num_keypoints, flags_known) -> tuple[list[AnnotatedFace], list[Problem]]
 
-It checks the payload against the format's JSON Schema and converts coordinates into `schemas.geometry`. It reports
+It checks the payload against the format's JSON Schema and converts coordinates into `schemas.geometry`, as if the
+file gave 0 to the centre of the top-left pixel (`RawRecord.origin` says what it gives). It reports
 what only the format can show (schema, unknown or doubled labels, values that are no numbers, missing points) and
 leaves NaN where a point could not be read. Rules about the frame, the image and the subject come later, in
 `tasks.validate`. Every problem is reported; the first never ends the reading.
@@ -13,7 +14,7 @@ leaves NaN where a point could not be read. Rules about the frame, the image and
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,6 +86,14 @@ class AnnotatedFace:
     session: str | None = None
     camera: str | None = None
     illumination: str | None = None
+
+    def counted_from(self, origin: float) -> AnnotatedFace:
+        """The face, in whose coordinates the centre of the top-left pixel is `origin`, with 0 there."""
+        boxes = {
+            name: box and box._replace(x=box.x - origin, y=box.y - origin)
+            for name, box in (("tight_box", self.tight_box), ("outer_box", self.outer_box))
+        }
+        return replace(self, points_N2=self.points_N2 - np.float32(origin), **boxes)
 
 
 class Reader(Protocol):

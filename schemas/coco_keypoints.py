@@ -72,7 +72,7 @@ def read_images(path: Path) -> Iterator[ImageAnnotations]:
 
 
 def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[AnnotatedFace], list[Problem]]:
-    """Read one image: `image`, `annotations` (as in `ImageAnnotations`), `field`, `origin`. See `schemas.annotation`.
+    """Read one image: `image`, `annotations` (as in `ImageAnnotations`), `field`. See `schemas.annotation`.
 
     A keypoint says itself whether it is occluded, so `flags_known` is of no account. Problems beside those of
     `schemas.landmarks`: `malformed`, `unknown-image`, `keypoint-not-labelled`, `unknown-flag`, `not-annotated`.
@@ -107,7 +107,7 @@ def _face(
     if not any(values[2::3]):
         return None, [not_annotated(f"{field}: no keypoint is labelled", suffix)]
     written = [WrittenPoint(*values[i : i + 2], f"{field}[{i}]") for i in range(0, len(values), 3)]
-    points_N2, problems = read_points(written, num_keypoints, origin=payload["origin"], face=suffix)
+    points_N2, problems = read_points(written, num_keypoints, face=suffix)
     flags_N, of_flags = _flags(values[2::3], num_keypoints, suffix)
     tight_box, of_box = None, []
     if (sides := annotation.get(_BOX_OF[field])) is not None:

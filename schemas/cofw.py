@@ -16,22 +16,22 @@ from typing import Any
 import numpy as np
 
 from schemas.annotation import AnnotatedFace, Problem
-from schemas.landmarks import WrittenPoint, face_box, malformed, number, read_points
+from schemas.landmarks import WrittenPoint, face_box, malformed, read_points
 from schemas.records import Flag
 
 
 def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[AnnotatedFace], list[Problem]]:
-    """Read one row: `image` (name), `phis`, `bbox` or null, `origin`; null stands for NaN. See `schemas.annotation`.
+    """Read one row: `image` (name), `phis`, `bbox` or null; null stands for NaN. See `schemas.annotation`.
 
     Every point has a flag, so `flags_known` is of no account. Problems beside those of `schemas.landmarks`:
     `malformed`, `unknown-flag`.
     """
-    phis, origin = payload["phis"], payload["origin"]
+    phis = payload["phis"]
     if not phis or len(phis) % 3:
         return [], [malformed(f"{len(phis)} numbers", "a face of COFW has x, y and a flag for every point")]
     columns = len(phis) // 3
     written = [WrittenPoint(_value(phis[i]), _value(phis[columns + i]), f"point {i + 1}") for i in range(columns)]
-    points_N2, problems = read_points(written, num_keypoints, origin=origin)
+    points_N2, problems = read_points(written, num_keypoints)
     flags_N = np.full(num_keypoints, Flag.UNKNOWN, np.int8)
     for index, flag in enumerate(phis[2 * columns :][:num_keypoints]):
         if flag in (0, 1):
@@ -40,18 +40,13 @@ def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[A
             problems.append(_unknown_flag(flag, f"P{index + 1}"))
     tight_box = None
     if payload["bbox"] is not None:
-        tight_box, of_box = face_box(_from_zero(payload["bbox"], origin), "bbox")
+        tight_box, of_box = face_box(payload["bbox"], "bbox")
         problems += of_box
     return [AnnotatedFace(payload["image"], None, points_N2, flags_N, tight_box=tight_box)], problems
 
 
 def _value(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def _from_zero(sides: list[Any], origin: float) -> list[Any]:
-    corner = [side if (value := number(side)) is None else value - origin for side in sides[:2]]
-    return corner + sides[2:]
 
 
 def _unknown_flag(flag: float | None, label: str) -> Problem:

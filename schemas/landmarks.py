@@ -25,12 +25,9 @@ class WrittenPoint(NamedTuple):
 
 
 def read_points(
-    written: Sequence[WrittenPoint], num_keypoints: int, *, origin: float, face: str = ""
+    written: Sequence[WrittenPoint], num_keypoints: int, *, face: str = ""
 ) -> tuple[np.ndarray, list[Problem]]:
-    """Points (N, 2), float32, in source pixels; NaN where one can't be read, all of them if there are not N.
-
-    Args:
-        origin: the coordinate that the file gives to the centre of the top-left pixel, which is 0 here.
+    """Points (N, 2), float32, as they stand; NaN where one can't be read, all of them if there are not N.
 
     Problems: `wrong-keypoint-count`, `not-a-number`, `keypoint-not-finite`.
     """
@@ -45,7 +42,7 @@ def read_points(
         elif not (is_coordinate(x) and is_coordinate(y)):
             problems.append(not_finite(label, f"{point.place}: ({x}, {y})", face))
         else:
-            points_N2[index] = x - origin, y - origin
+            points_N2[index] = x, y
     return points_N2, problems
 
 

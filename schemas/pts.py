@@ -11,7 +11,7 @@ The format is loose: other tools leave the header and the braces out, or add a t
 (`x y occluded`); both are read. A file that opens the braces must close them, and hold as many points as it says.
 
 Coordinates start at 1: 300-W's were placed with MATLAB. That is how menpo, the library of those who made 300-W, reads
-them (`menpo.io.input.landmark.pts_importer` takes 1 off), and so does this reader, unless the payload says otherwise.
+them (`menpo.io.input.landmark.pts_importer` takes 1 off), and so does a source of such files by default.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Line(NamedTuple):
 
 
 def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[AnnotatedFace], list[Problem]]:
-    """Read one file: `image` (name), `text`, `origin`. See `schemas.annotation`.
+    """Read one file: `image` (name), `text`. See `schemas.annotation`.
 
     Problems beside those of `schemas.landmarks.read_points`: `malformed`, `unknown-flag`.
     """
@@ -43,7 +43,7 @@ def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[A
     if problems:
         return [], problems
     written = [WrittenPoint(*line.fields[:2], f"line {line.number}") for line in lines]
-    points_N2, problems = read_points(written, num_keypoints, origin=payload["origin"])
+    points_N2, problems = read_points(written, num_keypoints)
     flags_N = np.full(num_keypoints, Flag.VISIBLE if flags_known else Flag.UNKNOWN, np.int8)
     for index, line in enumerate(lines[:num_keypoints]):
         if len(line.fields) == 3:

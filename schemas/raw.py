@@ -32,6 +32,7 @@ class RawRecord:
         flags_known: what a keypoint without an occluded flag means here: True visible, False unknown.
         subject: `<dataset>/<id>` by the source's subject rule, or None.
         name_format: what the image's name says beside, see `SourceBase`.
+        origin: the coordinate that the payload gives to the centre of the top-left pixel, where its reader takes 0.
     """
 
     format: RawFormat
@@ -43,6 +44,7 @@ class RawRecord:
     flags_known: bool
     subject: str | None
     name_format: Literal["multipie"] | None = None
+    origin: float = 0.0
 
     @property
     def source_key(self) -> str:
@@ -75,8 +77,9 @@ class RawTally:
 
 def _fields(record: RawRecord) -> dict[str, Any]:
     fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
-    if record.name_format is None:
-        del fields["name_format"]
+    for name, usual in (("name_format", None), ("origin", 0.0)):
+        if fields[name] == usual:
+            del fields[name]
     return fields
 
 

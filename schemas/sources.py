@@ -87,13 +87,15 @@ class RenderedSource(SourceBase):
 class SlothSource(SourceBase):
     """A folder of Sloth/TAO ground-truth files: `gt` are patterns below `root`, images are below `image_root`.
 
-    `image_root` defaults to `root`. The set id of a file is its folder below `gt`, or its stem.
+    `image_root` defaults to `root`. The set id of a file is its folder below `gt`, or its stem. `origin` is as in
+    `PtsSource`: 0 in the format; files that were made of other ones may have kept theirs.
     """
 
     kind: Literal["sloth"]
     root: str
     gt: list[str] = ["gt/**/*.json"]
     image_root: str | None = None
+    origin: Origin = 0.0
 
 
 class LabelStudioSource(SourceBase):

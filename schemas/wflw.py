@@ -36,21 +36,21 @@ of the eyebrows, nose and mouth whole, six of the eight of each eye; the choice 
 
 
 def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[AnnotatedFace], list[Problem]]:
-    """Read one line: `line`, `origin`. See `schemas.annotation`.
+    """Read one line: `line`. See `schemas.annotation`.
 
     Problems beside those of `schemas.landmarks`: `malformed`.
     """
-    fields, origin = payload["line"].split(), payload["origin"]
+    fields = payload["line"].split()
     if len(fields) not in _WIDTHS:
         shown = " or ".join(map(str, _WIDTHS))
         return [], [malformed(f"{len(fields)} fields", f"a line of WFLW has {shown} fields")]
     written = [WrittenPoint(*fields[i : i + 2], f"field {i + 1}") for i in range(0, _COORDINATES, 2)]
     if num_keypoints == len(AS_68):
         written = [written[index] for index in AS_68]
-    points_N2, problems = read_points(written, num_keypoints, origin=origin)
+    points_N2, problems = read_points(written, num_keypoints)
     tight_box = None
     if len(fields) > _WIDTHS[0]:
-        tight_box, of_box = _rectangle(fields[_COORDINATES : _COORDINATES + _SIDES], origin)
+        tight_box, of_box = _rectangle(fields[_COORDINATES : _COORDINATES + _SIDES])
         problems += of_box + _attributes(fields[_COORDINATES + _SIDES : -1])
     visible = flags_known and not (len(fields) > _WIDTHS[0] and fields[_OCCLUSION] != "0")
     flags_N = np.full(num_keypoints, Flag.VISIBLE if visible else Flag.UNKNOWN, np.int8)
@@ -63,11 +63,11 @@ def image_name(line: str) -> str:
     return fields[-1] if fields else ""
 
 
-def _rectangle(corners: list[str], origin: float) -> tuple[Box | None, list[Problem]]:
+def _rectangle(corners: list[str]) -> tuple[Box | None, list[Problem]]:
     values = [number(corner) for corner in corners]
     if any(value is None for value in values):
         return face_box(corners, "rectangle")
-    x0, y0, x1, y1 = (value - origin for value in values if value is not None)
+    x0, y0, x1, y1 = values
     return face_box((x0, y0, x1 - x0, y1 - y0), "rectangle")
 
 

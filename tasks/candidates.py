@@ -115,7 +115,7 @@ class Batch:
     def add(self, record: RawRecord) -> None:
         """Read a record; its payload is not kept."""
         self.records += 1
-        quick = self._quick.get(record.format)
+        quick = None if record.origin else self._quick.get(record.format)
         faces = quick(record.payload, record.flags_known) if quick else None
         image = record.image
         if faces is not None and record.name_format is not None:
@@ -202,6 +202,8 @@ def _compete(faces: list[PlainFace]) -> bool:
 def _read(record: RawRecord, num_keypoints: int) -> list[Candidate]:
     reader = READERS[record.format]
     faces, problems = reader(record.payload, num_keypoints=num_keypoints, flags_known=record.flags_known)
+    if record.origin:
+        faces = [face.counted_from(record.origin) for face in faces]
     if record.name_format is not None:
         faces = [replace(face, **_conditions_in_name(face)) for face in faces]
     origin = _origin(record)

@@ -164,12 +164,17 @@ def _records(
         case RenderedSource():
             return _rendered(source, workspace.rendered / source.name, num_keypoints, progress)
         case SlothSource():
-            return pull_sloth(source), {}
+            return _counted_from(source.origin, pull_sloth(source)), {}
         case LabelStudioExportSource():
             return pull_export(source), {}
         case PtsSource() | WflwSource() | CofwSource() | CocoSource():
-            return pull_landmarks(source, workspace.raw(source.name) / "images", tombstones), {}
+            records = pull_landmarks(source, workspace.raw(source.name) / "images", tombstones)
+            return _counted_from(source.origin, records), {}
     raise TypeError(f"a source of another kind: {source.kind}")
+
+
+def _counted_from(origin: float, records: Iterator[RawRecord]) -> Iterator[RawRecord]:
+    return (replace(record, origin=origin) for record in records) if origin else records
 
 
 def _place(source: Source) -> str:

@@ -54,7 +54,6 @@ def pull_cofw(source: CofwSource, images: Path, tombstones: Tombstones) -> Itera
                     "image": name,
                     "phis": row.phis if points_68 is None else _phis_68(points_68[number]),
                     "bbox": row.bbox,
-                    "origin": source.origin,
                 },
                 image=str(image),
                 flags_known=True,

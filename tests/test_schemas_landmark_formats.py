@@ -14,7 +14,6 @@ from schemas.wflw import AS_68
 
 coordinates = hnp.arrays(np.float32, (5, 2), elements=st.floats(-1e4, 1e4, width=32))
 flags = hnp.arrays(np.int8, 5, elements=st.sampled_from([0, 1]))
-origins = st.sampled_from([0.0, 0.5, 1.0])
 
 
 def written(value):
@@ -22,20 +21,19 @@ def written(value):
     return repr(float(value))
 
 
-@given(coordinates, flags, origins)
-def test_what_is_written_is_read(points_N2, flags_N, origin):
-    shifted = points_N2.astype(np.float64) + origin
-    rows = [f"{written(x)} {written(y)} {flag}" for (x, y), flag in zip(shifted, flags_N, strict=True)]
-    from_pts = {"image": "a.png", "origin": origin, "text": "\n".join(["n_points: 5", "{", *rows, "}"])}
+@given(coordinates, flags)
+def test_what_is_written_is_read(points_N2, flags_N):
+    exact = points_N2.astype(np.float64)
+    rows = [f"{written(x)} {written(y)} {flag}" for (x, y), flag in zip(exact, flags_N, strict=True)]
+    from_pts = {"image": "a.png", "text": "\n".join(["n_points: 5", "{", *rows, "}"])}
     bare = from_pts | {"text": "\n".join(rows)}
-    phis = [float(v) for v in (*shifted[:, 0], *shifted[:, 1], *flags_N)]
-    from_cofw = {"image": "a.png", "origin": origin, "phis": phis, "bbox": None}
-    triples = [v for (x, y), flag in zip(shifted.tolist(), flags_N.tolist(), strict=True) for v in (x, y, 2 - flag)]
+    phis = [float(v) for v in (*exact[:, 0], *exact[:, 1], *flags_N)]
+    from_cofw = {"image": "a.png", "phis": phis, "bbox": None}
+    triples = [v for (x, y), flag in zip(exact.tolist(), flags_N.tolist(), strict=True) for v in (x, y, 2 - flag)]
     from_coco = {
         "image": {"file_name": "a.png"},
         "annotations": {"0": {"keypoints": triples}},
         "field": "keypoints",
-        "origin": origin,
     }
     for reader, payload in [
         (pts.read, from_pts),
@@ -45,15 +43,15 @@ def test_what_is_written_is_read(points_N2, flags_N, origin):
     ]:
         (face,), problems = reader(payload, num_keypoints=5, flags_known=False)
         assert problems == []
-        np.testing.assert_array_equal(face.points_N2, (shifted - origin).astype(np.float32))
+        np.testing.assert_array_equal(face.points_N2, points_N2)
         np.testing.assert_array_equal(face.flags_N, flags_N)
 
 
 @given(st.text(max_size=80))
 def test_any_text_is_read_or_reported(text):
-    faces, problems = pts.read({"image": "a", "origin": 1.0, "text": text}, num_keypoints=2, flags_known=True)
+    faces, problems = pts.read({"image": "a", "text": text}, num_keypoints=2, flags_known=True)
     assert problems or np.isfinite(faces[0].points_N2).all()
-    faces, problems = wflw.read({"line": text, "origin": 0.0}, num_keypoints=98, flags_known=True)
+    faces, problems = wflw.read({"line": text}, num_keypoints=98, flags_known=True)
     assert problems
 
 
@@ -63,22 +61,22 @@ things = st.recursive(json_values, lambda inner: st.lists(inner, max_size=6), ma
 
 @given(st.dictionaries(st.sampled_from(["keypoints", "bbox", "id", "face_valid"]), things))
 def test_any_coco_annotation_is_read_or_reported(annotation):
-    payload = {"image": {"file_name": "a"}, "annotations": {"0": annotation}, "field": "keypoints", "origin": 0.0}
+    payload = {"image": {"file_name": "a"}, "annotations": {"0": annotation}, "field": "keypoints"}
     faces, problems = coco_keypoints.read(payload, num_keypoints=2, flags_known=True)
     assert problems or np.isfinite(faces[0].points_N2).all()
 
 
 @pytest.mark.parametrize("header", ["version: 1\nn_points: 2\n", "version: 1.0\n", "n_points : 2\n", ""])
 def test_headers_of_pts_files(header):
-    payload = {"image": "a", "origin": 1.0, "text": f"{header}{{\n1 1\n\n3.5\t4\n}}\n"}
+    payload = {"image": "a", "text": f"{header}{{\n1 1\n\n3.5\t4\n}}\n"}
     (face,), problems = pts.read(payload, num_keypoints=2, flags_known=True)
     assert problems == []
-    assert face.points_N2.tolist() == [[0, 0], [2.5, 3]]
+    assert face.points_N2.tolist() == [[1, 1], [3.5, 4]]
     assert face.flags_N.tolist() == [Flag.VISIBLE, Flag.VISIBLE]
 
 
 def test_a_flag_that_is_none():
-    payload = {"image": "a", "origin": 1.0, "text": "1 1 0\n3 4 2\n5 5"}
+    payload = {"image": "a", "text": "1 1 0\n3 4 2\n5 5"}
     (face,), (problem,) = pts.read(payload, num_keypoints=3, flags_known=False)
     assert (problem.code, problem.keypoint, problem.value) == ("unknown-flag", "P2", "line 2: '2'")
     assert face.flags_N.tolist() == [Flag.VISIBLE, Flag.UNKNOWN, Flag.UNKNOWN]

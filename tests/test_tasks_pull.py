@@ -6,17 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.config import ValidationRules
 from schemas.errors import AnnotationFileError, SourceEmptyError, SpecError
+from schemas.geometry import Box
 from schemas.raw import read_raw
 from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry
 from schemas.sources import LabelStudioExportSource, RenderedSource, SlothSource, SubjectRule
 from schemas.storage import read_json
+from tasks.images import ImageIndex
 from tasks.pull import pull
 from tasks.pull_files import image_finder
 from tasks.tombstones import Tombstones
+from tasks.validate import validate
 from tasks.workspace import Workspace
 from tests.label_studio_faces import some_points, some_task
+from tests.raw_records import write_image
 
 
 @pytest.fixture
@@ -115,6 +120,21 @@ def test_what_a_missing_flag_means(folder, workspace, occlusion, flagged, known)
         write(folder / "gt/train.json", [entry("images/1_a.png", occluded=[2])])
     result = pull(sloth_source(folder, occlusion=occlusion), workspace, num_keypoints=3)
     assert {record.flags_known for record in records_of(result)} == {known}
+
+
+@pytest.mark.parametrize("origin", [0.0, 0.5, 1.0])
+def test_files_that_count_from_elsewhere(tmp_path, workspace, origin):
+    points_N2, box = some_points(3), Box(100, 120, 90, 95)
+    face = face_to_sloth(points_N2 + origin, np.zeros(3), tight_box=box._replace(x=100 + origin, y=120 + origin))
+    root = tmp_path / "team"
+    write_image(root / "images/1_a.png", seed=1, width=640, height=480)
+    write(root / "gt/train.json", [image_entry("images/1_a.png", [face])])
+    rule = SubjectRule(dataset="team", pattern=r"(?P<subject>\d+)_")
+    pulled = pull(sloth_source(root, subject=rule, origin=origin), workspace, num_keypoints=3)
+    index = ImageIndex(workspace.image_index)
+    (read,) = validate(read_raw(pulled.raw), num_keypoints=3, rules=ValidationRules(), index=index).faces
+    np.testing.assert_allclose(read.points_N2, points_N2, rtol=0, atol=1e-5)
+    assert read.tight_box == box
 
 
 def test_image_root(folder, workspace, tmp_path):

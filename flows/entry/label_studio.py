@@ -31,6 +31,7 @@ def import_folder(arguments: argparse.Namespace) -> int:
             folder=Path(arguments.folder),
             num_keypoints=arguments.num_keypoints,
             subject=rule,
+            origin=arguments.origin,
             progress=progress,
         )
     for violation in result.left_out:

@@ -74,6 +74,7 @@ def import_folder(
     num_keypoints: int,
     subject: SubjectRule,
     gt: Iterable[str] = ("gt/**/*.json",),
+    origin: float = 0.0,
     progress: StepProgress = silent,
 ) -> ImportResult:
     """Make the project `title` if it is not there, and add what it lacks of `folder`.
@@ -81,6 +82,7 @@ def import_folder(
     Args:
         subject: how the folder tells whose face it is; tasks get the field `subject`, `<dataset>/<id>`.
         gt: patterns of ground-truth files below `folder`; image names are relative to `folder`.
+        origin: the coordinate that the files give to the centre of the top-left pixel.
 
     Raises:
         AnnotationFileError, SourceEmptyError: the folder has no readable ground truth.
@@ -88,7 +90,7 @@ def import_folder(
         SourceUnreachableError, SourceRefusedError: the server; what was imported stays, run again to go on.
     """
     source = SlothSource(kind="sloth", name=folder.name, root=str(folder), gt=list(gt), subject=subject)
-    planned, left_out = _plan(pull_sloth(source), subject.dataset or folder.name, num_keypoints)
+    planned, left_out = _plan(pull_sloth(source), subject.dataset or folder.name, num_keypoints, origin)
     if not planned:
         raise SourceEmptyError(f"{folder}: no image entry that could become a task; {len(left_out)} were left out")
     with connected(url, token) as connection:
@@ -116,7 +118,9 @@ def import_folder(
         )
 
 
-def _plan(records: Iterable[RawRecord], dataset: str, num_keypoints: int) -> tuple[list[_Planned], list[Violation]]:
+def _plan(
+    records: Iterable[RawRecord], dataset: str, num_keypoints: int, origin: float
+) -> tuple[list[_Planned], list[Violation]]:
     """A task for every face, with a key that does not depend on where in its file the entry stands."""
     planned: list[_Planned] = []
     left_out: list[Violation] = []
@@ -130,7 +134,8 @@ def _plan(records: Iterable[RawRecord], dataset: str, num_keypoints: int) -> tup
         for face in faces or [None]:
             name = f"{dataset}/{record.payload['filename']}"
             times[name] += 1
-            planned.append(_Planned(name if times[name] == 1 else f"{name}#{times[name]}", record, face))
+            key = name if times[name] == 1 else f"{name}#{times[name]}"
+            planned.append(_Planned(key, record, face and face.counted_from(origin)))
     return planned, left_out
 
 

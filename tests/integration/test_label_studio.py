@@ -144,14 +144,15 @@ def test_what_goes_in_comes_out(label_studio, source, workspace, tmp_path, title
     assert pulled.details["images"] == {"wanted": 6, "downloaded": 6, "missing": {}}
 
 
-def test_folder_and_server_make_the_same_faces(label_studio, source, workspace, tmp_path, title):
+@pytest.mark.parametrize("origin", [0.0, 0.5])
+def test_folder_and_server_make_the_same_faces(label_studio, source, workspace, tmp_path, title, origin):
     """So a snapshot has the same id, wherever the annotations came from."""
     root = write_folder(tmp_path / "team")
-    load(label_studio, root, title)
-    direct = SlothSource(kind="sloth", name="direct", root=str(root), subject=subject_rule(root))
+    load(label_studio, root, title, origin=origin)
+    direct = SlothSource(kind="sloth", name="direct", root=str(root), subject=subject_rule(root), origin=origin)
     hashes = []
-    for origin in (direct, source(title)):
-        raw = pull(origin, workspace, num_keypoints=N).raw
+    for one in (direct, source(title)):
+        raw = pull(one, workspace, num_keypoints=N).raw
         found = checked(raw, workspace)
         hashes.append(sorted(face.content_hash() for face in found.faces))
     assert len(hashes[0]) == 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from flows.entry.commands.parsers import add_command, add_workspace, count
+from flows.entry.commands.parsers import add_command, add_workspace, count, origin
 
 
 def add(commands: Any) -> None:
@@ -25,6 +25,14 @@ def add(commands: Any) -> None:
     )
     load.add_argument("--folder", required=True, metavar="DIR", help="folder with gt/**/*.json and the images")
     load.add_argument("--num-keypoints", type=count, default=80, metavar="N", help="(default: %(default)s)")
+    load.add_argument(
+        "--origin",
+        type=origin,
+        default=0.0,
+        metavar="PX",
+        help="coordinate that the files give to the centre of the top-left pixel: 1 if they were made of MATLAB's, "
+        "0.5 if they count from the image's corner (default: %(default)s)",
+    )
     _add_subject(load, "key of the entries, such as `subject`, which export writes", required=True)
 
     export = add_command(
