@@ -101,6 +101,11 @@ def describe_network(spec: ExperimentSpec, trained: StepOutput) -> str:
     )
 
 
+def code_versions() -> dict[str, str | None]:
+    """Tags of a version that this code registers."""
+    return {"code_version": version("fpenet-workflow"), "git_commit": git_commit()}
+
+
 def git_commit() -> str | None:
     """Of the checkout that runs, with `+` where it was changed since; None outside a checkout."""
     command = ["git", "-C", str(SOURCE_ROOT), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]

@@ -127,17 +127,6 @@ def review_data(summary: RunSummary, verdict: Verdict, parents: Mapping[str, str
     )
 
 
-def known_versions(registered: RegisteredVersion, tracking: Tracking, workspace: Workspace) -> dict[str, str]:
-    """What the registry knows of the code that made the version.
-
-    Raises:
-        TrackingError: MLflow can't be reached, or refuses a request.
-    """
-    with mlflow_client(tracking, workspace) as client:
-        tags = client.get_model_version(registered.name, registered.version).tags
-    return {words: tags[tag] for tag, words in (("code_version", "code"), ("git_commit", "commit")) if tag in tags}
-
-
 def log_page(
     review: Review, registered: RegisteredVersion, tracking: Tracking, workspace: Workspace
 ) -> LoggedPage | None:
