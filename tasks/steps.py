@@ -31,6 +31,7 @@ from tasks.export import ONNX, export_network
 from tasks.images import ImageIndex
 from tasks.lineage.index import open_index
 from tasks.lineage.versions import VersionRecord, record_version
+from tasks.model_card import model_card
 from tasks.pull import PullResult, pull
 from tasks.reuse import StepOutput
 from tasks.review.page import LoggedPage, Review, log_page, review_data
@@ -278,7 +279,7 @@ def index_lineage(run: Run) -> None:
 
 @step_task(name="review page")
 def prepare_review(run: Run, conversion: Conversion, results: RunResults) -> LoggedPage | None:
-    """Lay the page before the reviewer; None for the champion, which was reviewed."""
+    """Lay page and model card before the reviewer; None for the champion, which was reviewed."""
     registered, verdict, tracking = results.registered, results.verdict, run.config.tracking
     with run.step("review page") as step:
         made_by = {"code": registered.code_version, "commit": registered.git_commit}
@@ -290,8 +291,9 @@ def prepare_review(run: Run, conversion: Conversion, results: RunResults) -> Log
             **{name: known for name, known in made_by.items() if known},
             "compared with": f"{verdict.model} version {verdict.champion}" if verdict.champion else "no champion yet",
         }
-        data = review_data(summarise(run, results), verdict, parents)
-        review = Review(data, verdict, conversion.files[Split.KPI], results.spec, run.config.review)
+        summary, files = summarise(run, results), conversion.files[Split.KPI]
+        data = review_data(summary, verdict, parents)
+        review = Review(data, verdict, files, results.spec, run.config.review, model_card(summary))
         logged = log_page(review, registered, tracking, run.workspace)
         step.found(logged is None or logged.reused)
         step.detail = (
