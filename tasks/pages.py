@@ -1,8 +1,9 @@
-"""HTML pages that need no other file and ask for none; all text in them is escaped."""
+"""Pages that need no other file and ask for none; all text in HTML is escaped, in Markdown what `plain` is put on."""
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,16 @@ SLICE_TITLES = {
 
 
 def render_page(template: str, **values: Any) -> str:
-    """A page from `template`, a file beside this one that extends `page.html`.
+    """A page from `template`, a file beside this one: HTML that extends `page.html`, or Markdown.
 
     Raises:
         jinja2.UndefinedError: the template names a value that is not there.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=select_autoescape(),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -38,8 +39,11 @@ def render_page(template: str, **values: Any) -> str:
         "duration": duration,
         "size": size,
         "number": number,
+        "percent": percent,
         "picture": _picture,
+        "plain": plain,
         "signed": signed,
+        "thousands": "{:,}".format,
     }
     return environment.get_template(template).render(unit_names=UNIT_NAMES, slice_titles=SLICE_TITLES, **values)
 
@@ -80,6 +84,16 @@ def number(value: float | None) -> str:
 def signed(value: float | None) -> str:
     """A difference: always with its sign, two decimals."""
     return "–" if value is None else f"{value:+.2f}"
+
+
+def percent(share: float) -> str:
+    """`0.312 %`, `50 %`: three significant digits."""
+    return f"{100 * share:.3g} %"
+
+
+def plain(text: str) -> str:
+    """Text for Markdown in which no character is a mark."""
+    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(text.split()))
 
 
 def _picture(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Show a run to a person: one self-contained HTML page, and a table in the terminal."""
+"""Show a run to a person: one self-contained HTML page with the model card beside it, and a table in the terminal."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from model.paired import REGION, Outcome, Row
 from model.region_error import Unit
 from schemas.layouts import layout
 from schemas.storage import write_bytes, write_json
+from tasks.model_card import CARD, model_card
 from tasks.pages import duration, evaluation_values, number, render_page, signed, size
 from tasks.summary import EngineSummary, RunSummary, VerdictSummary
 
@@ -25,9 +26,10 @@ _NOT_PASSED = (Outcome.FAILED, Outcome.INCONCLUSIVE)
 
 
 def write_report(summary: RunSummary, directory: Path) -> Path:
-    """Write `index.html` and `summary.json` into `directory`; return the page's path."""
+    """Write `index.html`, `summary.json` and `model-card.md` into `directory`; return the page's path."""
     write_bytes(directory / PAGE, render(summary).encode())
     write_json(directory / DATA, asdict(summary))
+    write_bytes(directory / CARD, model_card(summary).encode())
     return directory / PAGE
 
 
@@ -36,6 +38,7 @@ def render(summary: RunSummary) -> str:
     return render_page(
         "report.html",
         run=summary,
+        card=CARD,
         charts=history_charts(summary.history),
         slowest_s=max((step.seconds for step in summary.steps), default=0.0) or 1.0,
         **evaluation_values(summary.evaluation),

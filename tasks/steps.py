@@ -31,12 +31,13 @@ from tasks.export import ONNX, export_network
 from tasks.images import ImageIndex
 from tasks.lineage.index import open_index
 from tasks.lineage.versions import VersionRecord, record_version
+from tasks.model_card import model_card
 from tasks.pull import PullResult, pull
 from tasks.reuse import StepOutput
-from tasks.review.page import LoggedPage, Review, known_versions, log_page, review_data
+from tasks.review.page import LoggedPage, Review, log_page, review_data
 from tasks.run import Run
 from tasks.snapshot import Snapshot, load_snapshot, take_snapshot
-from tasks.summarise import RunResults, git_commit, summarise
+from tasks.summarise import RunResults, code_versions, summarise
 from tasks.summary import LaterEngine
 from tasks.tracking import Candidate, RegisteredVersion, register_candidate
 from tasks.train import MODEL, train_network
@@ -184,7 +185,7 @@ def register(
         onnx_model=exported.directory / ONNX,
         evaluation=evaluated.directory / FILES,
         figures=evaluated.directory / FIGURES,
-        versions={"git_commit": git_commit()},
+        versions=code_versions(),
     )
     with run.step("register") as step:
         version = register_candidate(candidate, run.config.tracking, run.workspace)
@@ -278,19 +279,21 @@ def index_lineage(run: Run) -> None:
 
 @step_task(name="review page")
 def prepare_review(run: Run, conversion: Conversion, results: RunResults) -> LoggedPage | None:
-    """Lay the page before the reviewer; None for the champion, which was reviewed."""
+    """Lay page and model card before the reviewer; None for the champion, which was reviewed."""
     registered, verdict, tracking = results.registered, results.verdict, run.config.tracking
     with run.step("review page") as step:
+        made_by = {"code": registered.code_version, "commit": registered.git_commit}
         parents = {
             "snapshot": results.snapshot.id,
             "training": results.trained.key,
             "ONNX, SHA-256": results.exported.result["sha256"],
             "MLflow run": registered.run_id,
-            **known_versions(registered, tracking, run.workspace),
+            **{name: known for name, known in made_by.items() if known},
             "compared with": f"{verdict.model} version {verdict.champion}" if verdict.champion else "no champion yet",
         }
-        data = review_data(summarise(run, results), verdict, parents)
-        review = Review(data, verdict, conversion.files[Split.KPI], results.spec, run.config.review)
+        summary, files = summarise(run, results), conversion.files[Split.KPI]
+        data = review_data(summary, verdict, parents)
+        review = Review(data, verdict, files, results.spec, run.config.review, model_card(summary))
         logged = log_page(review, registered, tracking, run.workspace)
         step.found(logged is None or logged.reused)
         step.detail = (

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+import numpy as np
+
 from schemas.annotation import NOTED, SKIPPED
 from schemas.experiment import ExperimentSpec
-from schemas.records import Face, Split, Violation
+from schemas.records import Face, Flag, Split, Violation
 from schemas.source_code import SOURCE_ROOT
 from tasks.engines import CheckedEngine
 from tasks.evaluate import FIGURES
@@ -21,6 +23,7 @@ from tasks.reuse import StepOutput
 from tasks.run import Run
 from tasks.snapshot import Snapshot
 from tasks.summary import (
+    CandidateSummary,
     EngineSummary,
     FaceSummary,
     GateResult,
@@ -54,7 +57,7 @@ class RunResults:
 
 def summarise(run: Run, results: RunResults) -> RunSummary:
     """Everything that a person is shown of the run."""
-    snapshot, evaluated = results.snapshot, results.evaluated
+    snapshot, trained, evaluated = results.snapshot, results.trained, results.evaluated
     figures = evaluated.directory / FIGURES
     best, worst = (
         tuple(
@@ -63,6 +66,11 @@ def summarise(run: Run, results: RunResults) -> RunSummary:
         )
         for kind in ("best", "worst")
     )
+    used = {
+        Split.TRAIN: trained.result["faces"],
+        Split.VALIDATION: trained.result["validation_faces"],
+        Split.KPI: evaluated.result["report"]["faces"],
+    }
     return RunSummary(
         run_id=run.id,
         started_at=run.started.isoformat(timespec="seconds"),
@@ -71,11 +79,12 @@ def summarise(run: Run, results: RunResults) -> RunSummary:
         model_version=f"{results.registered.name}/{results.registered.version}",
         code_version=version("fpenet-workflow"),
         git_commit=git_commit(),
-        network=describe_network(results.spec, results.trained),
+        network=describe_network(results.spec, trained),
+        candidate=_candidate(results),
         sources=tuple(_source(pull, snapshot) for pull in results.pulls),
-        splits=tuple(_split(split, snapshot) for split in Split),
+        splits=tuple(_split(split, snapshot, used[split]) for split in Split),
         rejections=rejections(snapshot.violations),
-        history=tuple(results.trained.result["history"]),
+        history=tuple(trained.result["history"]),
         evaluation=evaluated.result["report"],
         best=best,
         worst=worst,
@@ -101,6 +110,11 @@ def describe_network(spec: ExperimentSpec, trained: StepOutput) -> str:
     )
 
 
+def code_versions() -> dict[str, str | None]:
+    """Tags of a version that this code registers."""
+    return {"code_version": version("fpenet-workflow"), "git_commit": git_commit()}
+
+
 def git_commit() -> str | None:
     """Of the checkout that runs, with `+` where it was changed since; None outside a checkout."""
     command = ["git", "-C", str(SOURCE_ROOT), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
@@ -111,21 +125,40 @@ def git_commit() -> str | None:
     return described.stdout.strip()
 
 
+def _candidate(results: RunResults) -> CandidateSummary:
+    registered, cost = results.registered, results.trained.result
+    return CandidateSummary(
+        key=results.evaluated.key,
+        code_version=registered.code_version,
+        git_commit=registered.git_commit,
+        spec=results.spec.model_dump(mode="json", by_alias=True),
+        parameters=cost["parameters"],
+        macs=cost["macs"],
+    )
+
+
 def _source(pull: PullResult, snapshot: Snapshot) -> SourceSummary:
-    refused = _refused(pull.source, snapshot.violations)
+    refused, accepted = _refused(pull.source, snapshot.violations), _from(pull.source, snapshot.faces)
     return SourceSummary(
         name=pull.source,
         kind=pull.kind,
         records=pull.records,
-        accepted=_number_from(pull.source, snapshot.faces),
+        accepted=len(accepted),
         rejected=refused[False],
-        superseded=_number_from(pull.source, snapshot.superseded),
+        superseded=len(_from(pull.source, snapshot.superseded)),
         skipped=refused[True],
+        points=_points(accepted),
     )
 
 
-def _number_from(source: str, faces: Sequence[Face]) -> int:
-    return sum(face.source_key.startswith(f"{source}:") for face in faces)
+def _from(source: str, faces: Sequence[Face]) -> list[Face]:
+    return [face for face in faces if face.source_key.startswith(f"{source}:")]
+
+
+def _points(faces: Sequence[Face]) -> dict[str, int]:
+    """Flag -> number of points."""
+    flags_P = np.concatenate([face.flags_N for face in faces]) if faces else np.empty(0, np.int8)
+    return {flag.name.lower(): int((flags_P == flag).sum()) for flag in Flag}
 
 
 def _refused(source: str, violations: Sequence[Violation]) -> Counter[bool]:
@@ -137,9 +170,11 @@ def _refused(source: str, violations: Sequence[Violation]) -> Counter[bool]:
     return Counter(refused <= SKIPPED for found in codes.values() if (refused := found - NOTED))
 
 
-def _split(split: Split, snapshot: Snapshot) -> SplitSummary:
+def _split(split: Split, snapshot: Snapshot, used: int) -> SplitSummary:
     faces = [face for face, of_face in zip(snapshot.faces, snapshot.splits, strict=True) if of_face is split]
-    return SplitSummary(str(split), len(faces), len({face.subject for face in faces} - {None}))
+    subjects = [face.subject for face in faces]
+    known, nameless = len(set(subjects) - {None}), subjects.count(None)
+    return SplitSummary(str(split), len(faces), known, nameless, used, _points(faces))
 
 
 def _verdict(verdict: Verdict) -> VerdictSummary:

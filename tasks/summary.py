@@ -17,8 +17,30 @@ EXAMPLES = 5
 
 
 @dataclass(frozen=True)
+class CandidateSummary:
+    """What was trained; a rerun that finds it again changes nothing here.
+
+    Attributes:
+        key: names everything that went in.
+        code_version, git_commit: of the code that registered it; None where unknown.
+        spec: the experiment spec, `schemas.experiment.ExperimentSpec` as JSON.
+        parameters, macs: of `model.network.NetworkCost`.
+    """
+
+    key: str
+    code_version: str | None
+    git_commit: str | None
+    spec: Mapping[str, Any]
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
 class SourceSummary:
-    """One source: records as pulled, and what became of the annotations in them (they add up)."""
+    """One source: records as pulled, and what became of the annotations in them (they add up).
+
+    `points`: those of the accepted annotations, flag (`visible`, `occluded`, `unknown`) -> how many.
+    """
 
     name: str
     kind: str
@@ -27,13 +49,26 @@ class SourceSummary:
     rejected: int
     superseded: int
     skipped: int
+    points: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class SplitSummary:
+    """The faces of a split.
+
+    Attributes:
+        subjects: that are known.
+        nameless: faces of unknown subjects.
+        used: faces that were learnt from or measured; the others were left out by the conversion.
+        points: flag -> how many, as of `SourceSummary`.
+    """
+
     split: str
     faces: int
     subjects: int
+    nameless: int
+    used: int
+    points: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -169,7 +204,7 @@ class RunSummary:
         model_version: name and version in the registry, such as `fpenet/3`.
         code_version: of the project; `git_commit` where known.
         network: type and size in words.
-        sources, splits, rejections, steps, gates, engines: see the classes.
+        candidate, sources, splits, rejections, steps, gates, engines: see the classes.
         verdict: None where a run judged nothing.
         history: `model.checkpoint.EpochResult`s as mappings.
         evaluation: the evaluation's `report.json`.
@@ -186,6 +221,7 @@ class RunSummary:
     code_version: str
     git_commit: str | None
     network: str
+    candidate: CandidateSummary
     sources: tuple[SourceSummary, ...]
     splits: tuple[SplitSummary, ...]
     rejections: tuple[Rejection, ...]

@@ -83,12 +83,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version in MLflow's registry; `created` is False where an earlier run had registered it."""
+    """A version in MLflow's registry.
+
+    Attributes:
+        created: False where an earlier run had registered it.
+        code_version, git_commit: of the code that registered it; None where unknown.
+    """
 
     name: str
     version: str
     run_id: str
     created: bool
+    code_version: str | None = None
+    git_commit: str | None = None
 
     @property
     def uri(self) -> str:
@@ -114,7 +121,8 @@ def register_candidate(candidate: Candidate, tracking: Tracking, workspace: Work
             _make_challenger(client, version)
         if client.get_run(version.run_id).info.status == "RUNNING":
             client.set_terminated(version.run_id)
-    return RegisteredVersion(name, str(version.version), version.run_id, created)
+    made_by = (version.tags.get(tag) for tag in ("code_version", "git_commit"))
+    return RegisteredVersion(name, str(version.version), version.run_id, created, *made_by)
 
 
 def _make_challenger(client: MlflowClient, version: ModelVersion) -> None:

@@ -7,18 +7,19 @@ from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
-    """Text, ids and every address that a browser would fetch."""
+    """Text, ids, links, and every address that a browser would fetch without being asked."""
 
     VOID = {"meta", "img", "br", "link", "input"}
 
     def __init__(self, html):
         super().__init__()
-        self.text, self.addresses, self.ids, self.open = "", [], set(), []
+        self.text, self.addresses, self.links, self.ids, self.open = "", [], [], set(), []
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
-        self.addresses += [given[name] for name in ("src", "href", "srcset", "data") if name in given]
+        found = self.links if tag == "a" else self.addresses
+        found += [given[name] for name in ("src", "href", "srcset", "data") if name in given]
         self.ids.add(given.get("id"))
         if tag not in self.VOID:
             self.open.append(tag)

@@ -7,8 +7,10 @@ from pathlib import Path
 from model.evaluation_report import evaluation_report
 from model.figures import write_figures
 from model.paired import Outcome, Row
+from schemas.experiment import ExperimentSpec
 from schemas.records import Violation
 from tasks.summary import (
+    CandidateSummary,
     EngineSummary,
     FaceSummary,
     GateResult,
@@ -23,7 +25,13 @@ from tasks.summary import (
 from tests.evaluation_sets import made_up_evaluation
 
 HISTORY = tuple(
-    {"epoch": epoch, "loss": 90.0 / epoch, "validation_error_px": 2.0 + 6.0 / epoch, "best": epoch <= 18}
+    {
+        "epoch": epoch,
+        "loss": 90.0 / epoch,
+        "validation_error_px": 2.0 + 6.0 / epoch,
+        "seconds": 13.0,
+        "best": epoch <= 18,
+    }
     for epoch in range(1, 21)
 )
 VIOLATIONS = [
@@ -59,8 +67,12 @@ def made_up_summary(folder: Path, *, num_keypoints: int = 80) -> RunSummary:
         code_version="0.1.0+c0de",
         git_commit=None,
         network="FpeNet_public, width 16, 139 k parameters",
-        sources=(SourceSummary("faces", "sloth", 1000, 992, 8, 0, 0),),
-        splits=(SplitSummary("train", 800, 60), SplitSummary("validation", 92, 7), SplitSummary("kpi", 100, 15)),
+        candidate=made_up_candidate(num_keypoints),
+        sources=(SourceSummary("faces", "sloth", 1000, 992, 8, 0, 0, points_of(992, num_keypoints)),),
+        splits=tuple(
+            SplitSummary(split, faces, subjects, 0, faces, points_of(faces, num_keypoints))
+            for split, faces, subjects in (("train", 800, 60), ("validation", 92, 7), ("kpi", 100, 15))
+        ),
         rejections=rejections(VIOLATIONS),
         history=HISTORY,
         evaluation=report,
@@ -105,6 +117,20 @@ def made_up_summary(folder: Path, *, num_keypoints: int = 80) -> RunSummary:
         verdict=made_up_verdict(),
         later=(LaterEngine("jetson-nano", "Jetson Nano", "trtexec", "no trtexec here"),),
     )
+
+
+def points_of(faces: int, num_keypoints: int) -> dict[str, int]:
+    """A tenth of the points is occluded, and nothing said of three a face."""
+    points = faces * num_keypoints
+    return {"unknown": 3 * faces, "visible": points - 3 * faces - points // 10, "occluded": points // 10}
+
+
+def made_up_candidate(num_keypoints: int) -> CandidateSummary:
+    spec = ExperimentSpec.model_validate(
+        {"num_keypoints": num_keypoints, "dataloader": {"num_keypoints": num_keypoints, "bbox_enlarge_ratio": 1.15}}
+    )
+    settings = spec.model_dump(mode="json", by_alias=True)
+    return CandidateSummary("0c" * 10, "0.1.0", "beef", settings, parameters=139_024, macs=73_000_000)
 
 
 def made_up_verdict() -> VerdictSummary:

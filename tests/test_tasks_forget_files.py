@@ -106,6 +106,13 @@ def test_a_page_is_taken_away_as_a_whole(tmp_path):
     assert "base64" not in page.read_text()
 
 
+def test_a_card_that_names_the_subject_keeps_its_numbers(tmp_path):
+    card = tmp_path / "model-card.md"
+    card.write_text(f"| set {SUBJECT} | 2.1 |\n| set blobs/0010 | 2.2 |\n")
+    purged(card)
+    assert card.read_text() == f"| set {MARK} | 2.1 |\n| set blobs/0010 | 2.2 |\n"
+
+
 def test_lines_of_json_go(tmp_path):
     raw = tmp_path / "raw.jsonl"
     raw.write_text(f'{{"subject":"{SUBJECT}"}}\n{{"subject":"blobs/0010"}}\n{{"name":"images\\/0002.png"}}\n')

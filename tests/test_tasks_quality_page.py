@@ -124,7 +124,7 @@ def test_links_open_the_very_task(summary, folder):
     links = {key: "http://one.test/projects/1/data?task=0", "team:task/3": "http://one.test/projects/1/data?task=3"}
     tab = SentBack("team", "Quality", "http://one.test/projects/1/data?tab=9", (3,), 0)
     page = Page(render(replace(summary, links=links, sent_back=(tab,)), folder))
-    assert {*links.values(), tab.url} <= set(page.addresses)
+    assert {*links.values(), tab.url} <= set(page.links)
     assert page.open == []
 
 

@@ -5,7 +5,8 @@ from dataclasses import asdict, replace
 import pytest
 from rich.console import Console
 
-from tasks.pages import duration, number, size
+from tasks.model_card import model_card
+from tasks.pages import duration, number, percent, plain, size
 from tasks.report import print_summary, render, write_report
 from tasks.summary import GateResult, rejections
 from tests.html_pages import Page, assert_self_contained
@@ -78,9 +79,11 @@ def test_any_number_of_points_has_a_page(tmp_path):
     assert "Eyes" not in Page(render(made_up_summary(tmp_path, num_keypoints=5))).text
 
 
-def test_page_and_data_are_written_and_the_data_is_the_summary(summary, tmp_path):
+def test_page_card_and_data_are_written_and_the_data_is_the_summary(summary, tmp_path):
     page = write_report(summary, tmp_path)
     assert page.read_text() == render(summary)
+    assert Page(page.read_text()).links == ["model-card.md"]
+    assert (tmp_path / "model-card.md").read_text() == model_card(summary)
     assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(asdict(summary)))
 
 
@@ -161,4 +164,9 @@ def test_durations_read_as_people_say_them(seconds, text):
 
 def test_sizes_and_numbers_are_short():
     assert (size(812_345), size(3_449_000)) == ("812 kB", "3.4 MB")
+    assert (percent(0.5), percent(0.0031234), percent(0.0)) == ("50 %", "0.312 %", "0 %")
     assert (number(None), number(0.0), number(1.2345), number(2.34e-5)) == ("–", "0.00", "1.23", "2.34e-05")
+
+
+def test_plain_text_holds_no_mark_of_markdown():
+    assert plain("a_b|`c` <d>\n# [e]\\") == r"a\_b\|\`c\` \<d\> \# \[e\]\\"

@@ -25,6 +25,7 @@ from tests.run_summaries import made_up_summary
 from tests.shard_files import blob_face, small_spec, write_shard
 
 FACES = [blob_face(index) for index in range(6)]
+CARD = "# fpenet/2: model card\n"
 CHANGES_PX = [0.3, -0.2, 0.1, 0.0, 0.5, -0.4]
 
 
@@ -105,7 +106,7 @@ def summary(tmp_path_factory):
 @pytest.fixture(scope="module")
 def review(verdict, summary, shard):
     data = review_data(summary, verdict, {"snapshot": "5" * 64})
-    return Review(data, verdict, [shard], small_spec(), ReviewSettings())
+    return Review(data, verdict, [shard], small_spec(), ReviewSettings(), CARD)
 
 
 @pytest.fixture(scope="module")
@@ -215,10 +216,14 @@ def test_it_is_logged_once_with_its_hash_and_what_the_reviewer_has_to_do(review,
         assert tags["review.state"].startswith("waiting: for a reviewer") and logged.report in tags["review.state"]
         folder = tmp_path / "artifacts" / run / "artifacts" / "review"
         assert (folder / "index.html").read_bytes() == logged.file.read_bytes()
+        assert (folder / "model-card.md").read_text() == CARD
         told = json.loads((folder / "report.json").read_text())
         about = {name: told[name] for name in ("verdict", "evaluation")}
         about["engines"] = [engine | {"latency_ms": None} for engine in told["engines"]]
         assert sha256_of(about) == logged.report, "whoever has the report can see that it is the one approved"
         assert log_page(review, registered, tracking, workspace).reused
+        again = log_page(replace(review, card=f"{CARD}anew"), registered, tracking, workspace)
+        assert (again.reused, again.report) == (False, logged.report), "an approval of the report still holds"
+        assert (folder / "model-card.md").read_text() == f"{CARD}anew"
         champion = replace(review, verdict=replace(review.verdict, state=State.IS_CHAMPION))
         assert log_page(champion, registered, tracking, workspace) is None

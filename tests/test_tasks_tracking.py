@@ -38,7 +38,7 @@ def client(workspace, registered):
 
 def test_a_candidate_becomes_the_challenger(client, registered, candidate):
     version = client.get_model_version_by_alias("fpenet", "challenger")
-    assert registered == RegisteredVersion("fpenet", "1", version.run_id, created=True)
+    assert registered == RegisteredVersion("fpenet", "1", version.run_id, created=True, code_version="c0de")
     assert version.tags["snapshot_id"] == candidate.snapshot_id
     assert version.tags["candidate_key"] == candidate.key
     assert len(version.tags["report_sha256"]) == 64

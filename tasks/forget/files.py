@@ -23,7 +23,7 @@ from tasks.forget.traces import Traces
 
 EVENTS = "events.out.tfevents."
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm")
-_LINES = (".csv", ".txt", ".log", ".yaml", ".yml")
+_LINES = (".csv", ".txt", ".log", ".yaml", ".yml", ".md")
 _DATABASES = (".db", ".sqlite", ".sqlite3")
 _PAGE = (
     "<!doctype html><meta charset=utf-8><title>Redacted</title><p>This page showed a person who has withdrawn.</p>\n"

@@ -1,4 +1,5 @@
-"""The page that a reviewer decides with, logged as `review/index.html` of the version's run in MLflow."""
+"""The page that a reviewer decides with, logged as `review/index.html` of the version's run in MLflow, with the model
+card beside it."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from model.paired import REGION, Outcome, Row
 from schemas.config import ReviewSettings, Tracking
 from schemas.experiment import ExperimentSpec
 from schemas.storage import sha256_of, write_bytes, write_json
+from tasks.model_card import CARD
 from tasks.pages import render_page
 from tasks.paired_scores import FACES, ScoredFaces, read_faces
 from tasks.reuse import reuse_or_run, step_key
@@ -89,6 +91,7 @@ class Review:
         files: the KPI shards that it is about, and how they are read.
         spec: the challenger's.
         settings: how long an approval holds.
+        card: the model card, Markdown.
     """
 
     data: ReviewData
@@ -96,6 +99,7 @@ class Review:
     files: Sequence[Path]
     spec: ExperimentSpec
     settings: ReviewSettings
+    card: str
 
 
 @dataclass(frozen=True)
@@ -127,21 +131,11 @@ def review_data(summary: RunSummary, verdict: Verdict, parents: Mapping[str, str
     )
 
 
-def known_versions(registered: RegisteredVersion, tracking: Tracking, workspace: Workspace) -> dict[str, str]:
-    """What the registry knows of the code that made the version.
-
-    Raises:
-        TrackingError: MLflow can't be reached, or refuses a request.
-    """
-    with mlflow_client(tracking, workspace) as client:
-        tags = client.get_model_version(registered.name, registered.version).tags
-    return {words: tags[tag] for tag, words in (("code_version", "code"), ("git_commit", "commit")) if tag in tags}
-
-
 def log_page(
     review: Review, registered: RegisteredVersion, tracking: Tracking, workspace: Workspace
 ) -> LoggedPage | None:
-    """Draw the page and log it beside the version, unless it stands there; the champion's is left as it was approved.
+    """Draw the page, log it and the card beside the version, unless they stand there; the champion's are left as they
+    were approved.
 
     The artifacts come first, then the hash: whoever sees the hash finds the report. `review.state` says what the
     reviewer has to do.
@@ -157,11 +151,13 @@ def log_page(
         return None
     content = dataclasses.asdict(review.data)
     days = review.settings.valid_days
-    key = step_key("review page", code="tasks.review.page", data=sha256_of(content), days=days)
+    hashes = {"data": sha256_of(content), "card": sha256_of(review.card)}
+    key = step_key("review page", code="tasks.review.page", days=days, **hashes)
 
     def draw(directory: Path) -> dict[str, Any]:
         write_bytes(directory / PAGE, render(review).encode())
         write_json(directory / DATA, content)
+        write_bytes(directory / CARD, review.card.encode())
         return {"report": review.data.report}
 
     output = reuse_or_run(workspace.review_pages, key, draw)
@@ -179,7 +175,7 @@ def _stands(client: MlflowClient, review: Review, registered: RegisteredVersion)
 
 
 def _log(client: MlflowClient, review: Review, registered: RegisteredVersion, directory: Path) -> None:
-    for file in (PAGE, DATA):
+    for file in (PAGE, DATA, CARD):
         client.log_artifact(registered.run_id, str(directory / file), ARTIFACT_FOLDER)
     name, version, champion = registered.name, registered.version, review.verdict.champion
     client.set_model_version_tag(name, version, COMPARED_WITH, champion or NOBODY)
@@ -206,6 +202,7 @@ def render(review: Review) -> str:
         verdict=verdict,
         headline=headline(verdict),
         report=data.report,
+        card=CARD,
         approve=_tags_to_set(verdict, data.report),
         reject={BY: "your name", REASON: "what is wrong with it", REVIEW: REJECTED},
         valid_days=review.settings.valid_days,

@@ -148,7 +148,7 @@ def test_what_annotators_differ_on_waits_in_a_tab_until_they_agree(
     assert (agreement["faces"], agreement["regions"]["All"]["flags"]["kappa"]["value"]) == (TASKS, 1.0)
     lean = {bias["annotator"]: bias["offsets"]["source_px"]["All"]["x"]["value"] for bias in agreement["biases"]}
     assert lean[str(second_annotator)] == pytest.approx(3 / TASKS * 0.15 * 120, rel=1e-3)
-    links = set(Page(page).addresses)
+    links = set(Page(page).links)
     assert {task_url(label_studio.url, project, task) for task in (moved, decided, stays)} <= links
     (tab,) = first["sent_back"]
     assert tab["url"] in links and re.search(r"/projects/\d+/data\?tab=\d+$", tab["url"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.retrain_project import kill_when, render_faces, run, write_project
+from tests.retrain_project import SUBJECTS, kill_when, render_faces, run, write_project
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +58,36 @@ def test_annotations_become_checked_engines_at_staging(finished):
     assert summary["model_version"] == f"{staged['model_name']}/{staged['model_version']}"
 
 
+def cards(config: Path) -> tuple[list[str], list[Path]]:
+    """Every run's model card, and where MLflow keeps one."""
+    workspace = config.parent / "workspace"
+    told = [path.read_text() for path in sorted(workspace.glob("reports/*/model-card.md"))]
+    return told, list(workspace.glob("mlflow-artifacts/*/artifacts/review/model-card.md"))
+
+
+def test_the_model_card_lies_beside_the_page_and_the_version(finished):
+    (summary,), ((card,), (logged,)) = summaries(finished), cards(finished)
+    assert logged.read_text() == card
+    error = summary["evaluation"]["regions"]["All"]["crop_px"]["all"]["error"]
+    for words in (summary["model_version"], summary["snapshot_id"], f"{error:.2f}", "| cpu | ONNX Runtime"):
+        assert words in card
+    assert not any(f"multipie-like/{subject}" in card for subject in SUBJECTS)
+    for row in summary["splits"]:
+        assert sum(row["points"].values()) == 80 * row["faces"]
+        assert (row["used"], row["nameless"]) == (row["faces"], 0)
+    assert summary["sources"][0]["points"]["unknown"] == 0 < summary["sources"][0]["points"]["occluded"]
+
+
 def test_a_second_run_makes_nothing_anew(finished):
-    before = content(finished)
+    before, (_, (logged,)) = content(finished), cards(finished)
+    written = logged.stat().st_mtime_ns
     code, output = run(finished)
     assert code == 0, output
     states = {step["name"]: step["state"] for step in summaries(finished)[-1]["steps"]}
     always = {"pull faces", "validate", "leave to devices"}
     assert {name for name, state in states.items() if state != "reused"} == always, output
     assert content(finished) == before
+    assert len(set(cards(finished)[0])) == 1 and logged.stat().st_mtime_ns == written
 
 
 @pytest.mark.slow
