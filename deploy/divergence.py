@@ -29,7 +29,7 @@ from deploy.builders.onnxruntime import PROVIDERS
 from deploy.divergence_probe import Point, Twins, probe, with_layer_in_float
 from deploy.onnx_graph import INPUT_NAME, with_outputs
 from deploy.parity import Parity, compare
-from deploy.qdq import LEVELS
+from deploy.qdq import LEVELS, ONE_SIDED_LEVELS, one_sided
 from deploy.quantise import calibrate, predictions
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def find_divergence(float_model: onnx.ModelProto, model: onnx.ModelProto, images
         ModelFileError: `model` was not made of `float_model`.
     """
     twins = Twins(float_model, model)
-    scales = _clean_scales(float_model, twins, images_BSSC)
+    rounding = _clean_rounding(float_model, twins, images_BSSC)
     probed, points = probe(twins)
     names = [point.tensor for point in points]
     watched = with_outputs(float_model, [name for name in names if name != INPUT_NAME])
@@ -124,7 +124,7 @@ def find_divergence(float_model: onnx.ModelProto, model: onnx.ModelProto, images
         truth = _run(expected, images_BCSS) | {INPUT_NAME: images_BCSS}
         values = _run(found, images_BCSS)
         for number, point in enumerate(points):
-            sums[:, number] += _squares(point, truth[point.tensor], values, scales.get(point.tensor))
+            sums[:, number] += _squares(point, truth[point.tensor], values, rounding.get(point.tensor))
     return Divergence(tuple(_error(point, column) for point, column in zip(points, sums.T, strict=True)))
 
 
@@ -151,21 +151,28 @@ def best_relief(float_model: onnx.ModelProto, model: onnx.ModelProto, images_BSS
     return best if best is not None and best.parity.worst_px < best.before.worst_px else None
 
 
-def _clean_scales(float_model: onnx.ModelProto, twins: Twins, images_BSSC: np.ndarray) -> dict[str, float]:
-    """Tensor with Q/DQ -> the scale that loses least of these crops."""
+def _clean_rounding(
+    float_model: onnx.ModelProto, twins: Twins, images_BSSC: np.ndarray
+) -> dict[str, tuple[float, int]]:
+    """Tensor with Q/DQ -> the scale that loses least of these crops, and its steps from zero."""
     groups = twins.quantised_groups
-    by_group = calibrate(float_model, groups, [images_BSSC]) if groups else {}
-    return {tensor: by_group[group] for tensor, group in groups.items()}
+    positive = one_sided(float_model, groups, twins.placement)
+    by_group = calibrate(float_model, groups, [images_BSSC], positive) if groups else {}
+    return {
+        tensor: (by_group[group], ONE_SIDED_LEVELS if group in positive else LEVELS)
+        for tensor, group in groups.items()
+    }
 
 
 def _squares(
-    point: Point, truth: np.ndarray, values: dict[str, np.ndarray], scale: float | None
+    point: Point, truth: np.ndarray, values: dict[str, np.ndarray], rounding: tuple[float, int] | None
 ) -> tuple[float, float, float, float]:
     """Sums of squares over a batch: float tensor, error, own error, clean error."""
     given, local = (values[name].astype(np.float64) for name in (point.given, point.local))
     if point.rounded:
-        assert scale is not None, point
-        clean = np.clip(np.rint(local / scale), -LEVELS, LEVELS) * scale
+        assert rounding is not None, point
+        scale, levels = rounding
+        clean = np.clip(np.rint(local / scale), -levels, levels) * scale
     else:
         clean = values[point.clean].astype(np.float64) if point.clean else local
     with np.errstate(over="ignore", invalid="ignore"):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploy.onnx_graph import LARGEST_FLOAT16, OUTPUT_CHANNELS, with_outputs
-from deploy.qdq import dequantised, quantised_weights, scale_groups
+from deploy.qdq import Placement, dequantised, quantised_weights, scale_groups
 from schemas.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -75,8 +75,15 @@ class Twins:
     @cached_property
     def quantised_groups(self) -> dict[str, str]:
         """Tensors with Q/DQ -> the one whose scale they share."""
-        groups = scale_groups(self.float_model, self.float_layers)
+        groups = scale_groups(self.float_model, self.float_layers, self.placement)
         return {tensor: group for tensor, group in groups.items() if dequantised(tensor) in self.tensors}
+
+    @cached_property
+    def placement(self) -> Placement:
+        import onnx
+
+        unsigned = {name for name, tensor in self._weights.items() if tensor.data_type == onnx.TensorProto.UINT8}
+        return "around" if unsigned else "inputs"
 
     @property
     def float_layers(self) -> list[str]:
@@ -133,7 +140,7 @@ def with_layer_in_float(twins: Twins, layer: str) -> onnx.ModelProto:
     """The graph with one convolution in FP32: its weights, and no Q/DQ on what no other one reads in 8 bits."""
     additions = _Additions(twins)
     node, twin = next((node, twin) for node, twin in twins.pairs if node.name == layer)
-    kept = scale_groups(twins.float_model, [*twins.float_layers, layer])
+    kept = scale_groups(twins.float_model, [*twins.float_layers, layer], twins.placement)
     made = {name: twin.output[0] for node, twin in twins.pairs for name in node.output}
     raw = {dequantised(tensor): made[tensor] for tensor in twins.quantised_groups if tensor not in kept}
     inputs = [raw.get(name, name) for name in twin.input]

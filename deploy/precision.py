@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from deploy.calibration import Crops, require_usable
 from deploy.onnx_export import OnnxSummary, load_onnx, summarise
 from deploy.onnx_graph import HALF_SCALES_OPSET, to_float16, with_half_scales
+from deploy.qdq import Placement
 from deploy.quantise import INT8_FLOAT_SHARE, Calibrated, Quantised
 from deploy.targets import Precision, Target, TargetGates
 from schemas.errors import CalibrationError
@@ -88,6 +89,10 @@ def graph_in(onnx: Path, target: Target, *, calibration: Crops | None = None) ->
     )
 
 
+def placement_of(target: Target) -> Placement:
+    return "around" if target.builder == "onnxruntime" else "inputs"
+
+
 def reads_half_scales(target: Target) -> bool:
     return target.builder != "onnxruntime" and target.opset_ceiling >= HALF_SCALES_OPSET
 
@@ -101,6 +106,7 @@ def calibration_sha256(target: Target, calibration: Crops | None) -> str | None:
         {
             "crops": calibration.id,
             "half": reads_half_scales(target),
+            "placement": placement_of(target),
             "parity": gates.parity.mean_px,
             "regions": {name: bound.mean_px for name, bound in gates.regions.items()},
         }
@@ -114,7 +120,7 @@ def _quantised(onnx: Path, summary: OnnxSummary, target: Target, calibration: Cr
             "takes training faces, or set its precision to fp16"
         )
     require_usable(calibration(), summary.input_shape, f"calibration of target '{target.name}'")
-    calibrated = _calibrated(onnx, summary.sha256, calibration)
+    calibrated = _calibrated(onnx, summary.sha256, calibration, placement_of(target))
     int8 = calibrated.within(lambda shift: _fits(shift, target.gates, INT8_AIM), share=INT8_FLOAT_SHARE)
     if target.precision == "int8":
         return int8
@@ -126,9 +132,9 @@ def _quantised(onnx: Path, summary: OnnxSummary, target: Target, calibration: Cr
 
 
 @lru_cache(maxsize=2)
-def _calibrated(onnx: Path, _sha256: str, calibration: Crops) -> Calibrated:
+def _calibrated(onnx: Path, _sha256: str, calibration: Crops, placement: Placement) -> Calibrated:
     """Kept, as one ladder asks for it several times, and so do the targets of one rollout."""
-    return Calibrated(load_onnx(onnx), [calibration()])
+    return Calibrated(load_onnx(onnx), [calibration()], placement)
 
 
 def _fits(shift: Parity, gates: TargetGates, aim: float) -> bool:

@@ -1,16 +1,21 @@
 """INT8 in the graph: Q/DQ pairs around what a builder shall compute in 8 bits.
 
-Symmetric everywhere, as TensorRT wants it: activations by one scale per tensor, weights by one per output channel,
-biases as they are (TensorRT-RTX refuses an INT32 one). Q/DQ stand on the inputs of the quantised convolutions and
-around what only moves values (pooling, concatenation, resizing), which then work on 8 bits; nothing stands between a
-convolution, its activation and its sum, so that a builder fuses them. Source: NVIDIA, "Working with Quantized Types",
-TensorRT documentation.
+Activations have one scale per tensor, weights one per output channel, biases stay as they are (TensorRT-RTX refuses
+an INT32 one). Q/DQ stand where the engine's runtime fuses them, its `Placement`:
+
+    inputs   for TensorRT: on the inputs of the quantised convolutions and around what only moves values (pooling,
+             concatenation, resizing), which then work on 8 bits; nothing between a convolution, its activation and
+             its sum. Symmetric. Source: NVIDIA, "Working with Quantized Types", TensorRT documentation.
+    around   for ONNX Runtime: also on what the quantised convolutions put out, behind their Relu if they have one,
+             for it computes in 8 bits only what it may put out in 8 bits. Unsigned, and what comes out of a Relu has
+             all 255 steps above zero: such a Relu is then part of the rounding. Transposed convolutions are in
+             float, for it has none in 8 bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,9 +28,18 @@ if TYPE_CHECKING:
 OPSET = 13
 """The first in which a DequantizeLinear has a scale per channel."""
 
-LEVELS = 127
+Placement = Literal["inputs", "around"]
+
+LEVELS, ONE_SIDED_LEVELS = 127, 255
+"""Steps from zero to the largest magnitude: of what has both signs, and of what has one."""
+
+_ZERO = 128
+"""What stands for 0 in an unsigned tensor that has both signs."""
+
 MOVES = frozenset(("MaxPool", "Concat", "Resize"))
-"""Operators whose output holds values of their inputs, so that all of them share a scale."""
+"""Operators whose output holds values of their inputs."""
+_SHARING: dict[Placement, frozenset[str]] = {"inputs": MOVES, "around": MOVES - {"Concat"}}
+"""Those of them whose inputs and output share a scale. ONNX Runtime concatenates tensors of different scales."""
 
 
 def convolutions(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -42,7 +56,18 @@ def outermost(model: onnx.ModelProto) -> tuple[str, ...]:
     return names[0], *last
 
 
-def scale_groups(model: onnx.ModelProto, float_layers: Collection[str]) -> dict[str, str]:
+def always_float(model: onnx.ModelProto, placement: Placement) -> tuple[str, ...]:
+    """Convolutions that are never quantised, in the graph's order: the outermost, and what the runtime can't."""
+    fixed = outermost(model)
+    if placement == "inputs":
+        return fixed
+    kinds = {node.name: node.op_type for node in model.graph.node}
+    return tuple(name for name in convolutions(model) if name in fixed or kinds[name] == "ConvTranspose")
+
+
+def scale_groups(
+    model: onnx.ModelProto, float_layers: Collection[str], placement: Placement = "inputs"
+) -> dict[str, str]:
     """Tensors that get Q/DQ -> the one that stands for all that share its scale, in the graph's order.
 
     Args:
@@ -58,18 +83,35 @@ def scale_groups(model: onnx.ModelProto, float_layers: Collection[str]) -> dict[
             return
         leader[tensor] = group
         node = producers.get(tensor)
-        if node is not None and node.op_type in MOVES:
+        if node is not None and node.op_type in _SHARING[placement]:
             for source in _moved(node):
                 add(source, leader[tensor])
 
     for node in model.graph.node:
         if node.op_type in OUTPUT_CHANNELS and node.name not in float_layers:
             add(node.input[0], leader.get(node.input[0], node.input[0]))
+            if placement == "around":
+                result = _behind_relu(model, node)
+                add(result, leader.get(result, result))
     order = [value.name for value in model.graph.input] + [name for node in model.graph.node for name in node.output]
     return {tensor: leader[tensor] for tensor in order if tensor in leader}
 
 
-def insert(model: onnx.ModelProto, scales: Mapping[str, float], float_layers: Collection[str]) -> onnx.ModelProto:
+def one_sided(model: onnx.ModelProto, groups: Mapping[str, str], placement: Placement) -> frozenset[str]:
+    """Those of the `scale_groups` whose tensors hold no negative value, and whose 8 bits need none."""
+    if placement == "inputs":
+        return frozenset()
+    makers = {output: node.op_type for node in model.graph.node for output in node.output}
+    both = {group for tensor, group in groups.items() if makers.get(tensor) not in {"Relu", *_SHARING[placement]}}
+    return frozenset(groups.values()) - both
+
+
+def insert(
+    model: onnx.ModelProto,
+    scales: Mapping[str, float],
+    float_layers: Collection[str],
+    placement: Placement = "inputs",
+) -> onnx.ModelProto:
     """The graph with Q/DQ on every tensor of `scales` and on the weights of all but `float_layers`.
 
     Raises:
@@ -84,10 +126,17 @@ def insert(model: onnx.ModelProto, scales: Mapping[str, float], float_layers: Co
     quantised.CopyFrom(model)
     graph = quantised.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
+    groups = scale_groups(model, float_layers, placement)
+    positive = one_sided(model, groups, placement)
+
+    def both_ways(tensor: str) -> list[onnx.NodeProto]:
+        zero = np.int8(0) if placement == "inputs" else np.uint8(0 if groups[tensor] in positive else _ZERO)
+        return _activation(graph, tensor, scales[tensor], zero)
+
     nodes: list[onnx.NodeProto] = []
     for value in graph.input:
         if value.name in scales:
-            nodes += _activation(graph, value.name, scales[value.name])
+            nodes += both_ways(value.name)
     for node in graph.node:
         node.input[:] = [dequantised(name) if name in scales else name for name in node.input]
         if node.op_type in OUTPUT_CHANNELS and node.name not in float_layers:
@@ -95,11 +144,17 @@ def insert(model: onnx.ModelProto, scales: Mapping[str, float], float_layers: Co
         nodes.append(node)
         for name in node.output:
             if name in scales:
-                nodes += _activation(graph, name, scales[name])
+                nodes += both_ways(name)
     del graph.node[:]
     graph.node.extend(nodes)
     _drop_unread(graph)
     return quantised
+
+
+def _behind_relu(model: onnx.ModelProto, convolution: onnx.NodeProto) -> str:
+    """What a convolution puts out, behind its Relu if nothing else reads it before."""
+    readers = [node for node in model.graph.node if convolution.output[0] in node.input]
+    return readers[0].output[0] if [node.op_type for node in readers] == ["Relu"] else convolution.output[0]
 
 
 def _moved(node: onnx.NodeProto) -> list[str]:
@@ -112,12 +167,12 @@ def dequantised(tensor: str) -> str:
     return f"{tensor}/dequantised"
 
 
-def _activation(graph: onnx.GraphProto, tensor: str, scale: float) -> list[onnx.NodeProto]:
+def _activation(graph: onnx.GraphProto, tensor: str, scale: float, zero: np.int8 | np.uint8) -> list[onnx.NodeProto]:
     import onnx
 
     given = (f"{tensor}/scale", f"{tensor}/zero")
     _store(graph, np.float32(scale), given[0])
-    _store(graph, np.int8(0), given[1])
+    _store(graph, zero, given[1])
     node, between = onnx.helper.make_node, f"{tensor}/quantised"
     return [
         node("QuantizeLinear", [tensor, *given], [between], f"quantise_{tensor}"),

@@ -17,7 +17,16 @@ from deploy.builders.base import Predictions
 from deploy.builders.onnxruntime import PROVIDERS, OnnxRuntimeEngine
 from deploy.onnx_graph import INPUT_NAME, with_outputs
 from deploy.parity import Parity, compare
-from deploy.qdq import LEVELS, convolutions, insert, outermost, scale_groups
+from deploy.qdq import (
+    LEVELS,
+    ONE_SIDED_LEVELS,
+    Placement,
+    always_float,
+    convolutions,
+    insert,
+    one_sided,
+    scale_groups,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -42,7 +51,7 @@ class Quantised:
 
     Attributes:
         model: of opset 13, float32 in and out.
-        scales: tensor of the float graph -> its scale, largest magnitude / 127.
+        scales: tensor of the float graph -> its scale, largest magnitude / number of steps (`deploy.qdq`).
         float_layers: convolutions left in float, in the graph's order.
         shift: distance of its keypoints from the float graph's, both in ONNX Runtime; None without faces.
     """
@@ -56,23 +65,24 @@ class Quantised:
 class Calibrated:
     """A float graph whose activations were measured on faces: INT8 of it with any of its layers in float.
 
-    First and last convolution always stay in float.
-
     Attributes:
         layers: convolutions, in the graph's order.
 
     Args:
         batches: float32 crops (B, S, S, C), 0..255; gone through twice, and its first faces a third time.
+        placement: where Q/DQ stand.
 
     Raises:
         ModelFileError: too few convolutions.
     """
 
-    def __init__(self, model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, batches: Iterable[np.ndarray], placement: Placement = "inputs"
+    ) -> None:
         self.layers = convolutions(model)
-        self._model, self._fixed = model, outermost(model)
-        groups = scale_groups(model, self._fixed)
-        by_group = calibrate(model, groups, batches)
+        self._model, self._placement, self._fixed = model, placement, always_float(model, placement)
+        groups = scale_groups(model, self._fixed, placement)
+        by_group = calibrate(model, groups, batches, one_sided(model, groups, placement))
         self._scales = {tensor: by_group[group] for tensor, group in groups.items()}
         self._images_BSSC = first_faces(batches, SHIFT_FACES)
         self._expected = predictions(model, self._images_BSSC)
@@ -85,8 +95,8 @@ class Calibrated:
             ModelFileError: opset below 13.
         """
         kept = tuple(name for name in self.layers if name in {*self._fixed, *names})
-        scales = {tensor: self._scales[tensor] for tensor in scale_groups(self._model, kept)}
-        made = insert(self._model, scales, kept)
+        scales = {tensor: self._scales[tensor] for tensor in scale_groups(self._model, kept, self._placement)}
+        made = insert(self._model, scales, kept, self._placement)
         expected = Predictions(*(values[:faces] for values in self._expected))
         return Quantised(made, scales, kept, compare(expected, predictions(made, self._images_BSSC[:faces])))
 
@@ -156,10 +166,18 @@ def with_scales(
     return Quantised(made, dict(scales), tuple(float_layers), shift)
 
 
-def calibrate(model: onnx.ModelProto, groups: Mapping[str, str], batches: Iterable[np.ndarray]) -> dict[str, float]:
+def calibrate(
+    model: onnx.ModelProto,
+    groups: Mapping[str, str],
+    batches: Iterable[np.ndarray],
+    positive: Collection[str] = (),
+) -> dict[str, float]:
     """Scale of every group of tensors: that whose rounding and clipping cost least in squared error.
 
     The first pass finds the largest magnitude of each group, the second one counts magnitudes below it.
+
+    Args:
+        positive: groups without negative values that have all the steps above zero, `deploy.qdq.one_sided`.
     """
     largest = dict.fromkeys(groups.values(), 0.0)
     for tensor, values in _activations(model, groups, batches):
@@ -169,16 +187,17 @@ def calibrate(model: onnx.ModelProto, groups: Mapping[str, str], batches: Iterab
         group = groups[tensor]
         if largest[group]:
             counts[group] += _histogram(values.reshape(-1)[::STRIDE], largest[group])
-    return {group: best_scale(counts[group], largest[group]) for group in largest}
+    levels = {group: ONE_SIDED_LEVELS if group in positive else LEVELS for group in largest}
+    return {group: best_scale(counts[group], largest[group], levels[group]) for group in largest}
 
 
-def best_scale(counts: np.ndarray, largest: float) -> float:
-    """The scale that loses least of magnitudes 0..`largest`, counted in bins of equal width, in 127 levels."""
+def best_scale(counts: np.ndarray, largest: float, levels: int = LEVELS) -> float:
+    """The scale that loses least of magnitudes 0..`largest`, counted in bins of equal width, in so many levels."""
     if not largest:
-        return 1.0 / LEVELS
+        return 1.0 / levels
     middles = (np.arange(len(counts)) + 0.5) * largest / len(counts)
-    scales = _CLIPS * largest / LEVELS
-    rounded = np.clip(np.rint(middles / scales[:, None]), 0, LEVELS) * scales[:, None]
+    scales = _CLIPS * largest / levels
+    rounded = np.clip(np.rint(middles / scales[:, None]), 0, levels) * scales[:, None]
     return float(np.float32(scales[np.argmin(((rounded - middles) ** 2) @ counts)]))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deploy.divergence import TIMES_CLEAN, bisect_layers, find_divergence
 from deploy.onnx_graph import to_float16, with_half_scales, with_outputs
-from deploy.qdq import convolutions
+from deploy.qdq import Placement, convolutions, one_sided
 from deploy.quantise import Calibrated, calibrate, predictions
 from schemas.errors import ModelFileError
 from tests.layered_graphs import layered_graph
@@ -26,10 +26,11 @@ FEW = settings(max_examples=6)
 class Graphs:
     """A network in float and in INT8; `scales` lose least of each tensor of `IMAGES` by itself."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, placement: Placement = "inputs") -> None:
         self.model = layered_graph(seed)
-        self.int8 = Calibrated(self.model, [pictures(16)]).with_float()
-        self.scales = calibrate(self.model, {tensor: tensor for tensor in self.int8.scales}, [IMAGES])
+        self.int8 = Calibrated(self.model, [pictures(16)], placement).with_float()
+        each = {tensor: tensor for tensor in self.int8.scales}
+        self.scales = calibrate(self.model, each, [IMAGES], one_sided(self.model, each, placement))
         self.layers = [name for name in convolutions(self.model) if name not in self.int8.float_layers]
 
 
@@ -49,7 +50,8 @@ def changed(model: onnx.ModelProto, name: str, change) -> onnx.ModelProto:
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_diverges_in_a_sound_graph(seed):
     made = graphs(seed)
-    lowered = to_float16(made.model, POINTS), made.int8.model, with_half_scales(made.int8.model, POINTS)
+    of_a_cpu = graphs(seed, "around").int8.model
+    lowered = to_float16(made.model, POINTS), made.int8.model, with_half_scales(made.int8.model, POINTS), of_a_cpu
     for lower in lowered:
         found = find_divergence(made.model, lower, IMAGES)
         assert found.first is None, str(found)
@@ -63,12 +65,13 @@ def test_a_graph_beside_itself_has_no_error():
 
 
 @FEW
-@given(seed=SEEDS, choice=CHOICES, half=st.booleans())
-def test_a_scale_that_is_eight_times_too_small_is_named(seed, choice, half):
-    made = graphs(seed)
+@given(seed=SEEDS, choice=CHOICES, kind=st.sampled_from(["int8", "int8 and half", "int8 of a CPU"]))
+def test_a_scale_that_is_eight_times_too_small_is_named(seed, choice, kind):
+    made = graphs(seed, "around" if kind == "int8 of a CPU" else "inputs")
     tensor = list(made.scales)[choice % len(made.scales)]
     broken = changed(made.int8.model, f"{tensor}/scale", lambda _: made.scales[tensor] / 8)
-    found = find_divergence(made.model, with_half_scales(broken, POINTS) if half else broken, IMAGES)
+    lower = with_half_scales(broken, POINTS) if kind == "int8 and half" else broken
+    found = find_divergence(made.model, lower, IMAGES)
     assert found.first is not None, str(found)
     assert (found.first.tensor, found.first.operator) == (tensor, "QuantizeLinear")
     assert found.first.times_clean > TIMES_CLEAN

@@ -14,7 +14,7 @@ from deploy.onnx_export import onnx_model
 from deploy.onnx_graph import canonical, check_readable, with_interface
 from deploy.parity import compare
 from deploy.qdq import convolutions, insert, outermost, quantised_weights, scale_groups
-from deploy.quantise import Quantised, predictions, quantise
+from deploy.quantise import Calibrated, Quantised, predictions, quantise
 from deploy.targets import find_target
 from schemas.errors import ModelFileError
 from tests.networks import KINDS, WITH_VISIBILITY, crops, sharp_network
@@ -26,6 +26,12 @@ BATCHES = [crops(2), crops(2, seed=1)]
 def both(request) -> tuple[onnx.ModelProto, Quantised]:
     model = onnx_model(sharp_network(request.param))
     return model, quantise(model, BATCHES, max_shift_px=20.0)
+
+
+@pytest.fixture(scope="module")
+def around(both) -> tuple[onnx.ModelProto, Quantised]:
+    model, _ = both
+    return model, Calibrated(model, BATCHES, "around").with_float()
 
 
 def test_int8_is_a_valid_graph_that_says_nearly_the_same(both):
@@ -81,6 +87,32 @@ def test_int8_bytes_are_the_same_each_time_and_survive_canonical_names(both):
     np.testing.assert_allclose(found.keypoints_BN2, expected.keypoints_BN2, atol=1e-3)
     operators = [node.op_type for node in renamed.graph.node]
     assert operators.count("QuantizeLinear") == len(made.scales)
+
+
+def test_onnx_runtime_computes_in_8_bits_what_is_quantised_for_it(around, tmp_path):
+    """Only a convolution whose inputs and output it may have in 8 bits becomes a QLinearConv."""
+    model, made = around
+    check_readable(made.model, "int8")
+    onnx.save(made.model, tmp_path / "model.onnx")
+    engine = BUILDERS["onnxruntime"].build(tmp_path / "model.onnx", find_target("cpu"), tmp_path).engine
+    operators = [node.op_type for node in onnx.load(engine).graph.node]
+    quantised = [name for name in convolutions(model) if name not in made.float_layers]
+    assert len(quantised) > 5
+    assert operators.count("QLinearConv") == len(quantised)
+    transposed = [node.name for node in model.graph.node if node.op_type == "ConvTranspose"]
+    assert set(made.float_layers) == {*outermost(model), *transposed}
+    assert made.shift.faces == 4
+    assert 0 < made.shift.mean_px["All"] < 2.0
+
+
+def test_what_comes_out_of_a_relu_has_all_steps_above_zero(around):
+    model, made = around
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in made.model.graph.initializer}
+    makers = {output: node.op_type for node in model.graph.node for output in node.output}
+    zeros = {tensor: stored[f"{tensor}/zero"] for tensor in made.scales}
+    assert {zero.dtype for zero in zeros.values()} == {np.dtype(np.uint8)}
+    assert {int(zero) for tensor, zero in zeros.items() if makers[tensor] in ("Relu", "MaxPool")} == {0}
+    assert {int(zero) for tensor, zero in zeros.items() if makers[tensor] in ("Add", "Concat", "Conv")} <= {128}
 
 
 def test_tensorrt_rtx_builds_int8(both, tmp_path):

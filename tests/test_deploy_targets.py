@@ -20,7 +20,8 @@ targets:
 
 def test_the_catalogue_loads_and_every_target_has_a_builder():
     targets = load_targets()
-    assert {"cpu", "rtx", "jetson-nano", "xavier-nx", "agx-xavier", "orin", "t4", "a10", "l4", "h100"} <= set(targets)
+    of_jetsons = {"jetson-nano", "xavier-nx", "agx-xavier", "orin"}
+    assert {"cpu", "cpu-int8", "rtx", "t4", "a10", "l4", "h100", *of_jetsons} <= set(targets)
     assert {target.builder for target in targets.values()} <= set(BUILDERS)
     assert all(name == target.name for name, target in targets.items())
     assert targets["rtx"].compute_capabilities == [75, 80, 86, 89, 120]

@@ -25,9 +25,9 @@ _QUANTISES = "quantise_"
 def calibration_files(release: Release) -> dict[str, bytes]:
     """For builders that quantise by themselves (TensorRT up to 10): path in the bundle -> content.
 
-    Nothing where the engine is not in INT8.
+    Nothing where the engine is not in INT8, or is for a CPU.
     """
-    if release.exported is None:
+    if release.exported is None or not release.needs_gpu:
         return {}
     scales = activation_scales(load_onnx(release.model))
     files = {MODEL: release.exported.read_bytes(), CACHE: cache_text(scales).encode()}
