@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ from model.training import MODEL_FILE, train
 from model.weights import load_network
 from schemas.experiment import ExperimentSpec
 from schemas.records import Flag, Split
-from schemas.yamlspec import load_spec
+from schemas.yamlspec import dump_spec, load_spec
 from tasks.convert import Conversion
 from tasks.workspace import Workspace
 
@@ -73,6 +72,7 @@ def main() -> None:
         command.add_argument("--spec", type=Path, required=True, nargs="+" if name == "compare" else None)
         if name == "train":
             command.add_argument("--out", type=Path, required=True, help="folder of the training")
+            command.add_argument("--epochs", type=int, metavar="N", help="instead of the spec's num_epoch")
     given = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", flush=True)
     if given.command == "train":
@@ -92,10 +92,11 @@ def bring_in(given: argparse.Namespace, spec: ExperimentSpec) -> Iterator[tuple[
 
 def train_spec(given: argparse.Namespace) -> None:
     spec = load_spec(ExperimentSpec, given.spec)
+    if given.epochs:
+        spec = spec.model_copy(update={"num_epoch": given.epochs})
     files = [file for _, found in bring_in(given, spec) for file in found.files[Split.TRAIN]]
     given.out.mkdir(parents=True, exist_ok=True)
-    if given.spec != given.out / SPEC:
-        shutil.copy(given.spec, given.out / SPEC)
+    (given.out / SPEC).write_text(dump_spec(spec))
 
     def tell(result) -> None:
         print(f"epoch {result.epoch} of {spec.num_epoch}: loss {result.loss:.3f}, {result.seconds:.0f} s", flush=True)
