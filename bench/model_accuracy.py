@@ -9,7 +9,8 @@ subjects. `train` trains the spec's network on all the training subjects, keeps 
 was stopped. `compare` measures every model on the held-out subjects, and compares the others with the first: mean
 error in crop pixels (1/80 of the tight square about the true points, whatever crop a model takes), with 95 %
 intervals by bootstrap over subjects. "moved" is with face boxes shifted by 4 % and scaled by 6 % (standard
-deviations), the same for all models. The occluders of w300occ are pasted on.
+deviations), the same for all models; "covered" has something in front of every face that no training has
+(`unseen_occluders.py`). Those and the occluders of w300occ are synthetic.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from face_folders import converted, folder_source
+from unseen_occluders import occluded
 
 from deploy.predictor import load_predictor
 from model.bootstrap import Estimate, estimates_of
@@ -125,12 +127,24 @@ def measures(given: argparse.Namespace, spec_file: Path) -> list[Measure]:
         files, size = conversion.files[Split.KPI], {"batch_size": BATCH}
         still = evaluate(predict, EvaluationBatches(files, spec, **size), examples=0)
         moved = evaluate(predict, EvaluationBatches(files, spec, **size, boxes=moved_boxes), examples=0)
+        covered = evaluate(predict, occluded(EvaluationBatches(files, spec, **size)), examples=0)
         found += _of_set(name, still)
         found.append(_measure(f"{name}, moved", moved))
-        if (still.flags_FN == Flag.OCCLUDED).any():
-            quality = confidence_quality(still.confidence_FN, still.flags_FN, still.subjects)
-            print(f"  {name}: ROC AUC {quality.auc:.3f}, calibration error {quality.calibration_error:.3f}")
+        found.append(_measure(f"{name}, covered: hidden points", covered, points_N=covered.flags_FN == Flag.OCCLUDED))
+        for told, one in ((name, still), (f"{name}, covered", covered)):
+            if (one.flags_FN == Flag.OCCLUDED).any():
+                tell_confidence(told, one)
     return found
+
+
+def tell_confidence(name: str, found: Evaluation) -> None:
+    quality = confidence_quality(found.confidence_FN, found.flags_FN, found.subjects)
+    low, high = quality.interval.low, quality.interval.high
+    print(
+        f"  {name}: ROC AUC {quality.auc:.3f} ({low:.3f}-{high:.3f}), "
+        f"calibration error {quality.calibration_error:.3f}",
+        flush=True,
+    )
 
 
 def moved_boxes(number: tf.Tensor, box_B4: tf.Tensor) -> tf.Tensor:

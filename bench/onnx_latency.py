@@ -1,6 +1,6 @@
 """Latency of one face on a CPU, one thread: Keras, the ONNX file and the built engine of target `cpu`.
 
-    python bench/onnx_latency.py FpeNet_public:64 ResidualUNet:32 bench/specs/residual_unet_quarter.yaml
+    python bench/onnx_latency.py FpeNet_public:64 ResidualUNet:32 examples/real-faces-spec.yaml
 
 A model is a type and a width, with 80 keypoints, or that of an experiment spec. Everything is measured in turn, face
 by face, so that a busy machine is busy for all; ratios are to the first model. Weights are fresh: they do not alter

@@ -14,7 +14,7 @@ import tensorflow as tf
 from model.draws import Draws
 from model.occluders import Occluders, draw_occluders, hidden_behind, random_occluders
 from model.warp import homogeneous
-from schemas.experiment import Augmentation, GammaAugmentation, SpatialAugmentation
+from schemas.augmentation import Augmentation, GammaAugmentation, SpatialAugmentation
 
 _SMALLEST_PATCH_PX = 10
 

@@ -20,7 +20,8 @@ from model.feed import counted_whole, face_batches
 from model.record_tensors import parse_faces
 from model.shards import shard_errors
 from model.warp import crop_to_context, move_points, to_crop, warp
-from schemas.experiment import Augmentation, ExperimentSpec
+from schemas.augmentation import Augmentation
+from schemas.experiment import ExperimentSpec
 from schemas.geometry import Box, SquareCrop
 from schemas.layouts import layout
 from schemas.records import Flag

@@ -11,66 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from schemas.augmentation import Augmentation, NotNegative, Positive, Probability, SpatialAugmentation
 from schemas.layouts import layout
 from schemas.yamlspec import SpecModel
 
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
-
-
-class SpatialAugmentation(SpecModel):
-    """A random affine map of the crop. Radians, crop pixels and zoom factors; a factor above 1 enlarges."""
-
-    hflip_probability: Probability = 0.0
-    rotate_rad_max: NotNegative = 0.0
-    translate_max_x: NotNegative = 0.0
-    translate_max_y: NotNegative = 0.0
-    zoom_max: Positive = 1.0
-    zoom_min: Positive = 1.0
-
-    @model_validator(mode="after")
-    def _ordered(self) -> SpatialAugmentation:
-        if self.zoom_min > self.zoom_max:
-            raise ValueError(f"zoom_min {self.zoom_min} is above zoom_max {self.zoom_max}")
-        return self
-
-
-class GammaAugmentation(SpecModel):
-    """The exponent's distribution: `uniform` between `gamma_min` and `gamma_max`, or `normal`, the size of a normal
-    number with mean `gamma_mu` and standard deviation `gamma_std` (names and defaults: the reference)."""
-
-    gamma_max: Positive = 1.0
-    gamma_min: Positive = 1.0
-    gamma_mu: float = 1.0
-    gamma_probability: Probability = 0.0
-    gamma_std: NotNegative = 0.3
-    gamma_type: Literal["uniform", "normal"] = "uniform"
-
-    @model_validator(mode="after")
-    def _ordered(self) -> GammaAugmentation:
-        if self.gamma_min > self.gamma_max:
-            raise ValueError(f"gamma_min {self.gamma_min} is above gamma_max {self.gamma_max}")
-        return self
-
-
-class Augmentation(SpecModel):
-    """`occluder_probability` (ours): chance that something is put in front of a face: a turned ellipse or rectangle,
-    some with fingers, filled with another face of the batch or with a shade. With `mask_augmentation_patch` points
-    behind it are left out of the loss, as those behind a patch are."""
-
-    enable_online_augmentation: bool = False
-    enable_resize_augmentation: bool = False
-    augmentation_resize_probability: Probability = 0.0
-    augmentation_resize_scale: Positive = 1.0
-    enable_occlusion_augmentation: bool = False
-    patch_probability: Probability = 0.0
-    size_to_image_ratio: Probability = 0.5
-    mask_augmentation_patch: bool = False
-    occluder_probability: Probability = 0.0
-    gamma_augmentation: GammaAugmentation = GammaAugmentation()
-    modulus_spatial_augmentation: SpatialAugmentation = SpatialAugmentation()
 
 
 class DatasetInfo(SpecModel):

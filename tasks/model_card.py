@@ -11,7 +11,8 @@ from math import degrees
 from typing import Any
 
 from model.slices import YAW_EDGES
-from schemas.experiment import Augmentation, EltLoss, ExperimentSpec, GammaAugmentation, SpatialAugmentation
+from schemas.augmentation import Augmentation, GammaAugmentation, SpatialAugmentation
+from schemas.experiment import EltLoss, ExperimentSpec
 from schemas.layouts import layout
 from tasks.pages import number, percent, plain, render_page
 from tasks.summary import RunSummary

@@ -21,7 +21,7 @@ from model.augment import (
 )
 from model.draws import Draws
 from model.warp import crop_to_context, move_points, to_crop, warp
-from schemas.experiment import Augmentation, GammaAugmentation, SpatialAugmentation
+from schemas.augmentation import Augmentation, GammaAugmentation, SpatialAugmentation
 from schemas.geometry import Box, SquareCrop
 from schemas.layouts import layout
 from tests.test_model_crop import blob, centre_of_mass

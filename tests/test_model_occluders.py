@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from model.augment import change_pixels
 from model.draws import Draws
 from model.occluders import SECOND, Occluders, draw_occluders, hidden_behind, random_occluders
-from schemas.experiment import Augmentation
+from schemas.augmentation import Augmentation
 
 BATCH, SIDE = 6, 32
 

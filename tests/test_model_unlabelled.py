@@ -14,8 +14,9 @@ from model.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from model.record_tensors import LABELS
 from model.training import train
 from model.warp import crop_to_context, warp
+from schemas.augmentation import SpatialAugmentation
 from schemas.errors import ShardError, SpecError, SubjectLeakError, UnknownSubjectError
-from schemas.experiment import LossSpec, SpatialAugmentation
+from schemas.experiment import LossSpec
 from tests.shard_files import blob_face, small_spec, write_shard
 
 FACES = [blob_face(i) for i in range(40)]
