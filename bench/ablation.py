@@ -1,0 +1,109 @@
+"""What each idea alone brings: a plain network, the same with one idea, and with all of them, for the same time.
+
+    python bench/ablation.py --data ../shared/data --out runs/ablation --minutes 15 --seeds 0 1 2
+
+Every training takes as many epochs as fit into the minutes at the speed that its first steps show, trains on the
+training subjects of w300, ytf68 and w300occ and is measured on the held-out ones. What is in `--out` already is not
+trained again, so that it can be stopped and gone on with. With three seeds and 15 minutes it takes eight hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from timed_training import conversions, measured, trained_for
+
+from schemas.experiment import ExperimentSpec
+from schemas.records import Split
+from schemas.storage import read_json, write_json
+from schemas.yamlspec import parse_spec
+
+FULL = Path(__file__).parent.parent / "examples" / "real-faces-spec.yaml"
+RESULT = "result.json"
+
+NONE, ALL = "none", "all of them"
+ORIGIN = "labels count from 0.5 and 1"
+WITHOUT: dict[str, dict[str, Any]] = {
+    ORIGIN: {},
+    "crop of 1.15 times the box": {"dataloader.bbox_enlarge_ratio": 1.0},
+    "bfloat16": {"training_precision": "float32"},
+    "maps of a quarter of the side": {
+        "model.model_parameters.map_stride": 2,
+        "model.model_parameters.width": 32,
+    },
+    "rescaled Wing loss": {"loss.wing_width": 10.0, "loss.wing_curvature": 2.0},
+    "heatmap cross-entropy": {"loss.heatmap_coeff": 0.0},
+    "running average of the weights": {"optimizer.ema_momentum": None},
+    "occluders": {"dataloader.augmentation_info.occluder_probability": 0.0},
+    "visibility": {"model.model_parameters.confidence": "peak", "loss.visibility_coeff": 0.0},
+}
+"""Idea -> what the full spec is without it."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the folders of faces")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the trainings")
+    parser.add_argument("--workspace", type=Path, default=Path("workspace/bench"), help="(default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=15.0, help="of each training (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    parser.add_argument(
+        "--ideas", nargs="+", default=[NONE, *WITHOUT, ALL], help="(default: none, each, all of them)"
+    )
+    given = parser.parse_args()
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {os.cpu_count()} cores, {given.minutes:g} minutes each", flush=True)
+    for seed in given.seeds:
+        for idea in given.ideas:
+            folder = given.out / f"{idea.replace(' ', '-')}-{seed}"
+            if not (folder / RESULT).exists():
+                write_json(folder / RESULT, trained(given, idea, seed, folder))
+            print(folder.name, read_json(folder / RESULT), flush=True)
+    results = {
+        idea: [read_json(given.out / f"{idea.replace(' ', '-')}-{seed}" / RESULT) for seed in given.seeds]
+        for idea in given.ideas
+    }
+    show(results)
+
+
+def spec_with(idea: str, seed: int) -> ExperimentSpec:
+    """The plain network's spec with one idea, or all of them."""
+    full = yaml.safe_load(FULL.read_text())
+    for name, changes in WITHOUT.items():
+        for path, value in ({} if idea in (name, ALL) else changes).items():
+            *folders, key = path.split(".")
+            place = full
+            for folder in folders:
+                place = place[folder]
+            place[key] = value
+    return parse_spec(ExperimentSpec, yaml.safe_dump(full | {"random_seed": seed}), idea)
+
+
+def trained(given: argparse.Namespace, idea: str, seed: int, folder: Path) -> dict[str, float]:
+    """Train, measure, and tell both."""
+    spec = spec_with(idea, seed)
+    sets = conversions(given.data, given.workspace, spec, shifted=idea in (ALL, ORIGIN))
+    files = [file for found in sets.values() for file in found.files[Split.TRAIN]]
+    cost = trained_for(given.minutes, spec, files, folder)
+    return measured(folder, spec, sets) | cost
+
+
+def show(results: Mapping[str, list[dict[str, float]]]) -> None:
+    columns = list(next(iter(results.values()))[0])
+    print(f"\n| idea | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for idea, each in results.items():
+        cells = [f"{statistics.mean(one[name] for one in each):.5g}" for name in columns]
+        spread = max(one["w300"] for one in each) - min(one["w300"] for one in each)
+        cells[0] += f" (seeds {spread:.2f} apart)"
+        print(f"| {idea} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()

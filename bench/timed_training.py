@@ -1,0 +1,77 @@
+"""Trainings that take a given time, on the training subjects of all sets, and what they come to: for other files here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from face_folders import converted, folder_source
+from model_accuracy import SETS
+
+from deploy.predictor import load_predictor
+from model.confidence import confidence_quality
+from model.evaluation import evaluate
+from model.learner import Learner
+from model.network import network_cost
+from model.pipeline import EvaluationBatches, steps_per_epoch, training_batches
+from model.shards import survey
+from model.training import MODEL_FILE, train
+from model.weights import load_network
+from schemas.experiment import ExperimentSpec
+from schemas.records import Flag, Split
+from tasks.convert import Conversion
+from tasks.workspace import Workspace
+
+TIMED_STEPS, WARM_UP = 12, 4
+
+
+def conversions(data: Path, workspace: Path, spec: ExperimentSpec, *, shifted: bool = True) -> dict[str, Conversion]:
+    """Every set, converted as the spec's network wants its crops; `shifted`: with labels from where they count."""
+    found = {}
+    for name, (dataset, origin) in SETS.items():
+        source, policy = folder_source(data / name, dataset, origin=origin if shifted else 0.0)
+        ratio, points = spec.dataloader.bbox_enlarge_ratio, spec.num_keypoints
+        found[name] = converted(source, policy, Workspace(workspace), num_keypoints=points, ratio=ratio)
+    return found
+
+
+def trained_for(
+    minutes: float, spec: ExperimentSpec, files: Sequence[Path], folder: Path, unlabelled: Sequence[Path] = ()
+) -> dict[str, float]:
+    """Train as many epochs as fit into the minutes at the speed of the first steps; tell what it took."""
+    faces = sum(shard.records for shard in survey(files, spec))
+    epochs = max(1, round(60 * minutes / _seconds_per_epoch(spec, files, faces, unlabelled)))
+    spec = spec.model_copy(update={"num_epoch": epochs})
+    result = train(spec, train_files=files, validation_files=[], unlabelled_files=unlabelled, directory=folder)
+    taken = sum(epoch.seconds for epoch in result.history) / 60
+    gmac = network_cost(load_network(folder / MODEL_FILE)).macs / 1e9
+    return {"labelled faces seen": faces * epochs, "minutes": taken, "GMAC": gmac}
+
+
+def measured(folder: Path, spec: ExperimentSpec, sets: Mapping[str, Conversion]) -> dict[str, float]:
+    """Error in crop pixels of the held-out faces of every set; of hidden points, and the ROC area of the confidence,
+    where flags tell."""
+    predict, told = load_predictor(folder / MODEL_FILE).predict, {}
+    for name, conversion in sets.items():
+        found = evaluate(predict, EvaluationBatches(conversion.files[Split.KPI], spec), examples=0)
+        told[name] = found.error()
+        hidden_FN = found.flags_FN == Flag.OCCLUDED
+        if hidden_FN.any():
+            told["hidden points"] = float(found.errors.crop_px_BK[hidden_FN].mean())
+            told["ROC AUC"] = confidence_quality(found.confidence_FN, found.flags_FN, found.subjects).auc
+    return told
+
+
+def _seconds_per_epoch(spec: ExperimentSpec, files: Sequence[Path], faces: int, unlabelled: Sequence[Path]) -> float:
+    learner, steps = Learner(spec), steps_per_epoch(faces, spec)
+    count = WARM_UP + TIMED_STEPS
+    batches = iter(training_batches(files, spec, epochs=range(count), steps=steps, unlabelled_files=unlabelled))
+    step = partial(learner.step, learning_rate=1e-6)
+    for number in range(WARM_UP):
+        float(step(next(batches), number=number)["loss"])
+    started = time.monotonic()
+    for number in range(TIMED_STEPS):
+        float(step(next(batches), number=number)["loss"])
+    return steps * (time.monotonic() - started) / TIMED_STEPS
