@@ -1,4 +1,4 @@
-"""Trainings that take a given time, on the training subjects of all sets, and what comes of them: for files here.
+"""Trainings that take a given time, on the training subjects of all sets, and what comes of them: for files here."""
 
 from __future__ import annotations
 
