@@ -90,6 +90,7 @@ def graph_in(onnx: Path, target: Target, *, calibration: Crops | None = None) ->
 
 
 def placement_of(target: Target) -> Placement:
+    """Where the target's runtime wants Q/DQ."""
     return "around" if target.builder == "onnxruntime" else "inputs"
 
 

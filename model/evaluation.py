@@ -47,6 +47,8 @@ class Evaluation:
         confidence_FN: float32.
         input_size: side of the network's input in pixels.
         errors: distances of the F faces in both units.
+        offsets_F2: of each face how far its true points lie right of and below the predicted ones, on average over
+            its points, in source pixels.
         best, worst: a few faces, the most extreme first.
     """
 
@@ -60,6 +62,7 @@ class Evaluation:
     confidence_FN: np.ndarray
     input_size: int
     errors: FaceErrors
+    offsets_F2: np.ndarray
     best: tuple[ExampleFace, ...]
     worst: tuple[ExampleFace, ...]
 
@@ -128,7 +131,9 @@ def _evaluate_batch(predict: Predict, batch: EvaluationBatch) -> dict[str, Any]:
     if bad := np.flatnonzero(~np.isfinite(predicted_BN2).all(axis=(1, 2))).tolist():
         raise ModelFileError(f"the model predicts something that is not a number for {batch.names[bad[0]]}")
     crops = batch.crops
-    predicted_px = [crop.to_frame(p.astype(np.float64)) for crop, p in zip(crops, predicted_BN2, strict=True)]
+    predicted_px = np.stack(
+        [crop.to_frame(p.astype(np.float64)) for crop, p in zip(crops, predicted_BN2, strict=True)]
+    )
     return {
         "names": batch.names,
         "subjects": batch.subjects,
@@ -138,7 +143,8 @@ def _evaluate_batch(predict: Predict, batch: EvaluationBatch) -> dict[str, Any]:
         "predicted_FN2": predicted_BN2,
         "flags_FN": batch.flags_BN,
         "confidence_FN": confidence_BN,
-        "errors": face_errors(batch.points_BN2, np.stack(predicted_px), batch.flags_BN, batch.subjects),
+        "errors": face_errors(batch.points_BN2, predicted_px, batch.flags_BN, batch.subjects),
+        "offsets_F2": (batch.points_BN2 - predicted_px).mean(axis=1),
     }
 
 

@@ -6,7 +6,9 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from model.bootstrap import Interval
+import numpy as np
+
+from model.bootstrap import Estimate, Interval, estimates_of
 from model.confidence import ConfidenceQuality, confidence_by_region
 from model.curves import BOUNDS, ErrorCurve, error_curve
 from model.evaluation import Evaluation
@@ -23,6 +25,8 @@ def evaluation_report(evaluation: Evaluation) -> dict[str, Any]:
     Returns:
         `regions`: region -> `samples` and unit -> `all` or `visible` -> `error`, `low`, `high`.
         `slices`: dimension -> list of `name`, `faces`, `subjects`, `regions` (see `model.slices.all_slices`).
+        `offsets`: set -> `faces`, and `right` and `below` -> `px`, `low`, `high`: how far true points lie right of
+            and below predicted ones on average, in source pixels.
         `by_subject`: subject -> `faces` and unit -> region -> error over all points.
         `curves`: unit -> `model.curves.ErrorCurve`.
         `confidence`: region -> `model.confidence.ConfidenceQuality`; empty where no flags tell occluded from visible.
@@ -43,6 +47,7 @@ def evaluation_report(evaluation: Evaluation) -> dict[str, Any]:
         "unreachable_share": evaluation.unreachable_share,
         "regions": _region_table(errors),
         "slices": {dimension: [_slice(errors, part) for part in parts] for dimension, parts in slices.items()},
+        "offsets": _offsets(evaluation),
         "by_subject": _by_subject(errors),
         "curves": {unit.value: _curve(curve) for unit, curve in curves.items() if curve},
         "confidence": {region: _confidence(found) for region, found in quality.items()},
@@ -71,6 +76,21 @@ def _slice(errors: FaceErrors, part: Slice) -> dict[str, Any]:
         "subjects": len(set(chosen.subjects) - {""}),
         "regions": _region_table(chosen),
     }
+
+
+def _offsets(evaluation: Evaluation) -> dict[str, Any]:
+    table = {}
+    for name in sorted(set(evaluation.sets)):
+        faces = [index for index, own in enumerate(evaluation.sets) if own == name]
+        subjects = [evaluation.subjects[index] for index in faces]
+        sums_F3 = np.column_stack([evaluation.offsets_F2[faces], np.ones(len(faces))])
+        right, below = estimates_of(subjects, sums_F3, lambda sums_D3: sums_D3[:, :2] / sums_D3[:, 2:])
+        table[name] = {"faces": len(faces), "right": _offset(right), "below": _offset(below)}
+    return table
+
+
+def _offset(estimate: Estimate) -> dict[str, float | None]:
+    return {"px": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 def _by_subject(errors: FaceErrors) -> dict[str, Any]:

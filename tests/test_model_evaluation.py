@@ -135,6 +135,22 @@ def test_errors_are_in_the_unit_asked_for():
     assert source / crop == pytest.approx(200 / 80, rel=0.05)
 
 
+def test_labels_that_count_from_elsewhere_show_in_their_set():
+    """Sixty faces of two sets, the labels of one a pixel to the right and below."""
+    batch = made_up_faces(60, 68)
+    predict = oracle(batch, error_px=0.5)
+    shifted_B = np.arange(60) % 2
+    points_BN2 = batch.points_BN2 + shifted_B[:, None, None].astype(np.float32)
+    sets = tuple("shifted" if shifted else "plain" for shifted in shifted_B)
+    report = evaluation_report(evaluate(predict, [replace(batch, points_BN2=points_BN2, sets=sets)]))
+    for name, expected in (("plain", 0.0), ("shifted", 1.0)):
+        row = report["offsets"][name]
+        assert row["faces"] == 30
+        for side in ("right", "below"):
+            assert row[side]["px"] == pytest.approx(expected, abs=0.2)
+            assert row[side]["low"] < row[side]["px"] < row[side]["high"]
+
+
 def test_nothing_to_evaluate_is_an_input_error():
     with pytest.raises(InputError, match="holds no face"):
         evaluate(lambda images: images, [])
