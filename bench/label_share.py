@@ -49,7 +49,7 @@ def main() -> None:
             folder = given.out / f"{share:g}{'-elt' if elt else ''}"
             if not (folder / RESULT).exists():
                 write_json(folder / RESULT, trained(given, share, elt, folder))
-            rows.append((f"{share:.0%}{', ELT on all' if elt else ''}", read_json(folder / RESULT)))
+            rows.append((f"{share:.0%}{' and ELT' if elt else ''}", read_json(folder / RESULT)))
             print(*rows[-1], flush=True)
     columns = list(rows[0][1])
     print(f"\n| labels | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
