@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from timed_training import conversions, measured, trained_for
+from timed_training import add_arguments, conversions, measured, trained_for
 
 from schemas.experiment import ExperimentSpec
 from schemas.records import Split
@@ -49,10 +49,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the folders of faces")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the trainings")
-    parser.add_argument("--workspace", type=Path, default=Path("workspace/bench"), help="(default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=15.0, help="of each training (default: %(default)s)")
+    add_arguments(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument(
         "--ideas", nargs="+", default=[NONE, *WITHOUT, ALL], help="(default: none, each, all of them)"

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import tensorflow as tf
-from timed_training import conversions, measured, trained_for
+from timed_training import add_arguments, conversions, measured, trained_for
 
 from model.tfrecords import write_records
 from schemas.augmentation import SpatialAugmentation
@@ -35,10 +35,7 @@ RESULT = "result.json"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the folders of faces")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the trainings")
-    parser.add_argument("--workspace", type=Path, default=Path("workspace/bench"), help="(default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=15.0, help="of each training (default: %(default)s)")
+    add_arguments(parser)
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the labels (default: 0.05 0.2 1)")
     given = parser.parse_args()
     machine = platform.processor() or platform.machine()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -25,6 +26,13 @@ from tasks.convert import Conversion
 from tasks.workspace import Workspace
 
 TIMED_STEPS, WARM_UP = 12, 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder of the folders of faces")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the trainings")
+    parser.add_argument("--workspace", type=Path, default=Path("workspace/bench"), help="(default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=15.0, help="of each training (default: %(default)s)")
 
 
 def conversions(data: Path, workspace: Path, spec: ExperimentSpec, *, shifted: bool = True) -> dict[str, Conversion]:
