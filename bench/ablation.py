@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from timed_training import add_arguments, conversions, measured, trained_for
+from model_accuracy import bring_in
+from timed_training import add_arguments, measured, trained_for
 
 from schemas.experiment import ExperimentSpec
 from schemas.records import Split
@@ -86,7 +87,7 @@ def spec_with(idea: str, seed: int) -> ExperimentSpec:
 def trained(given: argparse.Namespace, idea: str, seed: int, folder: Path) -> dict[str, float]:
     """Train, measure, and tell both."""
     spec = spec_with(idea, seed)
-    sets = conversions(given.data, given.workspace, spec, shifted=idea in (ALL, ORIGIN))
+    sets = dict(bring_in(given.data, given.workspace, spec, shifted=idea in (ALL, ORIGIN)))
     files = [file for found in sets.values() for file in found.files[Split.TRAIN]]
     cost = trained_for(given.minutes, spec, files, folder)
     return measured(folder, spec, sets) | cost

@@ -16,8 +16,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from face_folders import converted, folder_source
-from model_accuracy import SETS
+from model_accuracy import bring_in
 
 from model.bootstrap import Estimate, estimates_of
 from model.pipeline import EvaluationBatches
@@ -27,7 +26,6 @@ from schemas.experiment import ExperimentSpec
 from schemas.layouts import layout
 from schemas.records import Split
 from schemas.yamlspec import load_spec
-from tasks.workspace import Workspace
 
 BATCH = 64
 
@@ -44,12 +42,9 @@ def main() -> None:
     network = load_network(given.spec.parent / MODEL_FILE)
     print("| faces | number | labels right of the keypoints, px | below, px | right of the mirrored picture's, px |")
     print("|---|---|---|---|---|")
-    for name, (dataset, _) in SETS.items():
-        source, policy = folder_source(given.data / name, dataset)
-        place, ratio = Workspace(given.workspace), spec.dataloader.bbox_enlarge_ratio
-        files = converted(source, policy, place, num_keypoints=spec.num_keypoints, ratio=ratio).files
+    for name, conversion in bring_in(given.data, given.workspace, spec, shifted=False):
         for split in (Split.TRAIN, Split.KPI):
-            batches = EvaluationBatches(files[split], spec, batch_size=BATCH)
+            batches = EvaluationBatches(conversion.files[split], spec, batch_size=BATCH)
             found = offsets(network, batches, layout(spec.num_keypoints).flip)
             cells = " | ".join(f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})" for one in found[1])
             print(f"| {name} {split.value} | {found[0]} | {cells} |", flush=True)

@@ -17,7 +17,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import tensorflow as tf
-from timed_training import add_arguments, conversions, measured, trained_for
+from model_accuracy import bring_in
+from timed_training import add_arguments, measured, trained_for
 
 from model.tfrecords import write_records
 from schemas.augmentation import SpatialAugmentation
@@ -63,7 +64,7 @@ def trained(given: argparse.Namespace, share: float, elt: bool, folder: Path) ->
             settings = settings.model_copy(update={"unlabelled_sets": "rest"})
         loss = spec.loss.model_copy(update={"elt_loss_info": settings})
         spec = spec.model_copy(update={"loss": loss})
-    sets = conversions(given.data, given.workspace, spec)
+    sets = dict(bring_in(given.data, given.workspace, spec))
     files = [file for found in sets.values() for file in found.files[Split.TRAIN]]
     labelled, rest = folder / "labelled.tfrecords", folder / "rest.tfrecords"
     folder.mkdir(parents=True, exist_ok=True)

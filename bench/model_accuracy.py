@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,20 +83,26 @@ def main() -> None:
         compare(given)
 
 
-def bring_in(given: argparse.Namespace, spec: ExperimentSpec) -> Iterator[tuple[str, Conversion]]:
-    """Each set, converted as the spec's network wants its crops."""
-    for name in given.sets:
+def bring_in(
+    data: Path, workspace: Path, spec: ExperimentSpec, *, sets: Iterable[str] = tuple(SETS), shifted: bool = True
+) -> Iterator[tuple[str, Conversion]]:
+    """Each set, converted as the spec's network wants its crops; `shifted`: with labels from where they count."""
+    for name in sets:
         dataset, origin = SETS[name]
-        source, policy = folder_source(given.data / name, dataset, origin=origin)
-        place, ratio = Workspace(given.workspace), spec.dataloader.bbox_enlarge_ratio
-        yield name, converted(source, policy, place, num_keypoints=spec.num_keypoints, ratio=ratio)
+        source, policy = folder_source(data / name, dataset, origin=origin if shifted else 0.0)
+        ratio, points = spec.dataloader.bbox_enlarge_ratio, spec.num_keypoints
+        yield name, converted(source, policy, Workspace(workspace), num_keypoints=points, ratio=ratio)
 
 
 def train_spec(given: argparse.Namespace) -> None:
     spec = load_spec(ExperimentSpec, given.spec)
     if given.epochs:
         spec = spec.model_copy(update={"num_epoch": given.epochs})
-    files = [file for _, found in bring_in(given, spec) for file in found.files[Split.TRAIN]]
+    files = [
+        file
+        for _, found in bring_in(given.data, given.workspace, spec, sets=given.sets)
+        for file in found.files[Split.TRAIN]
+    ]
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / SPEC).write_text(dump_spec(spec))
 
@@ -123,7 +129,7 @@ def measures(given: argparse.Namespace, spec_file: Path) -> list[Measure]:
     cost = network_cost(load_network(model))
     print(f"{spec_file.parent.name}: {cost.macs / 1e9:.3f} GMAC, {cost.parameters:,} parameters", flush=True)
     predict, found = load_predictor(model).predict, []
-    for name, conversion in bring_in(given, spec):
+    for name, conversion in bring_in(given.data, given.workspace, spec, sets=given.sets):
         files, size = conversion.files[Split.KPI], {"batch_size": BATCH}
         still = evaluate(predict, EvaluationBatches(files, spec, **size), examples=0)
         moved = evaluate(predict, EvaluationBatches(files, spec, **size, boxes=moved_boxes), examples=0)

@@ -44,7 +44,7 @@ def main() -> None:
     spec = load_spec(ExperimentSpec, given.spec)
     predict = load_predictor(given.spec.parent / MODEL_FILE).predict
     given.out.mkdir(parents=True, exist_ok=True)
-    for name, conversion in bring_in(given, spec):
+    for name, conversion in bring_in(given.data, given.workspace, spec, sets=given.sets):
         files = conversion.files[Split.KPI]
         number = conversion.result["splits"][Split.KPI]["records"]
         found = evaluate(predict, EvaluationBatches(files, spec), examples=number)

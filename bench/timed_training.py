@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from face_folders import converted, folder_source
-from model_accuracy import SETS
-
 from deploy.predictor import load_predictor
 from model.confidence import confidence_quality
 from model.evaluation import evaluate
@@ -23,7 +20,6 @@ from model.weights import load_network
 from schemas.experiment import ExperimentSpec
 from schemas.records import Flag, Split
 from tasks.convert import Conversion
-from tasks.workspace import Workspace
 
 TIMED_STEPS, WARM_UP = 12, 4
 
@@ -33,16 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings")
     parser.add_argument("--workspace", type=Path, default=Path("workspace/bench"), help="(default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=15.0, help="of each training (default: %(default)s)")
-
-
-def conversions(data: Path, workspace: Path, spec: ExperimentSpec, *, shifted: bool = True) -> dict[str, Conversion]:
-    """Every set, converted as the spec's network wants its crops; `shifted`: with labels from where they count."""
-    found = {}
-    for name, (dataset, origin) in SETS.items():
-        source, policy = folder_source(data / name, dataset, origin=origin if shifted else 0.0)
-        ratio, points = spec.dataloader.bbox_enlarge_ratio, spec.num_keypoints
-        found[name] = converted(source, policy, Workspace(workspace), num_keypoints=points, ratio=ratio)
-    return found
 
 
 def trained_for(
