@@ -2,9 +2,10 @@
 
     python bench/ablation.py --data ../shared/data --out runs/ablation --minutes 15 --seeds 0 1 2
 
-Every training takes as many epochs as fit into the minutes at the speed that its first steps show, trains on the
-training subjects of w300, ytf68 and w300occ and is measured on the held-out ones. What is in `--out` already is not
-trained again, so that it can be stopped and gone on with. With three seeds and 15 minutes it takes eight hours.
+How many epochs fit into the minutes is measured first, all networks taking turns, and is the same for all seeds.
+Trained is on the training subjects of w300, ytf68 and w300occ, measured on the held-out ones. What is in `--out`
+already is not done again, so that it can be stopped and gone on with. With three seeds and 15 minutes it takes eight
+hours.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from typing import Any
 
 import yaml
 from model_accuracy import bring_in
-from timed_training import add_arguments, measured, trained_for
+from timed_training import Work, add_arguments, epochs_in, measured, trained_for
 
 from schemas.experiment import ExperimentSpec
 from schemas.records import Split
 from schemas.storage import read_json, write_json
 from schemas.yamlspec import parse_spec
+from tasks.convert import Conversion
 
 FULL = Path(__file__).parent.parent / "examples" / "real-faces-spec.yaml"
-RESULT = "result.json"
+RESULT, EPOCHS = "result.json", "epochs.json"
 
 NONE, ALL = "none", "all of them"
 ORIGIN = "labels count from 0.5 and 1"
@@ -58,16 +60,20 @@ def main() -> None:
     given = parser.parse_args()
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} cores, {given.minutes:g} minutes each", flush=True)
+    if not (given.out / EPOCHS).exists():
+        works = {idea: prepared(given, idea, given.seeds[0])[0] for idea in (NONE, *WITHOUT, ALL)}
+        write_json(given.out / EPOCHS, epochs_in(given.minutes, works))
+    epochs, results = read_json(given.out / EPOCHS), {idea: [] for idea in given.ideas}
+    print(epochs, flush=True)
     for seed in given.seeds:
         for idea in given.ideas:
             folder = given.out / f"{idea.replace(' ', '-')}-{seed}"
             if not (folder / RESULT).exists():
-                write_json(folder / RESULT, trained(given, idea, seed, folder))
-            print(folder.name, read_json(folder / RESULT), flush=True)
-    results = {
-        idea: [read_json(given.out / f"{idea.replace(' ', '-')}-{seed}" / RESULT) for seed in given.seeds]
-        for idea in given.ideas
-    }
+                work, sets = prepared(given, idea, seed)
+                cost = trained_for(epochs[idea], work, folder)
+                write_json(folder / RESULT, measured(folder, work.spec, sets) | cost)
+            results[idea].append(read_json(folder / RESULT))
+            print(folder.name, results[idea][-1], flush=True)
     show(results)
 
 
@@ -84,13 +90,11 @@ def spec_with(idea: str, seed: int) -> ExperimentSpec:
     return parse_spec(ExperimentSpec, yaml.safe_dump(full | {"random_seed": seed}), idea)
 
 
-def trained(given: argparse.Namespace, idea: str, seed: int, folder: Path) -> dict[str, float]:
-    """Train, measure, and tell both."""
+def prepared(given: argparse.Namespace, idea: str, seed: int) -> tuple[Work, dict[str, Conversion]]:
+    """What to train, and the sets to measure it on."""
     spec = spec_with(idea, seed)
     sets = dict(bring_in(given.data, given.workspace, spec, shifted=idea in (ALL, ORIGIN)))
-    files = [file for found in sets.values() for file in found.files[Split.TRAIN]]
-    cost = trained_for(given.minutes, spec, files, folder)
-    return measured(folder, spec, sets) | cost
+    return Work(spec, [file for found in sets.values() for file in found.files[Split.TRAIN]]), sets
 
 
 def show(results: Mapping[str, list[dict[str, float]]]) -> None:

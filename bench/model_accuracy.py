@@ -3,10 +3,12 @@ worth.
 
     python bench/model_accuracy.py train --data ../shared/data --spec spec.yaml --out runs/a
     python bench/model_accuracy.py compare --data ../shared/data --spec runs/reference/spec.yaml runs/a/spec.yaml
+    python bench/model_accuracy.py compare ... --graphs graphs/FP16.onnx graphs/INT8.onnx
 
 `--data` holds folders of faces (`face_folders.py`): w300, ytf68 and w300occ, of which w300 and w300occ share their
 subjects. `train` trains the spec's network on all the training subjects, keeps the last epoch, and goes on where it
-was stopped. `compare` measures every model on the held-out subjects, and compares the others with the first: mean
+was stopped. `compare` measures every model on the held-out subjects, and compares the others with the first;
+`--graphs` are the last spec's model in other precisions, as `quantisation.py --keep` writes them. Told is the mean
 error in crop pixels (1/80 of the tight square about the true points, whatever crop a model takes), with 95 %
 intervals by bootstrap over subjects. "moved" is with face boxes shifted by 4 % and scaled by 6 % (standard
 deviations), the same for all models; "covered" has something in front of every face that no training has
@@ -70,6 +72,7 @@ def main() -> None:
         command.add_argument("--data", type=Path, required=True, help="folder of the folders of faces")
         command.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), help="(default: all)")
         command.add_argument("--workspace", type=Path, default=Path("workspace/bench"), help="(default: %(default)s)")
+    commands.choices["compare"].add_argument("--graphs", type=Path, nargs="+", default=[], metavar="ONNX")
     for name, command in commands.choices.items():
         command.add_argument("--spec", type=Path, required=True, nargs="+" if name == "compare" else None)
         if name == "train":
@@ -116,31 +119,40 @@ def train_spec(given: argparse.Namespace) -> None:
 
 
 def compare(given: argparse.Namespace) -> None:
-    measured = [measures(given, path) for path in given.spec]
-    names = [path.parent.name for path in given.spec]
+    models = [(path.parent.name, path, path.parent / MODEL_FILE) for path in given.spec]
+    models += [(path.stem, given.spec[-1], path) for path in given.graphs]
+    measured = [measures(given, *model) for model in models]
+    names = [name for name, _, _ in models]
     print(f"\n| crop px | faces | subjects | {' | '.join(names)} |\n|---|---|---|{'---|' * len(names)}")
     for row in zip(*measured, strict=True):
         print(f"| {row[0].name} | {len(row[0].subjects)} | {len(set(row[0].subjects))} | {' | '.join(cells(row))} |")
 
 
-def measures(given: argparse.Namespace, spec_file: Path) -> list[Measure]:
+def measures(given: argparse.Namespace, name: str, spec_file: Path, model: Path) -> list[Measure]:
     """What one model's errors are, in the same order for every model."""
-    spec, model = load_spec(ExperimentSpec, spec_file), spec_file.parent / MODEL_FILE
-    cost = network_cost(load_network(model))
-    print(f"{spec_file.parent.name}: {cost.macs / 1e9:.3f} GMAC, {cost.parameters:,} parameters", flush=True)
+    spec = load_spec(ExperimentSpec, spec_file)
+    print(f"{name}:", size_of(model), flush=True)
     predict, found = load_predictor(model).predict, []
-    for name, conversion in bring_in(given.data, given.workspace, spec, sets=given.sets):
+    for set_name, conversion in bring_in(given.data, given.workspace, spec, sets=given.sets):
         files, size = conversion.files[Split.KPI], {"batch_size": BATCH}
         still = evaluate(predict, EvaluationBatches(files, spec, **size), examples=0)
         moved = evaluate(predict, EvaluationBatches(files, spec, **size, boxes=moved_boxes), examples=0)
         covered = evaluate(predict, occluded(EvaluationBatches(files, spec, **size)), examples=0)
-        found += _of_set(name, still)
-        found.append(_measure(f"{name}, moved", moved))
-        found.append(_measure(f"{name}, covered: hidden points", covered, points_N=covered.flags_FN == Flag.OCCLUDED))
-        for told, one in ((name, still), (f"{name}, covered", covered)):
+        found += _of_set(set_name, still)
+        hidden_FN = covered.flags_FN == Flag.OCCLUDED
+        found.append(_measure(f"{set_name}, moved", moved))
+        found.append(_measure(f"{set_name}, covered: hidden points", covered, points_N=hidden_FN))
+        for told, one in ((set_name, still), (f"{set_name}, covered", covered)):
             if (one.flags_FN == Flag.OCCLUDED).any():
                 tell_confidence(told, one)
     return found
+
+
+def size_of(model: Path) -> str:
+    if model.suffix != ".keras":
+        return f"{model.stat().st_size / 2**20:.1f} MiB"
+    cost = network_cost(load_network(model))
+    return f"{cost.macs / 1e9:.3f} GMAC, {cost.parameters:,} parameters"
 
 
 def tell_confidence(name: str, found: Evaluation) -> None:

@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--kpi", type=Path, nargs="+", required=True, help="TFRecords to measure on")
     parser.add_argument("--calibration", type=int, default=256, help="training faces (default: %(default)s)")
     parser.add_argument("--faces", type=int, default=256, help="KPI faces to measure on (default: %(default)s)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the graphs, for `model_accuracy.py compare`")
     parser.add_argument("--target", default="l4", help="whose gates count (default: %(default)s)")
     given = parser.parse_args()
     spec, target = load_spec(ExperimentSpec, given.spec), find_target(given.target)
@@ -160,6 +161,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         exported = export_onnx(load_network(given.model), Path(folder) / "model.onnx").path
         models = graphs(exported, target, faces)
+    if given.keep:
+        given.keep.mkdir(parents=True, exist_ok=True)
+        for name, graph in models.items():
+            onnx.save(graph, given.keep / f"{name.replace(',', '').replace(' ', '-')}.onnx")
     show(models, target, images_BSSC)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.predictor import load_predictor
@@ -21,7 +22,16 @@ from schemas.experiment import ExperimentSpec
 from schemas.records import Flag, Split
 from tasks.convert import Conversion
 
-TIMED_STEPS, WARM_UP = 12, 4
+WARM_UP, ROUNDS, STEPS_OF_ROUND = 4, 5, 4
+
+
+@dataclass(frozen=True)
+class Work:
+    """What to train on what; `unlabelled` takes part by equivariance alone."""
+
+    spec: ExperimentSpec
+    files: Sequence[Path]
+    unlabelled: Sequence[Path] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,17 +41,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=15.0, help="of each training (default: %(default)s)")
 
 
-def trained_for(
-    minutes: float, spec: ExperimentSpec, files: Sequence[Path], folder: Path, unlabelled: Sequence[Path] = ()
-) -> dict[str, float]:
-    """Train as many epochs as fit into the minutes at the speed of the first steps; tell what it took."""
-    faces = sum(shard.records for shard in survey(files, spec))
-    epochs = max(1, round(60 * minutes / _seconds_per_epoch(spec, files, faces, unlabelled)))
-    spec = spec.model_copy(update={"num_epoch": epochs})
-    result = train(spec, train_files=files, validation_files=[], unlabelled_files=unlabelled, directory=folder)
+def epochs_in(minutes: float, works: Mapping[str, Work]) -> dict[str, int]:
+    """How many epochs of each fit into the minutes. Their steps take turns, so that a slow machine is slow for all;
+    the median counts."""
+    steppers = {name: _stepper(work) for name, work in works.items()}
+    seconds = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, step in steppers.items():
+            started = time.monotonic()
+            for _ in range(STEPS_OF_ROUND):
+                step()
+            seconds[name].append((time.monotonic() - started) / STEPS_OF_ROUND)
+    return {
+        name: max(1, round(60 * minutes / (_steps(works[name]) * statistics.median(taken))))
+        for name, taken in seconds.items()
+    }
+
+
+def trained_for(epochs: int, work: Work, folder: Path) -> dict[str, float]:
+    """Train, and tell what it took."""
+    spec = work.spec.model_copy(update={"num_epoch": epochs})
+    result = train(
+        spec, train_files=work.files, validation_files=[], unlabelled_files=work.unlabelled, directory=folder
+    )
     taken = sum(epoch.seconds for epoch in result.history) / 60
     gmac = network_cost(load_network(folder / MODEL_FILE)).macs / 1e9
-    return {"labelled faces seen": faces * epochs, "minutes": taken, "GMAC": gmac}
+    return {"labelled faces seen": result.training_faces * epochs, "minutes": taken, "GMAC": gmac}
 
 
 def measured(folder: Path, spec: ExperimentSpec, sets: Mapping[str, Conversion]) -> dict[str, float]:
@@ -58,14 +83,22 @@ def measured(folder: Path, spec: ExperimentSpec, sets: Mapping[str, Conversion])
     return told
 
 
-def _seconds_per_epoch(spec: ExperimentSpec, files: Sequence[Path], faces: int, unlabelled: Sequence[Path]) -> float:
-    learner, steps = Learner(spec), steps_per_epoch(faces, spec)
-    count = WARM_UP + TIMED_STEPS
-    batches = iter(training_batches(files, spec, epochs=range(count), steps=steps, unlabelled_files=unlabelled))
-    step = partial(learner.step, learning_rate=1e-6)
-    for number in range(WARM_UP):
-        float(step(next(batches), number=number)["loss"])
-    started = time.monotonic()
-    for number in range(TIMED_STEPS):
-        float(step(next(batches), number=number)["loss"])
-    return steps * (time.monotonic() - started) / TIMED_STEPS
+def _steps(work: Work) -> int:
+    """Of an epoch."""
+    return steps_per_epoch(sum(shard.records for shard in survey(work.files, work.spec)), work.spec)
+
+
+def _stepper(work: Work) -> Callable[[], None]:
+    """Trains a network, that nobody keeps, by a batch at each call; warm already."""
+    rounds = range(WARM_UP + ROUNDS * STEPS_OF_ROUND)
+    learner = Learner(work.spec)
+    batches = iter(
+        training_batches(work.files, work.spec, epochs=rounds, steps=_steps(work), unlabelled_files=work.unlabelled)
+    )
+
+    def step() -> None:
+        float(learner.step(next(batches), number=0, learning_rate=1e-6)["loss"])
+
+    for _ in range(WARM_UP):
+        step()
+    return step
