@@ -54,9 +54,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
-    parser.add_argument(
-        "--ideas", nargs="+", default=[NONE, *WITHOUT, ALL], help="(default: none, each, all of them)"
-    )
+    every = [NONE, *WITHOUT, ALL]
+    parser.add_argument("--ideas", nargs="+", default=every, choices=every, help="(default: none, each, all of them)")
     given = parser.parse_args()
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} cores, {given.minutes:g} minutes each", flush=True)

@@ -72,12 +72,14 @@ def main() -> None:
         command.add_argument("--data", type=Path, required=True, help="folder of the folders of faces")
         command.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), help="(default: all)")
         command.add_argument("--workspace", type=Path, default=Path("workspace/bench"), help="(default: %(default)s)")
-    commands.choices["compare"].add_argument("--graphs", type=Path, nargs="+", default=[], metavar="ONNX")
-    for name, command in commands.choices.items():
-        command.add_argument("--spec", type=Path, required=True, nargs="+" if name == "compare" else None)
-        if name == "train":
-            command.add_argument("--out", type=Path, required=True, help="folder of the training")
-            command.add_argument("--epochs", type=int, metavar="N", help="instead of the spec's num_epoch")
+    training, comparison = commands.choices["train"], commands.choices["compare"]
+    training.add_argument("--spec", type=Path, required=True, help="experiment spec")
+    training.add_argument("--out", type=Path, required=True, help="folder of the training")
+    training.add_argument("--epochs", type=int, metavar="N", help="instead of the spec's num_epoch")
+    comparison.add_argument("--spec", type=Path, required=True, nargs="+", help="in the folders of their trainings")
+    comparison.add_argument(
+        "--graphs", type=Path, nargs="+", default=[], metavar="ONNX", help="of the last spec's model"
+    )
     given = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", flush=True)
     if given.command == "train":
