@@ -14,11 +14,18 @@ WITH_VISIBILITY = "ResidualUNet+visibility"
 def sharp_network(
     kind: str = "ResidualUNet", *, width: int = 8, num_keypoints: int = 80, channels: int = 1, seed: int = 0
 ) -> keras.Model:
-    """Fresh weights, the last layer's scaled so that heatmaps have peaks and keypoints spread over the crop."""
+    """Fresh weights, the last layer's scaled so that heatmaps have peaks and keypoints spread over the crop.
+
+    Kernels that begin with zeros, the last of each residual branch, are random too: else no branch would count.
+    """
     kind, _, confidence = kind.partition("+")
     settings = {"confidence": confidence, "map_stride": 4} if confidence else {}
     parameters = ModelParameters(type=kind, width=width, **settings)
     network = build_network(parameters, num_keypoints=num_keypoints, channels=channels, seed=seed)
+    random = np.random.default_rng(seed)
+    for kernel in (weight for weight in network.weights if weight.name == "kernel"):
+        if not np.any(kernel):
+            kernel.assign(random.normal(0, 0.5 / np.sqrt(np.prod(kernel.shape[:-1])), kernel.shape))
     logits = network.get_layer(f"conv_keypoints_m{num_keypoints}")
     spread = float(np.std(network(crops(4, channels=channels), training=False)[2]))
     logits.set_weights([weight * np.float32(30.0 / spread) for weight in logits.get_weights()])
