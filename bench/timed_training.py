@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import statistics
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from schemas.experiment import ExperimentSpec
 from schemas.records import Flag, Split
 from tasks.convert import Conversion
 
-WARM_UP, ROUNDS, STEPS_OF_ROUND = 4, 5, 4
+WARM_UP, ROUNDS, STEPS_OF_ROUND = 4, 10, 4
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def epochs_in(minutes: float, works: Mapping[str, Work]) -> dict[str, int]:
-    """How many epochs of each fit into the minutes. Their steps take turns, so that a slow machine is slow for all;
-    the median counts."""
+    """How many epochs of each fit into the minutes. Their steps take turns, and the fastest of the rounds counts:
+    other work beside it only adds to a time."""
     steppers = {name: _stepper(work) for name, work in works.items()}
-    seconds = {name: [] for name in works}
+    seconds = dict.fromkeys(works, math.inf)
     for _ in range(ROUNDS):
         for name, step in steppers.items():
             started = time.monotonic()
             for _ in range(STEPS_OF_ROUND):
                 step()
-            seconds[name].append((time.monotonic() - started) / STEPS_OF_ROUND)
-    return {
-        name: max(1, round(60 * minutes / (_steps(works[name]) * statistics.median(taken))))
-        for name, taken in seconds.items()
-    }
+            seconds[name] = min(seconds[name], (time.monotonic() - started) / STEPS_OF_ROUND)
+    return {name: max(1, round(60 * minutes / (_steps(work) * seconds[name]))) for name, work in works.items()}
 
 
 def trained_for(epochs: int, work: Work, folder: Path) -> dict[str, float]:
