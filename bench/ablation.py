@@ -1,6 +1,6 @@
 """What each idea alone brings: a plain network, the same with one idea, and with all of them, for the same time.
 
-    python bench/ablation.py --data ../shared/data --out runs/ablation --minutes 15 --seeds 0 1 2
+    python bench/ablation.py --data FACES --out runs/ablation --minutes 15 --seeds 0 1 2
 
 How many epochs fit into the minutes is measured first, all networks taking turns, and is the same for all seeds.
 Trained is on the training subjects of w300, ytf68 and w300occ, measured on the held-out ones. What is in `--out`

@@ -1,6 +1,6 @@
 """Where a set's labels count from, as a network shows that learnt them mirrored and not.
 
-    python bench/label_origin.py --data ../shared/data --spec runs/a/spec.yaml
+    python bench/label_origin.py --data FACES --spec runs/a/spec.yaml
 
 Labels that stand a constant to the right of what they mean stand as far to the left of it in the mirrored picture: a
 network that was trained on both learns the middle. So the mean distance of the labels from its keypoints is what the

@@ -1,6 +1,6 @@
 """Error against the share of labels, with and without ELT on the rest, for the same time each.
 
-    python bench/label_share.py --data ../shared/data --out runs/shares --minutes 15 --chart shares.svg
+    python bench/label_share.py --data FACES --out runs/shares --minutes 15 --chart shares.svg
 
 As table 6 of Honari et al. 2018: of the training subjects of w300, ytf68 and w300occ a share keeps its labels. The
 others' faces take part by equivariance alone (ELT), or not at all. With all labels ELT acts on the labelled faces.

@@ -1,7 +1,7 @@
 """Error against labels: this project's order of labelling and a random one, on the same faces.
 
     python bench/labelling_order.py                                    # rendered faces, tiny: shows that it runs
-    python bench/labelling_order.py --data ../shared/data/w300 --results curve.json --chart curve.svg
+    python bench/labelling_order.py --data FACES/w300 --results curve.json --chart curve.svg
     python bench/labelling_order.py --draw curve.json --chart curve.svg
 
 Of the training subjects, all but a few are taken for unlabelled. Both orders start from the same few labels, drawn at

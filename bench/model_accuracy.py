@@ -1,8 +1,8 @@
 """Error of models on the same held-out faces, paired by subject: sets, slices, moved boxes, and what a confidence is
 worth.
 
-    python bench/model_accuracy.py train --data ../shared/data --spec spec.yaml --out runs/a
-    python bench/model_accuracy.py compare --data ../shared/data --spec runs/reference/spec.yaml runs/a/spec.yaml
+    python bench/model_accuracy.py train --data FACES --spec spec.yaml --out runs/a
+    python bench/model_accuracy.py compare --data FACES --spec runs/reference/spec.yaml runs/a/spec.yaml
     python bench/model_accuracy.py compare ... --graphs graphs/FP16.onnx graphs/INT8.onnx
 
 `--data` holds folders of faces (`face_folders.py`): w300, ytf68 and w300occ, of which w300 and w300occ share their

@@ -1,6 +1,6 @@
 """Twelve held-out faces of each set, from the best to the worst, drawn; and what the confidence is worth, as a chart.
 
-    python bench/model_pictures.py --data ../shared/data --spec runs/a/spec.yaml --out pictures
+    python bench/model_pictures.py --data FACES --spec runs/a/spec.yaml --out pictures
 
 `pictures/<set>.png` has the faces at equal ranks of their mean error, true points in one colour, the network's in
 another, the error in crop pixels above. `pictures/<set>-reliability.svg` is there for sets with occluded points.

@@ -2,7 +2,7 @@
 
     python bench/onnx_latency.py FpeNet_public:64 examples/real-faces-spec.yaml graphs/INT8-of-a-CPU.onnx
 
-A model is a type and a width, with 80 keypoints, that of an experiment spec, or a graph, as `--keep` of
+A model is a type and a width, with 68 keypoints, that of an experiment spec, or a graph, as `--keep` of
 `bench/quantisation.py` leaves it. Rounds of faces, one at a time, are measured in turn, so that a busy machine is
 busy for all, and within a round each finds its weights in the cache, as on a device of its own. Ratios are to the
 first model that is run the same way. Weights do not alter the time. Takes a minute.
@@ -30,6 +30,7 @@ from schemas.experiment import ExperimentSpec, ModelParameters
 from schemas.yamlspec import load_spec
 
 ROUNDS, FACES, WARM_UP = 20, 15, 3
+NUM_KEYPOINTS = 68
 
 
 class KerasEngine:
@@ -48,7 +49,7 @@ def network_of(model: str) -> tf.keras.Model:
         spec = load_spec(ExperimentSpec, Path(model))
         return build_network(spec.model.model_parameters, num_keypoints=spec.num_keypoints)
     kind, width = model.split(":")
-    return build_network(ModelParameters(type=kind, width=int(width)), num_keypoints=80)
+    return build_network(ModelParameters(type=kind, width=int(width)), num_keypoints=NUM_KEYPOINTS)
 
 
 def engines_of(model: str, folder: Path) -> dict[str, Engine]:

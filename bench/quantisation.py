@@ -1,19 +1,19 @@
 """Parity of every precision, beside INT8 the plain way: how far keypoints move, and latency on a CPU.
 
-    python bench/quantisation.py model.keras --spec spec.yaml --train train/*.tfrecords --kpi kpi/*.tfrecords
+    python bench/quantisation.py runs/ours/model.keras --spec runs/ours/spec.yaml --data FACES --sets w300 ytf68
 
 FP16, INT8 and mixed are what `deploy.precision` makes for the target (l4 by default), INT8 also as a parser without
 FP16 scales gets it (TensorRT 8.x), and as ONNX Runtime does (target `cpu-int8`). The plain way is
 `onnxruntime.quantization.quantize_static` as its documentation shows it: largest magnitudes, symmetric, a scale per
 channel, Q/DQ around every operator; with the last convolution in float and biases left alone, without which
-TensorRT-RTX does not read it. Calibrated on training faces, measured on KPI faces against FP32. The latency is that
+TensorRT-RTX does not read it. Calibrated on training faces of all sets of `bench/model_accuracy.py`, measured on the
+held-out ones of `--sets` against FP32. The latency is that
 of one face on one thread, all graphs in turn. Takes a few minutes.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import platform
 import statistics
 import tempfile
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from model_accuracy import SETS, bring_in
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
@@ -41,6 +42,7 @@ from model.pipeline import evaluation_batches
 from model.weights import load_network
 from schemas.errors import EngineBuildError
 from schemas.experiment import ExperimentSpec
+from schemas.records import Split
 from schemas.yamlspec import load_spec
 
 RUNS, WARM_UP = 100, 10
@@ -144,20 +146,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="trained .keras")
     parser.add_argument("--spec", type=Path, required=True, help="experiment spec that it was trained with")
-    parser.add_argument("--train", type=Path, nargs="+", required=True, help="TFRecords to calibrate on")
-    parser.add_argument("--kpi", type=Path, nargs="+", required=True, help="TFRecords to measure on")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the folders of faces")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), help="measured (default: all)")
+    parser.add_argument("--workspace", type=Path, default=Path("workspace/bench"), help="(default: %(default)s)")
     parser.add_argument("--calibration", type=int, default=256, help="training faces (default: %(default)s)")
-    parser.add_argument("--faces", type=int, default=256, help="KPI faces to measure on (default: %(default)s)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the graphs, for `model_accuracy.py compare`")
     parser.add_argument("--target", default="l4", help="whose gates count (default: %(default)s)")
     given = parser.parse_args()
     spec, target = load_spec(ExperimentSpec, given.spec), find_target(given.target)
-    chosen = record_faces(given.train, spec, batches=given.calibration)
+    sets = dict(bring_in(given.data, given.workspace, spec))
+    chosen = record_faces(
+        [file for found in sets.values() for file in found.files[Split.TRAIN]], spec, batches=given.calibration
+    )
     faces = TrainingFaces(np.concatenate(list(chosen)))
-    every = (image for batch in evaluation_batches(given.kpi, spec) for image in batch.images_BHWC)
-    images_BSSC = np.stack(list(itertools.islice(every, given.faces)))
+    held_out = [file for name in given.sets for file in sets[name].files[Split.KPI]]
+    images_BSSC = np.concatenate([batch.images_BHWC for batch in evaluation_batches(held_out, spec)])
     print(f"{platform.processor() or platform.machine()}, {platform.platform()}, one thread")
-    print(f"{chosen.origin}, measured on {len(images_BSSC)} KPI faces, gates of {target.name}")
+    print(f"{chosen.origin}, measured on {len(images_BSSC)} held-out faces, gates of {target.name}")
     with tempfile.TemporaryDirectory() as folder:
         exported = export_onnx(load_network(given.model), Path(folder) / "model.onnx").path
         models = graphs(exported, target, faces)
