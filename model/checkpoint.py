@@ -17,7 +17,7 @@ from schemas.sealed import Key, Kind, read_content, sealed_path, write_sealed
 from schemas.storage import write_bytes
 
 _META = "meta"
-_FORMAT = 2
+_FORMAT = 3
 """Of the file. To be raised with every change to what a checkpoint holds or means; 1 is a file that names none."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +18,18 @@ from schemas.experiment import ExperimentSpec
 
 @dataclass(frozen=True)
 class ShardSurvey:
-    """What one file holds: number of records, and subjects sorted ('' where a record names none)."""
+    """What one file holds.
+
+    Attributes:
+        records: their number.
+        subjects: sorted; '' where a record names none.
+        sha256: of its serialised records in their order.
+    """
 
     path: Path
     records: int
     subjects: tuple[str, ...]
+    sha256: str
 
 
 def survey(files: Sequence[Path], spec: ExperimentSpec, *, labelled: bool = True) -> list[ShardSurvey]:
@@ -79,17 +87,23 @@ def shard_errors() -> Iterator[None]:
 def _survey_file(path: Path, spec: ExperimentSpec, *, labelled: bool) -> ShardSurvey:
     if not path.is_file():
         raise ShardError(f"{path}: no such TFRecord file; check the paths and set ids in the spec")
-    records, subjects = 0, set()
-    batches = tf.data.TFRecordDataset(str(path)).batch(256).map(lambda records_B: _inspect(records_B, labelled))
+    records, subjects, content = 0, set(), hashlib.sha256()
+    batches = (
+        tf.data.TFRecordDataset(str(path))
+        .batch(256)
+        .map(lambda records_B: (records_B, *_inspect(records_B, labelled)))
+    )
     with shard_errors():
-        for names, owners, sides, embedded, *values in batches.as_numpy_iterator():
+        for serialised, names, owners, sides, embedded, *values in batches.as_numpy_iterator():
             _check_boxes(path, names, sides)
             _check_images(path, names[~embedded], spec)
             for per_face in values:
                 _check_keypoints(path, names, per_face // 2, spec)
+            for record in serialised:
+                content.update(hashlib.sha256(record).digest())
             records += len(names)
             subjects.update(owner.decode() for owner in owners)
-    return ShardSurvey(path, records, tuple(sorted(subjects)))
+    return ShardSurvey(path, records, tuple(sorted(subjects)), content.hexdigest())
 
 
 def _inspect(records_B: tf.Tensor, labelled: bool) -> tuple[tf.Tensor, ...]:

@@ -38,7 +38,7 @@ from model.weights import save_network
 from schemas.errors import ShardError, SpecError, TrainingError
 from schemas.experiment import DatasetInfo, ExperimentSpec
 from schemas.sealed import SUFFIX, Key, sealed_path
-from schemas.storage import sha256_of, write_bytes
+from schemas.storage import sha256_file, sha256_of, write_bytes
 
 MODEL_FILE = "model.keras"
 CHECKPOINT_FILE = "checkpoint.npz"
@@ -248,7 +248,11 @@ def _history_csv(history: Sequence[EpochResult]) -> str:
 
 
 def _fingerprint(spec: ExperimentSpec, *shards: Sequence[ShardSurvey], replicas: int) -> str:
-    """Of all that decides what a training does, but not of where things are and what is shown of it."""
+    """Of all that decides what a training does, but not of where things are and what is shown of it.
+
+    Of the data that is every record's content, and of a pretrained model its file's. Pictures that records only name
+    are not read for it.
+    """
     exempt = {"no_occlusion_masking_sets"}
     shown = (
         "checkpoint_dir",
@@ -257,7 +261,11 @@ def _fingerprint(spec: ExperimentSpec, *shards: Sequence[ShardSurvey], replicas:
         "log_every_n_secs",
         "visualize_num_images",
     )
-    places = dict.fromkeys(shown, True) | {"dataloader": {"dataset_info": set(DatasetInfo.model_fields) - exempt}}
+    places = dict.fromkeys(shown, True) | {
+        "dataloader": {"dataset_info": set(DatasetInfo.model_fields) - exempt},
+        "model": {"model_parameters": {"pretrained_model_path"}},
+    }
     settings = spec.model_dump(mode="json", exclude=places)
-    files = [[[s.path.name, s.path.stat().st_size, s.records] for s in part] for part in shards]
-    return sha256_of([settings, files, replicas, keras.__version__, tf.__version__])
+    pretrained = spec.model.model_parameters.pretrained_model_path
+    contents = [[[s.sha256 for s in part] for part in shards], pretrained and sha256_file(Path(pretrained))]
+    return sha256_of([settings, contents, replicas, keras.__version__, tf.__version__])

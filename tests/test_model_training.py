@@ -17,7 +17,7 @@ from model.progress import Plan, Watcher
 from model.status import STATUS_FILE
 from model.summaries import EVENTS
 from model.training import CHECKPOINT_FILE, HISTORY_FILE, MODEL_FILE, train
-from model.weights import load_network
+from model.weights import load_network, save_network
 from schemas.errors import ShardError, SpecError, SubjectLeakError, TrainingError, UnknownSubjectError
 from schemas.yamlspec import dump_spec
 from tests.event_files import pictures, scalars
@@ -188,6 +188,30 @@ def test_another_spec_does_not_go_on_from_this_checkpoint(undisturbed, shards):
         run((shards[1], shards[0]), directory)
 
 
+def test_corrected_flags_are_other_data_and_another_place_is_not(undisturbed, shards, tmp_path):
+    """A corrected file has the name, the size and the number of records of the file before."""
+    directory, faces = undisturbed[0].model_path.parent, [blob_face(i) for i in range(40)]
+    moved = write_shard(tmp_path / "moved" / "data", faces)
+    assert run(([moved], shards[1]), directory).resumed_after == 4
+    faces[7] = replace(faces[7], flags_N=np.where(faces[7].flags_N == 1, 0, 1).astype(np.int8))
+    corrected = write_shard(tmp_path / shards[0][0].name, faces)
+    with pytest.raises(TrainingError, match="another spec or other data"):
+        run(([corrected], shards[1]), directory)
+
+
+def test_another_pretrained_model_under_the_same_name_begins_another_training(undisturbed, shards, tmp_path):
+    weights = tmp_path / "pretrained.keras"
+    parameters = f"{{type: ResidualUNet, width: 8, pretrained_model_path: {weights}}}"
+    spec = small_spec(f"num_epoch: 1\nmodel: {{model_parameters: {parameters}}}\n")
+    network = load_network(undisturbed[0].model_path)
+    save_network(network, weights)
+    run((shards[0], []), tmp_path / "run", spec=spec)
+    network.set_weights([2 * values for values in network.get_weights()])
+    save_network(network, weights)
+    with pytest.raises(TrainingError, match="another spec or other data"):
+        run((shards[0], []), tmp_path / "run", spec=spec)
+
+
 def test_how_a_training_is_shown_may_change_on_the_way(undisturbed, shards):
     class Listener(Watcher):
         def begin(self, plan):
@@ -206,7 +230,7 @@ def test_a_checkpoint_of_another_format_is_refused(format_, found, undisturbed, 
     meta = json.loads(str(arrays.pop("meta")))
     del meta["format"]
     np.savez(tmp_path / CHECKPOINT_FILE, meta=np.array(json.dumps(meta | format_)), **arrays)
-    with pytest.raises(TrainingError, match=f"a checkpoint of format {found}, and this version .* format 2"):
+    with pytest.raises(TrainingError, match=f"a checkpoint of format {found}, and this version .* format 3"):
         run(shards, tmp_path)
 
 
