@@ -40,6 +40,11 @@ OUTLINE: BGR = (20, 20, 20)
 SUBPIXEL_BITS = 4
 ENLARGED = 4
 
+_COLOUR_SUFFIXES = {
+    *(".avif", ".bmp", ".dib", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png"),
+    *(".pnm", ".ppm", ".ras", ".sr", ".tif", ".tiff", ".webp"),
+}
+
 
 @dataclass(frozen=True)
 class FaceFigure:
@@ -99,15 +104,20 @@ def point_colours(num_keypoints: int) -> tuple[BGR, ...]:
     return tuple(colours[i] for i in range(num_keypoints))
 
 
+def has_colour_writer(suffix: str) -> bool:
+    """Whether a BGR uint8 image can be written as this kind of file; a `.pgm` for one is gray."""
+    return suffix.lower() in _COLOUR_SUFFIXES and cv2.haveImageWriter(suffix)
+
+
 def encode_image(image: np.ndarray, suffix: str = ".png") -> bytes:
     """File content of a BGR or gray uint8 image.
 
     Raises:
-        ValueError: OpenCV can't write this kind of file.
+        ValueError: OpenCV can't write this image as this kind of file.
     """
-    if not cv2.haveImageWriter(suffix):
-        raise ValueError(f"images can't be written as {suffix}")
-    _, data = cv2.imencode(suffix, image)
+    written, data = cv2.imencode(suffix, image) if cv2.haveImageWriter(suffix) else (False, b"")
+    if not written:
+        raise ValueError(f"an image of shape {image.shape} can't be written as {suffix}")
     return data.tobytes()
 
 

@@ -24,14 +24,13 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import IO, Any
 
-import cv2
 import numpy as np
 import orjson
 
 from model import face_frames
 from model.evaluation import Predict
 from model.face_frames import EntryReader, FaceFrame, ReadAhead, Skipped, in_order
-from model.figures import draw_keypoints, encode_image
+from model.figures import draw_keypoints, encode_image, has_colour_writer
 from schemas.errors import AnnotationFileError, ModelFileError
 from schemas.geometry import CROP_SIZE
 from schemas.sloth import load_sloth_file
@@ -240,7 +239,7 @@ class _Names:
     def unused(self, name: str) -> Path:
         parts = [part for part in PurePath(name).parts if part not in ("..", PurePath(name).anchor)]
         path = Path(*parts)
-        if not cv2.haveImageWriter(path.name):
+        if not has_colour_writer(path.suffix):
             path = path.with_name(f"{path.name}.png")
         stem, count = path.stem, 1
         while str(path) in self._used:

@@ -56,6 +56,8 @@ def test_an_encoded_image_reads_back():
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(encode_image(image), np.uint8), 1), image)
     with pytest.raises(ValueError, match=r"\.nonsense"):
         encode_image(image, ".nonsense")
+    with pytest.raises(ValueError, match=r"shape \(9, 7, 3\) can't be written as \.pgm"):
+        encode_image(image, ".pgm")
 
 
 def test_figures_are_files_and_the_same_every_time(tmp_path):

@@ -148,6 +148,16 @@ def test_faces_are_drawn_into_copies_below_the_output(infer, tmp_path):
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "deep" / "a.png")), original)
 
 
+def test_a_drawing_has_another_suffix_where_the_images_kind_of_file_has_no_colours(infer, tmp_path):
+    write_image(tmp_path / "a.PPM")
+    cv2.imwrite(str(tmp_path / "b.pgm"), cv2.imread(str(tmp_path / "a.PPM"), cv2.IMREAD_GRAYSCALE))
+    summary, *_ = infer([entry("a.PPM", (10, 10, 60, 60)), entry("b.pgm", (10, 10, 60, 60))])
+    assert summary.images == 2
+    drawn = sorted((tmp_path / "out" / "images").iterdir())
+    assert [path.name for path in drawn] == ["a.PPM", "b.pgm.png"]
+    assert all(np.ptp(cv2.imread(str(path)), axis=2).any() for path in drawn), "keypoints have colours"
+
+
 def test_memory_does_not_grow_with_the_number_of_images(infer, tmp_path, monkeypatch):
     write_image(tmp_path / "a.png", size=(480, 360))
     monkeypatch.setattr(model.face_frames, "HELD_BYTES", 2_000_000)
