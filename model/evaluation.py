@@ -128,7 +128,8 @@ def _evaluate_batch(predict: Predict, batch: EvaluationBatch) -> dict[str, Any]:
             f"the model predicts {predicted_BN2.shape[1]} keypoints, the set has {batch.points_BN2.shape[1]}; "
             "use the spec that the model was trained with"
         )
-    if bad := np.flatnonzero(~np.isfinite(predicted_BN2).all(axis=(1, 2))).tolist():
+    finite_B = np.isfinite(predicted_BN2).all(axis=(1, 2)) & np.isfinite(confidence_BN).all(axis=1)
+    if bad := np.flatnonzero(~finite_B).tolist():
         raise ModelFileError(f"the model predicts something that is not a number for {batch.names[bad[0]]}")
     crops = batch.crops
     predicted_px = np.stack(

@@ -161,11 +161,11 @@ def _predict(predict: Predict, frames: list[FaceFrame]) -> Iterator[tuple[FaceFr
     """Every frame with its faces' keypoints (B, N, 2) in source pixels and confidences (B, N).
 
     Raises:
-        ModelFileError: a keypoint is not a number.
+        ModelFileError: a keypoint or a confidence is not a number.
     """
     images_BHWC = np.concatenate([frame.faces_BHWC for frame in frames]).astype(np.float32)
     points_BN2, confidence_BN = (np.asarray(output) for output in predict(images_BHWC))
-    finite_B = np.isfinite(points_BN2).all(axis=(1, 2))
+    finite_B = np.isfinite(points_BN2).all(axis=(1, 2)) & np.isfinite(confidence_BN).all(axis=1)
     start = 0
     for frame in frames:
         mine = slice(start, start + len(frame.crops))

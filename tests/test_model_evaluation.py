@@ -162,6 +162,9 @@ def test_a_model_that_does_not_fit_is_named():
         evaluate(oracle(made_up_faces(2, 80)), [batch])
     with pytest.raises(ModelFileError, match=r"not a number for images/000\.png"):
         evaluate(lambda images: (np.full((2, 68, 2), np.nan), np.zeros((2, 68))), [batch])
+    unsure = np.array([[0.5] * 68, [*[0.5] * 67, np.nan]])
+    with pytest.raises(ModelFileError, match=r"not a number for images/001\.png"):
+        evaluate(lambda images: (np.zeros((2, 68, 2)), unsure), [batch])
 
 
 def test_slices_are_measured_like_the_whole():

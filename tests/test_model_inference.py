@@ -205,10 +205,16 @@ def test_a_failure_leaves_no_half_result(infer, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_model_that_predicts_no_number_is_named(infer, tmp_path):
+@pytest.mark.parametrize("output", [0, 1], ids=["keypoints", "confidences"])
+def test_a_model_that_predicts_no_number_is_named(infer, tmp_path, output):
+    def predict(images):
+        outputs = list(corners(images))
+        outputs[output] = outputs[output] * np.nan
+        return outputs
+
     write_image(tmp_path / "a.png")
     with pytest.raises(ModelFileError, match=r"not a number for a\.png"):
-        infer([entry("a.png", (10, 10, 60, 60))], lambda images: (corners(images)[0] * np.nan, corners(images)[1]))
+        infer([entry("a.png", (10, 10, 60, 60))], predict)
 
 
 def test_without_drawing_the_results_are_the_same_and_no_image_is_written(infer, tmp_path):
