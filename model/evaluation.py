@@ -14,6 +14,7 @@ import numpy as np
 
 from model.region_error import FaceErrors, Points, Unit, face_errors, join_faces, region_errors
 from schemas.errors import InputError, ModelFileError
+from schemas.geometry import beyond_pixel_centres
 
 if TYPE_CHECKING:
     from model.pipeline import EvaluationBatch
@@ -75,9 +76,8 @@ class Evaluation:
 
     @property
     def unreachable_share(self) -> float:
-        """Share of true points outside the pixel centres of the input, where a soft-argmax over them can't go."""
-        outside_FN = ((self.true_FN2 < 0) | (self.true_FN2 > self.input_size - 1)).any(axis=-1)
-        return float(outside_FN.mean())
+        """Share of true points outside the pixel centres of the input (`schemas.geometry.beyond_pixel_centres`)."""
+        return float(beyond_pixel_centres(self.true_FN2, self.input_size).mean())
 
     def error(self, region: str = "All", *, unit: Unit = Unit.CROP, points: Points = Points.ALL) -> float:
         return region_errors(self.errors, unit, points)[region]

@@ -106,6 +106,16 @@ class SquareCrop:
         return np.array([[k, 0.0, self.x0 + shift], [0.0, k, self.y0 + shift]])
 
 
+def beyond_pixel_centres(crop_N2: np.ndarray, size: int = CROP_SIZE) -> np.ndarray:
+    """Which of the crop coordinates (..., 2) lie outside the outermost pixel centres of a crop of `size` pixels.
+
+    No soft-argmax goes there: it stays between the outermost centres of its map, which is as fine as the crop or
+    coarser.
+    """
+    x_N, y_N = crop_N2[..., 0], crop_N2[..., 1]
+    return (x_N < 0) | (x_N > size - 1) | (y_N < 0) | (y_N > size - 1)
+
+
 def percent_to_pixels(percent: np.ndarray, frame_size: np.ndarray) -> np.ndarray:
     """Label Studio's percent of the frame (edge-based) to pixels: x = percent * W / 100 - 0.5."""
     return np.asarray(percent, np.float64) * frame_size / 100.0 - 0.5

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from schemas.geometry import CROP_SIZE, Box
+from schemas.geometry import CROP_SIZE, Box, beyond_pixel_centres
 from schemas.records import Face, Violation
 
 OutsideFrame = Literal["pad", "drop"]
@@ -27,7 +27,8 @@ class Boxes:
         boxes_B4: the tight square of all keypoints, enlarged: x, y, width, height in source pixels, int64.
         squares_B4: the same before it was enlarged.
         inside_B: whether that lies inside the frame.
-        unreachable_B: keypoints outside [0, 79] of the network's input, where a soft-argmax over its pixels can't go.
+        unreachable_B: how many keypoints are outside the pixel centres of the box scaled to the network's input
+            (`schemas.geometry.beyond_pixel_centres`).
     """
 
     boxes_B4: np.ndarray
@@ -118,12 +119,11 @@ def _tight_squares(points_BN2: np.ndarray) -> np.ndarray:
 
 
 def _unreachable(points_BN2: np.ndarray, boxes_B4: np.ndarray) -> np.ndarray:
-    """Number of keypoints of each face beyond the outer pixel centres of its box scaled to the network's input."""
+    """See `Boxes`."""
     crop_BN2 = points_BN2.astype(np.float64)
     crop_BN2 -= boxes_B4[:, None, :2]
     crop_BN2 += 0.5
     crop_BN2 *= CROP_SIZE / boxes_B4[:, None, 2:3]
     crop_BN2 -= 0.5
     crop_BN2 = crop_BN2.astype(np.float32)  # as `SquareCrop.to_crop` rounds
-    outside_BN2 = (crop_BN2 < 0) | (crop_BN2 > CROP_SIZE - 1)
-    return (outside_BN2[..., 0] | outside_BN2[..., 1]).sum(axis=1)
+    return beyond_pixel_centres(crop_BN2).sum(axis=1)

@@ -150,6 +150,16 @@ def test_a_peak_of_a_half_size_map_lies_between_its_two_pixels():
     assert float(confidences[0, 0]) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("map_stride", [1, 2, 4])
+def test_keypoints_end_at_the_outermost_centres_of_the_map(map_stride):
+    side = 80 // map_stride
+    logits = np.zeros((1, side, side, 2), np.float32)
+    logits[0, 0, 0, 0] = logits[0, -1, -1, 1] = 1000
+    keypoints, _ = SoftArgmax(beta=1.0, input_size=80)(logits)
+    margin = (map_stride - 1) / 2
+    np.testing.assert_allclose(np.array(keypoints)[0], [[margin] * 2, [79 - margin] * 2], atol=1e-4)
+
+
 def test_the_residual_unet_is_small_and_its_maps_half_size():
     network = build_network(ModelParameters(type="ResidualUNet", width=32), num_keypoints=68)
     assert network_cost(network).macs <= 0.35e9

@@ -165,7 +165,7 @@ def test_what_was_not_measured_is_told(summary):
         "faces turned by over 60°",
         "what the confidence is worth",
         "No intervals: 2 KPI faces",
-        "0.312 % of the KPI points",
+        "0.312 % of the KPI points lie beyond the crop's outermost pixel centres, where no network puts one",
         "All of the faces are rendered",
         "No flags from faces",
         "8 faces that were learnt from do not say whose they are",
