@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +16,22 @@ import tensorflow as tf
 from model.record_tensors import BOX, FEATURES
 from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.experiment import ExperimentSpec
+
+T = TypeVar("T")
+
+_INTERNALS = re.compile(
+    "|".join(
+        (
+            r"\{\{.*?\}\} ?",
+            r"Graph execution error:\s*",
+            r"Detected at node .*? defined at \(most recent call last\):(\s*(File|<stack)[^\n]*\n)*\s*",
+            r"Error in user-defined function .*?: Iterator::\S+: ",
+            r"\s*\[\[.*?\]\]",
+            r"\s*\[Op:.*",
+        )
+    ),
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +87,7 @@ def read_records(files: Sequence[Path]) -> Iterator[bytes]:
     Raises:
         ShardError: a file is missing or damaged.
     """
-    with shard_errors():
-        yield from tf.data.TFRecordDataset([str(path) for path in files]).as_numpy_iterator()
+    yield from readable(tf.data.TFRecordDataset([str(path) for path in files]).as_numpy_iterator())
 
 
 @contextmanager
@@ -79,9 +96,24 @@ def shard_errors() -> Iterator[None]:
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
-        raise ShardError(f"{error.message}; convert the annotations of this set again") from error
+        raise ShardError(f"{plain_message(error)}; convert the annotations of this set again") from error
     except tf.errors.NotFoundError as error:
-        raise ShardError(f"{error.message}; check the paths in the spec") from error
+        raise ShardError(f"{plain_message(error)}; check the paths in the spec") from error
+
+
+def readable(batches: Iterable[T]) -> Iterator[T]:
+    """What a dataset gives.
+
+    Raises:
+        ShardError: it can't be read.
+    """
+    with shard_errors():
+        yield from batches
+
+
+def plain_message(error: tf.errors.OpError) -> str:
+    """What TensorFlow says, without its nodes and the lines of code that made them."""
+    return _INTERNALS.sub("", error.message).strip()
 
 
 def _survey_file(path: Path, spec: ExperimentSpec, *, labelled: bool) -> ShardSurvey:

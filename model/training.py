@@ -16,6 +16,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -31,7 +32,7 @@ from model.pipeline import EvaluationBatch, EvaluationBatches, steps_per_epoch, 
 from model.progress import Plan, Watcher, Watchers
 from model.region_error import face_errors
 from model.schedule import learning_rate
-from model.shards import ShardSurvey, refuse_leaks, shard_errors, survey
+from model.shards import ShardSurvey, plain_message, readable, refuse_leaks, survey
 from model.status import STATUS_FILE, StatusFile
 from model.summaries import EVENTS, Summaries
 from model.weights import save_network
@@ -99,7 +100,8 @@ def train(
         SubjectLeakError, UnknownSubjectError: see `model.shards.refuse_leaks`.
         ShardError: a file can't be read, or there is nothing to train on.
         SpecError, ModelFileError: the network can't be built as the spec says.
-        TrainingError: the loss is no longer finite, or the directory belongs to another training.
+        TrainingError: the loss is no longer finite, the device fails or lacks memory, or the directory belongs to
+            another training.
         SealedFileError: a sealed file can't be opened with this key.
         StorageError: a file can't be written.
     """
@@ -121,9 +123,11 @@ def train(
     learner.spread_dropout()
     resumed_after, steps = len(history), steps_per_epoch(faces, wide)
     epochs = range(resumed_after, spec.num_epoch)
-    batches = iter(training_batches(train_files, wide, epochs=epochs, steps=steps, unlabelled_files=unlabelled_files))
+    batches = readable(
+        training_batches(train_files, wide, epochs=epochs, steps=steps, unlabelled_files=unlabelled_files)
+    )
     checks = EvaluationBatches(validation_files, spec) if validation_faces else None
-    with Watchers(_watchers(learner, directory, progress)) as watcher, shard_errors():
+    with Watchers(_watchers(learner, directory, progress)) as watcher:
         size = wide.dataloader.batch_size
         watcher.begin(Plan(spec.num_epoch, resumed_after, steps, size, log_every_s=spec.log_every_n_secs))
         for epoch in epochs:
@@ -172,8 +176,9 @@ def _train_epoch(
     sums: dict[str, float] = {}
     for number, batch in enumerate(islice(batches, steps), start=epoch * steps):
         rate = _learning_rate(learner.spec, number, steps)
-        terms = learner.step(batch, number=number, learning_rate=rate)
-        values = {name: float(value) for name, value in terms.items()}
+        with _device_errors(f"step {number + 1}"):
+            terms = learner.step(batch, number=number, learning_rate=rate)
+            values = {name: float(value) for name, value in terms.items()}
         if not math.isfinite(values["loss"]):
             raise TrainingError(f"the loss is {values['loss']} after step {number + 1}; lower base_learning_rate")
         for name, value in values.items():
@@ -183,17 +188,32 @@ def _train_epoch(
     return sums
 
 
+@contextmanager
+def _device_errors(doing: str) -> Iterator[None]:
+    """Turn what TensorFlow raises while a device computes into a `TrainingError`."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        first = plain_message(error).partition("\n")[0]
+        raise TrainingError(f"{doing}: the device has too little memory: {first}; lower batch_size") from error
+    except tf.errors.OpError as error:
+        raise TrainingError(
+            f"{doing}: the device failed: {plain_message(error)}; train again to go on from the last checkpoint"
+        ) from error
+
+
 def _validate(learner: Learner, batches: Iterable[EvaluationBatch], watcher: Watcher) -> tuple[float, float]:
     """Loss and mean error in crop pixels of the averaged network, every face once."""
     losses, errors = [], []
     for number, batch in enumerate(batches):
         truth = targets(batch, learner.spec)
-        loss, keypoints_BN2 = learner.assess(batch.images_BHWC, truth)
+        with _device_errors("validation"):
+            loss, keypoints_BN2 = learner.assess(batch.images_BHWC, truth)
+            losses += [float(loss)] * len(batch)
         if number == 0:
             watcher.validated_on(batch.images_BHWC, truth["points_BN2"], keypoints_BN2)
         predicted = [crop.to_frame(k) for crop, k in zip(batch.crops, keypoints_BN2.numpy(), strict=True)]
         errors.append(face_errors(batch.points_BN2, np.array(predicted), batch.visible_BN, batch.subjects).crop_px_BK)
-        losses += [float(loss)] * len(batch)
     return float(np.mean(losses)), float(np.concatenate(errors).mean())
 
 

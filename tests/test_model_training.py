@@ -283,6 +283,34 @@ def test_a_diverging_training_stops(shards, tmp_path):
         run(shards, tmp_path, spec=spec)
 
 
+class FailingDevice(tf.distribute.OneDeviceStrategy):
+    """A processor that fails as TensorFlow says it: `fails` is told the number of every step, a tensor."""
+
+    def __init__(self, fails):
+        super().__init__("/cpu:0")
+        self._fails = fails
+
+    def run(self, fn, args=(), **options):
+        tf.debugging.Assert(self._fails(args[1]), ["No algorithm worked!"])
+        return super().run(fn, args, **options)
+
+
+@pytest.mark.parametrize(
+    ("fails", "message"),
+    [
+        (
+            lambda number: tf.fill([2**52 + tf.cast(number, tf.int64)], 1.0)[0] > 0,
+            r"^step 1: the device has too little memory: OOM when .* by allocator \w+; lower batch_size$",
+        ),
+        (lambda number: number < 2, r"^step 3: the device failed: assertion failed: \[No algorithm worked!\]; train"),
+    ],
+    ids=["memory", "computing"],
+)
+def test_a_device_that_fails_is_not_taken_for_bad_data(shards, tmp_path, fails, message):
+    with pytest.raises(TrainingError, match=message):
+        run(shards, tmp_path, spec=small_spec(), strategy=FailingDevice(fails))
+
+
 def gradients(spec, batch):
     learner = Learner(spec)
     before = [w.numpy() for w in learner.network.trainable_variables]
