@@ -15,9 +15,9 @@ from schemas.errors import SpecError, nearest
 
 
 class SpecModel(BaseModel):
-    """Base of every spec section: frozen, no unknown keys, no silent conversions between types."""
+    """Base of every spec section: frozen, no unknown keys, no silent conversions between types, finite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=True, allow_inf_nan=False)
 
 
 Model = TypeVar("Model", bound=SpecModel)
@@ -25,6 +25,13 @@ Model = TypeVar("Model", bound=SpecModel)
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 as TAO reads it, except that a key given twice is an error and `1e-7` is a number."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """An impossible value, such as a 13th month, has a place, too."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
 
 
 _Loader.add_implicit_resolver(
@@ -41,12 +48,21 @@ def load_spec(model: type[Model], path: Path | str) -> Model:
         SpecError: the file is missing, not YAML, has an unknown, doubled or missing key, or a bad value. All
             problems are listed, each with its line.
     """
-    path = Path(path)
+    return parse_spec(model, read_text(path), str(path))
+
+
+def read_text(path: Path | str) -> str:
+    """Text of a spec file.
+
+    Raises:
+        SpecError: it can't be read, or is not UTF-8.
+    """
     try:
-        text = path.read_text()
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(str(path), f"can't be read: {error.strerror}") from error
-    return parse_spec(model, text, str(path))
+    except UnicodeDecodeError as error:
+        raise SpecError(str(path), f"is not text in UTF-8 at byte {error.start + 1}; save it as UTF-8") from error
 
 
 def parse_spec(model: type[Model], text: str, name: str) -> Model:
@@ -61,6 +77,11 @@ def parse_spec(model: type[Model], text: str, name: str) -> Model:
         mark = error.problem_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise SpecError(place, f"not YAML: {error.problem}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SpecError(f"{name}:{line}", f"not YAML: has the character #x{error.character:02x}") from error
+    except RecursionError as error:
+        raise SpecError(name, "is nested too deeply, or has an alias inside what it stands for") from error
     if not isinstance(data, dict):
         raise SpecError(name, f"holds {type(data).__name__}, not a mapping of keys to values")
     try:
@@ -75,7 +96,7 @@ def parse_spec(model: type[Model], text: str, name: str) -> Model:
 def place_in(path: Path | str, key: str) -> str:
     """`file:line: key`: where a spec that has been read sets `key` (dotted), for a value whose use shows it wrong."""
     lines: dict[tuple[str | int, ...], int] = {}
-    root = yaml.compose(Path(path).read_text(), Loader=_Loader)
+    root = yaml.compose(read_text(path), Loader=_Loader)
     _note_lines(root, (), lines, str(path))
     parts = tuple(key.split("."))
     return f"{path}:{lines.get(parts, 1)}: {key}"
@@ -91,8 +112,11 @@ def _note_lines(node: yaml.Node, path: tuple[str | int, ...], lines: dict, name:
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
+            where = f"{name}:{key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise SpecError(where, "a key must be a word, not a list or a mapping")
             if key.value in seen:
-                raise SpecError(f"{name}:{key.start_mark.line + 1}", f"key '{key.value}' is given twice")
+                raise SpecError(where, f"key '{key.value}' is given twice")
             seen.add(key.value)
             lines[(*path, key.value)] = key.start_mark.line + 1
             _note_lines(value, (*path, key.value), lines, name)

@@ -39,6 +39,12 @@ def test_a_dumped_spec_reads_back_equal():
         ("num_epoch: 0", "spec:1: num_epoch: input should be greater than 0, not 0"),
         ("num_epoch: 3\nnum_epoch: 4", "spec:2: key 'num_epoch' is given twice"),
         ("a: [1", "spec:.*not YAML"),
+        ("checkpoint_dir: here\nnum_epoch: 2001-13-45", "spec:2:12: not YAML: month must be in 1..12"),
+        ("checkpoint_dir: here\nnum_epoch: \x01", "spec:2: not YAML: has the character #x01"),
+        ("? [a, b]\n: 3", "spec:1: a key must be a word, not a list"),
+        ("hooks: &all [*all]", "spec: is nested too deeply, or has an alias inside"),
+        ("loss: {kpts_coeff: .inf}", "loss.kpts_coeff: input should be a finite number, not inf"),
+        ("loss: {kpts_coeff: .nan}", "loss.kpts_coeff: input should be a finite number, not nan"),
         ("- a list", "spec: holds list, not a mapping"),
         ("hooks: {a: 1}", "hooks: input should be None"),
         ("num_keypoints: 68", "num_keypoints is 68 here and 80 in dataloader"),
@@ -73,6 +79,13 @@ def test_a_bad_spec_says_what_where_and_which_key_was_meant(text, message):
         text += "\ndataloader: {}"
     with pytest.raises(SpecError, match=message):
         parse_spec(ExperimentSpec, text, "spec")
+
+
+@pytest.mark.parametrize(("encoding", "byte"), [("latin-1", 18), ("utf-16", 1)])
+def test_a_spec_in_another_encoding_is_refused(tmp_path, encoding, byte):
+    (tmp_path / "spec.yaml").write_text("checkpoint_dir: fü\ndataloader: {}\n", encoding=encoding)
+    with pytest.raises(SpecError, match=rf"spec.yaml: is not text in UTF-8 at byte {byte}; save it"):
+        load_spec(ExperimentSpec, tmp_path / "spec.yaml")
 
 
 def test_a_key_of_a_spec_has_a_place():
