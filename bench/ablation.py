@@ -45,7 +45,11 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "heatmap cross-entropy": {"loss.heatmap_coeff": 0.0},
     "running average of the weights": {"optimizer.ema_momentum": None},
     "occluders": {"dataloader.augmentation_info.occluder_probability": 0.0},
-    "visibility": {"model.model_parameters.confidence": "peak", "loss.visibility_coeff": 0.0},
+    "visibility": {
+        "model.model_parameters.confidence": "peak",
+        "loss.visibility_coeff": 0.0,
+        "loss.unflagged_are_visible": False,
+    },
 }
 """Idea -> what the full spec is without it."""
 

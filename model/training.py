@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -40,6 +41,8 @@ from schemas.errors import ShardError, SpecError, TrainingError
 from schemas.experiment import DatasetInfo, ExperimentSpec
 from schemas.sealed import SUFFIX, Key, sealed_path
 from schemas.storage import sha256_file, sha256_of, write_bytes
+
+log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.keras"
 CHECKPOINT_FILE = "checkpoint.npz"
@@ -105,6 +108,8 @@ def train(
         SealedFileError: a sealed file can't be opened with this key.
         StorageError: a file can't be written.
     """
+    if spec.dataloader.augmentation_info.mask_augmentation_patch and not spec.loss.mask_occ:
+        log.warning("mask_augmentation_patch does nothing without mask_occ: points behind patches count in the loss")
     _refuse_mixed(directory, key)
     train_files, validation_files = [Path(p) for p in train_files], [Path(p) for p in validation_files]
     unlabelled_files = [Path(p) for p in unlabelled_files]

@@ -53,8 +53,11 @@ class GammaAugmentation(SpecModel):
 
 class Augmentation(SpecModel):
     """`occluder_probability` (ours): chance that something is put in front of a face: a turned ellipse or rectangle,
-    some with fingers, filled with another face of the batch or with a shade. With `mask_augmentation_patch` points
-    behind it are left out of the loss, as those behind a patch are."""
+    some with fingers, filled with another face of the batch or with a shade.
+
+    With `mask_augmentation_patch` points behind a patch or an occluder count as occluded. That leaves them out of the
+    loss where its `mask_occ` does so with occluded points, and does nothing else.
+    """
 
     enable_online_augmentation: bool = False
     enable_resize_augmentation: bool = False
@@ -67,3 +70,9 @@ class Augmentation(SpecModel):
     occluder_probability: Probability = 0.0
     gamma_augmentation: GammaAugmentation = GammaAugmentation()
     modulus_spatial_augmentation: SpatialAugmentation = SpatialAugmentation()
+
+    @model_validator(mode="after")
+    def _used(self) -> Augmentation:
+        if self.occluder_probability and not self.enable_online_augmentation:
+            raise ValueError("occluder_probability is a part of enable_online_augmentation: set that, too")
+        return self

@@ -140,6 +140,12 @@ class LossSpec(SpecModel):
     unflagged_are_visible: bool = False
 
     @model_validator(mode="after")
+    def _used(self) -> LossSpec:
+        if self.unflagged_are_visible and not self.visibility_coeff:
+            raise ValueError("unflagged_are_visible is used by visibility_coeff alone: set one above 0")
+        return self
+
+    @model_validator(mode="after")
     def _weights(self) -> LossSpec:
         if self.weights_dict is not None:
             missing = {"face", "eyes", "mouth"} - set(self.weights_dict)

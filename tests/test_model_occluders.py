@@ -79,7 +79,10 @@ def test_they_hide_points_with_and_without_patches():
     images = tf.fill((200, SIDE, SIDE, 1), 128.0)
     for patches in (False, True):
         augmentation = Augmentation(
-            occluder_probability=1.0, enable_occlusion_augmentation=patches, patch_probability=1.0
+            enable_online_augmentation=True,
+            occluder_probability=1.0,
+            enable_occlusion_augmentation=patches,
+            patch_probability=1.0,
         )
         changed, covers = change_pixels(images, augmentation, draws(1, 200), size=SIDE)
         assert changed.numpy().min() >= 0 and changed.numpy().max() <= 255

@@ -134,7 +134,8 @@ def test_without_masking_every_point_counts(shards):
 @pytest.mark.parametrize("unflagged", [False, True])
 def test_which_points_are_judged_for_their_visibility(shards, unflagged):
     """Those that somebody flagged, and the others where that is to mean visible."""
-    loss = f"loss: {{unflagged_are_visible: {str(unflagged).lower()}, mask_occ: true}}\n"
+    loss = f"loss: {{visibility_coeff: 0.5, unflagged_are_visible: {str(unflagged).lower()}, mask_occ: true}}\n"
+    loss += "model: {model_parameters: {type: ResidualUNet, width: 8, confidence: visibility}}\n"
     given = batches(shards, spec_with(loss), steps=3)
     known = np.concatenate([face.flags_N != Flag.UNKNOWN for face in FACES])
     hidden = np.concatenate([face.flags_N == Flag.OCCLUDED for face in FACES])

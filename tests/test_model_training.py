@@ -270,6 +270,15 @@ def test_no_faces_are_nothing_to_train_on(tmp_path):
         run(([write_shard(tmp_path / "empty", [])], []), tmp_path)
 
 
+@pytest.mark.parametrize("mask_occ", [False, True])
+def test_covered_points_that_count_all_the_same_are_told_of(tmp_path, caplog, mask_occ):
+    dataloader = "dataloader: {num_keypoints: 5, augmentation_info: {mask_augmentation_patch: true}}\n"
+    spec = small_spec(dataloader + f"loss: {{mask_occ: {str(mask_occ).lower()}}}\n")
+    with pytest.raises(ShardError):
+        run(([write_shard(tmp_path / "empty", [])], []), tmp_path, spec=spec)
+    assert ("mask_augmentation_patch does nothing without mask_occ" in caplog.text) != mask_occ
+
+
 def test_a_wholly_frozen_network_is_refused():
     with pytest.raises(SpecError, match="nothing to train"):
         Learner(small_spec("model: {model_parameters: {width: 8, train_fpe_model: false}}\n"))

@@ -51,6 +51,11 @@ def test_a_dumped_spec_reads_back_equal():
         ("loss: {weights_dict: {face: 0.5, eyes: 0.4, mouth: 0.3}}", "must sum to 1, not 1.2"),
         ("loss: {weights_dict: {face: 0.5, eyes: 0.5}}", "weights_dict lacks mouth"),
         ("loss: {elt_loss_info: {unlabelled_sets: a}}", "unlabelled_sets are used by ELT alone"),
+        ("loss: {unflagged_are_visible: true}", "unflagged_are_visible is used by visibility_coeff alone"),
+        (
+            "dataloader: {augmentation_info: {occluder_probability: 0.3}}",
+            "spec:1: dataloader.augmentation_info: occluder_probability is a part of enable_online_augmentation",
+        ),
         ("model: {model_parameters: {type: FpeNet_huge}}", "FpeNet_public"),
         ("model: {model_parameters: {use_upsampling_layer: true}}", "must be false: FpeNet_public has transposed"),
         ("model: {model_parameters: {use_less_face_layers: true}}", "use_less_face_layers: input should be False"),
