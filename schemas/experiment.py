@@ -240,6 +240,15 @@ class LearningRateSchedule(SpecModel):
     min_learning_rate: Positive = 1e-7
     last_step: int | None = None
 
+    @model_validator(mode="after")
+    def _ordered(self) -> LearningRateSchedule:
+        if self.soft_start > self.annealing:
+            raise ValueError(f"soft_start {self.soft_start:g} is above annealing {self.annealing:g}")
+        if self.min_learning_rate > self.base_learning_rate:
+            low, high = self.min_learning_rate, self.base_learning_rate
+            raise ValueError(f"min_learning_rate {low:g} is above base_learning_rate {high:g}")
+        return self
+
 
 class Optimizer(SpecModel):
     """`ema_momentum` (ours): keep an exponential average of the weights and save that; null keeps the weights."""

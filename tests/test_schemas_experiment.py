@@ -68,6 +68,14 @@ def test_a_dumped_spec_reads_back_equal():
         ("visualize_num_images: -1", "visualize_num_images: input should be greater than or equal to 0"),
         ("log_every_n_secs: 0", "log_every_n_secs: input should be greater than 0"),
         ("optimizer: {__class_name__: SGD}", "input should be 'AdamOptimizer'"),
+        (
+            "optimizer: {learning_rate_schedule: {soft_start: 0.6, annealing: 0.3}}",
+            "learning_rate_schedule: soft_start 0.6 is above annealing 0.3",
+        ),
+        (
+            "optimizer: {learning_rate_schedule: {base_learning_rate: 1.0e-8}}",
+            "learning_rate_schedule: min_learning_rate 1e-07 is above base_learning_rate 1e-08",
+        ),
         ("loss: {visibility_coeff: 1.0}", "set both model_parameters.confidence: visibility and a visibility_coeff"),
         ("model: {model_parameters: {confidence: visibility}}", "set both model_parameters.confidence: visibility"),
         (
