@@ -19,6 +19,8 @@ from schemas.errors import SpecError, nearest
 from schemas.experiment import ModelParameters, TrainingPrecision
 
 INPUT_NAME = "input_face_images"
+_CONVOLUTIONS = (layers.Conv2D, layers.Conv2DTranspose)
+
 HIDDEN_NAME = "conv_keypoints_hidden"
 """The convolution before the keypoints where the reference's name for it would not do."""
 
@@ -248,7 +250,7 @@ def _residual(tensor, maker: Maker, channels: int, name: str):  # noqa: ANN202
 
 def _freeze(network: keras.Model, parameters: ModelParameters) -> None:
     """Act on `train_fpe_model` and `freeze_Convlayer`, which the reference reads and ignores."""
-    convolutions = {layer.name: layer for layer in network.layers if isinstance(layer, layers.Conv2D)}
+    convolutions = {layer.name: layer for layer in network.layers if isinstance(layer, _CONVOLUTIONS)}
     for name in parameters.freeze_Convlayer or []:
         if name not in convolutions:
             where = "model.model_parameters.freeze_Convlayer"

@@ -179,8 +179,10 @@ def test_the_seed_decides_the_weights_and_layers_differ():
 
 
 def test_freezing_acts():
-    network = build_network(ModelParameters(width=8, freeze_Convlayer=["block_1a_conv_1"]), num_keypoints=5)
-    assert not network.get_layer("block_1a_conv_1").trainable_variables
+    frozen = ["block_1a_conv_1", "conv2d_transpose_1"]
+    network = build_network(ModelParameters(width=8, freeze_Convlayer=frozen), num_keypoints=5)
+    assert not any(network.get_layer(name).trainable_variables for name in frozen)
+    assert network.get_layer("conv2d_transpose_2").trainable_variables
     assert network.get_layer("block_2a_conv_1").trainable_variables
     assert not build_network(ModelParameters(width=8, train_fpe_model=False), num_keypoints=5).trainable_variables
     with pytest.raises(SpecError, match="did you mean 'block_1a_conv_1'"):
