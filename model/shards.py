@@ -32,6 +32,8 @@ _INTERNALS = re.compile(
     ),
     re.DOTALL,
 )
+_OWN = re.compile(rf"{ShardError.__name__}: (.+?)\nTraceback", re.DOTALL)
+"""Our own error, raised where a pipeline calls Python (`model.record_tensors`)."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ def survey(files: Sequence[Path], spec: ExperimentSpec, *, labelled: bool = True
         labelled: False leaves keypoints unread.
 
     Raises:
-        ShardError: a file is missing or damaged, holds fewer keypoints than the spec says, a box that is not a
-            square, or names an image that isn't there.
+        ShardError: a file is missing or damaged, holds fewer keypoints or flags than the spec says, a box that is
+            not a square, or names an image that isn't there.
     """
     return [_survey_file(Path(path), spec, labelled=labelled) for path in files]
 
@@ -96,6 +98,8 @@ def shard_errors() -> Iterator[None]:
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
+        if own := _OWN.search(error.message):
+            raise ShardError(own[1]) from error
         raise ShardError(f"{plain_message(error)}; convert the annotations of this set again") from error
     except tf.errors.NotFoundError as error:
         raise ShardError(f"{plain_message(error)}; check the paths in the spec") from error
@@ -126,11 +130,11 @@ def _survey_file(path: Path, spec: ExperimentSpec, *, labelled: bool) -> ShardSu
         .map(lambda records_B: (records_B, *_inspect(records_B, labelled)))
     )
     with shard_errors():
-        for serialised, names, owners, sides, embedded, *values in batches.as_numpy_iterator():
+        for serialised, names, owners, sides, embedded, *counts in batches.as_numpy_iterator():
             _check_boxes(path, names, sides)
             _check_images(path, names[~embedded], spec)
-            for per_face in values:
-                _check_keypoints(path, names, per_face // 2, spec)
+            for what, counts_B in zip(("keypoints", "occluded flags"), counts, strict=False):
+                _check_keypoints(path, names, counts_B, what, spec)
             for record in serialised:
                 content.update(hashlib.sha256(record).digest())
             records += len(names)
@@ -139,11 +143,12 @@ def _survey_file(path: Path, spec: ExperimentSpec, *, labelled: bool) -> ShardSu
 
 
 def _inspect(records_B: tf.Tensor, labelled: bool) -> tuple[tf.Tensor, ...]:
-    """Names, subjects, box width and height, whether a crop is embedded, and with labels the landmark values."""
+    """Names, subjects, box width and height, whether a crop is embedded; with labels numbers of points and flags."""
     wanted = ("train/image_frame_name", "image/subject", "image/encoded", *BOX)
     features = {key: FEATURES[key] for key in wanted}
     if labelled:
         features["train/landmarks"] = tf.io.RaggedFeature(tf.float32)
+        features["train/landmarks_occ"] = tf.io.RaggedFeature(tf.int64)
     faces = tf.io.parse_example(records_B, features)
     inspected = (
         faces["train/image_frame_name"],
@@ -151,13 +156,17 @@ def _inspect(records_B: tf.Tensor, labelled: bool) -> tuple[tf.Tensor, ...]:
         tf.stack([faces["train/facebbx_w"], faces["train/facebbx_h"]], axis=1),
         tf.strings.length(faces["image/encoded"]) > 0,
     )
-    return (*inspected, faces["train/landmarks"].row_lengths()) if labelled else inspected
+    if not labelled:
+        return inspected
+    points_B, flags_B = (faces[key].row_lengths() for key in ("train/landmarks", "train/landmarks_occ"))
+    return (*inspected, points_B // 2, flags_B)
 
 
-def _check_keypoints(path: Path, names: np.ndarray, counts: np.ndarray, spec: ExperimentSpec) -> None:
-    if (short := counts < spec.num_keypoints).any():
+def _check_keypoints(path: Path, names: np.ndarray, counts_B: np.ndarray, what: str, spec: ExperimentSpec) -> None:
+    if (short_B := counts_B < spec.num_keypoints).any():
         raise ShardError(
-            f"{path}: {names[short][0].decode()} has {counts[short][0]} keypoints, the spec {spec.num_keypoints}"
+            f"{path}: {names[short_B][0].decode()} has {counts_B[short_B][0]} {what}, "
+            f"the spec {spec.num_keypoints} keypoints"
         )
 
 

@@ -94,7 +94,7 @@ def test_a_picture_that_can_t_be_decoded_is_an_input_error(tmp_path, kept):
     spec = spec_with(augmentation=kept)
     info = spec.dataloader.dataset_info.model_copy(update={"root_path": f"{tmp_path}/"})
     spec = spec.model_copy(update={"dataloader": spec.dataloader.model_copy(update={"dataset_info": info})})
-    with pytest.raises(ShardError, match=r"0001.png: not an image"), shard_errors():
+    with pytest.raises(ShardError, match=r"^\S+/0001.png: not an image that can be decoded$"), shard_errors():
         batches([shard], spec, steps=1)
 
 
@@ -214,6 +214,9 @@ def test_a_survey_finds_what_training_would_stumble_over(tmp_path):
     shard = write_shard(tmp_path / "few", [face])
     with pytest.raises(ShardError, match=r"0000.png has 68 keypoints, the spec 80"):
         survey([shard], with_root(tmp_path, num_keypoints=80))
+    short = replace(face, flags_N=face.flags_N[:67])
+    with pytest.raises(ShardError, match=r"0000.png has 67 occluded flags, the spec 68 keypoints"):
+        survey([write_shard(tmp_path / "short", [short])], with_root(tmp_path))
     with pytest.raises(ShardError, match=r"0000.png is not there; check root_path"):
         survey([write_shard(tmp_path / "plain", [face], embed=False)], with_root(tmp_path))
     oblong = replace(face, box=Box(1, 2, 30, 31))
