@@ -11,6 +11,7 @@ from schemas.config import MULTIPIE_KPI_IDS
 from schemas.errors import StorageError
 from schemas.records import Flag
 from schemas.sloth import load_sloth_file, read
+from schemas.source_code import SOURCE_ROOT, code_version
 from schemas.storage import read_json
 from tasks.subjects import subject_finder
 
@@ -55,6 +56,23 @@ def test_other_parameters_replace_the_folder(rendered, tmp_path):
     assert not result.reused and result.key != read_json(rendered / "manifest.json")["key"]
     assert digest(directory) != digest(rendered)
     assert [path.name for path in tmp_path.iterdir()] == ["rendered"]
+
+
+def test_changed_code_renders_anew(rendered, tmp_path, monkeypatch):
+    """Also that of other packages: the cameras' angles are in schemas."""
+    for package in ("model", "schemas"):
+        shutil.copytree(SOURCE_ROOT / package, tmp_path / package)
+    directory = tmp_path / "rendered"
+    shutil.copytree(rendered, directory)
+    monkeypatch.setattr("schemas.source_code.SOURCE_ROOT", tmp_path)
+    reused = []
+    for module in ("model/network.py", "schemas/multipie.py"):
+        source = tmp_path / module
+        source.write_text(source.read_text() + "# changed\n")
+        code_version.cache_clear()
+        reused.append(small(directory).reused)
+    code_version.cache_clear()
+    assert reused == [True, False]
 
 
 def test_a_killed_run_goes_on_with_the_next_subject(rendered, tmp_path, monkeypatch):

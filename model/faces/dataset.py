@@ -29,12 +29,12 @@ from schemas.geometry import tight_square
 from schemas.multipie import SUBJECT_PATTERN, camera_label
 from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry
+from schemas.source_code import code_version
 from schemas.sources import SubjectRule
 from schemas.storage import (
     canonical_json,
     fsync_directory,
     read_json,
-    sha256_file,
     sha256_of,
     write_bytes,
     write_json,
@@ -64,7 +64,7 @@ class RenderedDataset:
 
 @dataclass(frozen=True)
 class _Order:
-    """What determines the bytes of a dataset, beside the code."""
+    """What determines the bytes of a dataset, beside the code that draws and writes it, NumPy and OpenCV."""
 
     subjects: tuple[str, ...]
     images_per_subject: int
@@ -116,7 +116,8 @@ def render_dataset(
     numbers = default_subjects(subjects) if isinstance(subjects, int) else tuple(sorted(set(subjects)))
     order = _Order(numbers, images_per_subject, num_keypoints, seed, color)
     _check(order)
-    key = sha256_of({"order": asdict(order), "code": code_version()})
+    drawn_by = [code_version(__name__, data=False), np.__version__, cv2.__version__]
+    key = sha256_of({"order": asdict(order), "code": drawn_by})
     if _key_of(directory) == key:
         return RenderedDataset(directory, key, order.num_images, reused=True)
     _check_replaceable(directory)
@@ -128,12 +129,6 @@ def render_dataset(
     partial.replace(directory)
     fsync_directory(directory.parent)
     return RenderedDataset(directory, key, order.num_images, reused=False)
-
-
-def code_version() -> str:
-    """Hash of what draws: this package's sources and the versions of NumPy and OpenCV."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return sha256_of([np.__version__, cv2.__version__, *(sha256_file(path) for path in sources)])
 
 
 def _check(order: _Order) -> None:
