@@ -80,15 +80,12 @@ class NetworkCost:
     """Size of a network; `macs` are multiply-accumulates per image in convolutions."""
 
     parameters: int
-    trainable_parameters: int
     macs: int
 
 
 def network_cost(network: keras.Model) -> NetworkCost:
     """Count parameters (the soft-argmax's grids included) and multiply-accumulates per image."""
-    trainable = sum(int(np.prod(weight.shape)) for weight in network.trainable_variables)
-    macs = sum(_layer_macs(layer) for layer in network.layers)
-    return NetworkCost(network.count_params(), trainable, macs)
+    return NetworkCost(network.count_params(), sum(_layer_macs(layer) for layer in network.layers))
 
 
 @dataclass

@@ -38,7 +38,6 @@ class EvaluationBatch:
         points_BN2: float32, true keypoints in source pixels.
         flags_BN: int8, `schemas.records.Flag`.
         boxes_B4: float32, x, y, width, height of the square face box (enlarged as converted) in the frame.
-        frame_sizes_B2: int64, width and height of the frame.
         names, subjects, sets: image name, subject ('' unknown) and set id ('' unknown) of every face.
     """
 
@@ -46,7 +45,6 @@ class EvaluationBatch:
     points_BN2: np.ndarray
     flags_BN: np.ndarray
     boxes_B4: np.ndarray
-    frame_sizes_B2: np.ndarray
     names: tuple[str, ...]
     subjects: tuple[str, ...]
     sets: tuple[str, ...]
@@ -102,7 +100,6 @@ class EvaluationBatches:
                     points_BN2=faces["points_BN2"],
                     flags_BN=faces["flags_BN"],
                     boxes_B4=faces["box_B4"],
-                    frame_sizes_B2=faces["frame_B2"],
                     names=_texts(faces["name_B"]),
                     subjects=_texts(faces["subject_B"]),
                     sets=_texts(faces["set_B"]),

@@ -16,7 +16,6 @@ from schemas.experiment import ExperimentSpec
 from schemas.geometry import Box
 
 BOX = [f"train/facebbx_{side}" for side in "xywh"]
-_FRAME = ["train/image_frame_width", "train/image_frame_height"]
 _TEXT = tf.io.FixedLenFeature([], tf.string, "")
 _OURS = {
     "image/subject": _TEXT,
@@ -26,10 +25,10 @@ _OURS = {
 }
 FEATURES = {
     "train/image_frame_name": tf.io.FixedLenFeature([], tf.string),
-    **{key: tf.io.FixedLenFeature([], tf.int64) for key in (*_FRAME, *BOX)},
+    **{key: tf.io.FixedLenFeature([], tf.int64) for key in BOX},
     **_OURS,
 }
-"""TAO's features without the labels, and ours, which may be missing."""
+"""TAO's features without the labels and the frame's size, and ours, which may be missing."""
 
 LABELS = {
     "train/landmarks": tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True, default_value=np.nan),
@@ -46,9 +45,9 @@ def parse_faces(records_B: tf.Tensor, spec: ExperimentSpec, *, labelled: bool = 
         labelled: False leaves keypoints and flags unread; the records need none.
 
     Returns:
-        `context_BSSC` uint8 and `region_B3` (x0, y0, side in the frame), `box_B4` (x, y, w, h) float32, `frame_B2`
-        (width, height), `name_B`, `subject_B`, `set_B`; with labels `points_BN2` float32 in source pixels and
-        `flags_BN` int8 (`schemas.records.Flag`).
+        `context_BSSC` uint8 and `region_B3` (x0, y0, side in the frame), `box_B4` (x, y, w, h) float32, `name_B`,
+        `subject_B`, `set_B`; with labels `points_BN2` float32 in source pixels and `flags_BN` int8
+        (`schemas.records.Flag`).
     """
     features = tf.io.parse_example(records_B, FEATURES | (LABELS if labelled else {}))
     name_B = features["train/image_frame_name"]
@@ -58,7 +57,6 @@ def parse_faces(records_B: tf.Tensor, spec: ExperimentSpec, *, labelled: bool = 
         "context_BSSC": context_BSSC,
         "region_B3": region_B3,
         "box_B4": box_B4,
-        "frame_B2": tf.stack([features[key] for key in _FRAME], axis=1),
         "name_B": name_B,
         "subject_B": features["image/subject"],
         "set_B": features["image/set"],

@@ -44,7 +44,6 @@ def recropped_batches(files: Sequence[Path], spec: ExperimentSpec, *, ratio: flo
                 points_BN2=faces["points_BN2"],
                 flags_BN=faces["flags_BN"],
                 boxes_B4=boxes_B4,
-                frame_sizes_B2=faces["frame_B2"],
                 names=_texts(faces["name_B"]),
                 subjects=_texts(faces["subject_B"]),
                 sets=_texts(faces["set_B"]),

@@ -9,7 +9,7 @@ Legend: B faces, K keypoints, S subjects, D bootstrap draws; `_px` in the unit t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
@@ -159,14 +159,6 @@ def region_errors(errors: FaceErrors, unit: Unit, points: Points) -> dict[str, f
     """Region -> error of the layout's regions, `All` first."""
     point_error_K, _ = point_means(*errors.select(unit, points))
     return region_means(point_error_K, errors.regions)
-
-
-def evaluate_regions(errors: FaceErrors) -> Iterator[tuple[str, float]]:
-    """Yield `("crop_px/visible/Eyes", value)` for every unit, choice of points and region; NaN where undefined."""
-    for unit in errors.units:
-        for points in Points:
-            for region, value in region_errors(errors, unit, points).items():
-                yield f"{unit}/{points}/{region}", value
 
 
 def subject_errors(errors: FaceErrors, unit: Unit, points: Points) -> dict[str, dict[str, float]]:

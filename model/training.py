@@ -218,7 +218,7 @@ def _validate(learner: Learner, batches: Iterable[EvaluationBatch], watcher: Wat
         if number == 0:
             watcher.validated_on(batch.images_BHWC, truth["points_BN2"], keypoints_BN2)
         predicted = [crop.to_frame(k) for crop, k in zip(batch.crops, keypoints_BN2.numpy(), strict=True)]
-        errors.append(face_errors(batch.points_BN2, np.array(predicted), batch.visible_BN, batch.subjects).crop_px_BK)
+        errors.append(face_errors(batch.points_BN2, np.array(predicted), batch.flags_BN, batch.subjects).crop_px_BK)
     return float(np.mean(losses)), float(np.concatenate(errors).mean())
 
 

@@ -39,10 +39,6 @@ class Box(NamedTuple):
         shift = int((ratio - 1.0) / 2.0 * self.width)
         return Box(self.x - shift, self.y - shift, self.width + 2 * shift, self.height + 2 * shift)
 
-    @property
-    def centre(self) -> tuple[float, float]:
-        return self.x + (self.width - 1) / 2, self.y + (self.height - 1) / 2
-
 
 def tight_square(points_N2: np.ndarray) -> Box:
     """The smallest integer box around the points, its short side grown to a square (reference: `bbox_cases.json`).

@@ -25,7 +25,6 @@ def made_up_faces(number: int, num_keypoints: int, *, seed: int = 0, size: int =
         points_BN2=points_BN2,
         flags_BN=rng.integers(-1, 2, (number, num_keypoints)).astype(np.int8),
         boxes_B4=np.array([tight_square(points).enlarged(1.2) for points in points_BN2], np.float32),
-        frame_sizes_B2=np.full((number, 2), 400),
         names=tuple(f"images/{i:03d}.png" for i in range(number)),
         subjects=tuple(f"made-up/{i // 2:03d}" for i in range(number)),
         sets=("made-up",) * number,

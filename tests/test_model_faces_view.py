@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,12 +31,23 @@ def a_scene(seed, **changes):
     return Scene(sample_identity(rng), act, pose, Light(azimuth=30.0, elevation=20.0), **changes)
 
 
+def mirrored(scene):
+    """The scene whose picture is this one's mirror image."""
+    who, pose = scene.identity, scene.pose
+    skews = {name: -getattr(who, name) for name in ("parting", "mouth_skew", "brow_skew", "nose_skew")}
+    return replace(
+        scene,
+        identity=replace(who, **skews),
+        expression=replace(scene.expression, gaze_x=-scene.expression.gaze_x),
+        pose=replace(pose, yaw=-pose.yaw, roll=-pose.roll, centre=(FRAME - 1 - pose.centre[0], pose.centre[1])),
+        light=replace(scene.light, azimuth=-scene.light.azimuth),
+    )
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_mirror_image_is_the_scene_mirrored(seed):
     scene = a_scene(seed, worn=("mask",) if seed == 5 else ())
-    assert scene.identity.mirrored() != scene.identity
-
-    one, other = seen(scene), seen(scene.mirrored(FRAME))
+    one, other = seen(scene), seen(mirrored(scene))
 
     for number in (68, 80, 104):
         flip = list(layout(number).flip)
@@ -42,7 +55,7 @@ def test_the_mirror_image_is_the_scene_mirrored(seed):
         assert np.allclose(other.points_N2[:number], flipped, atol=1e-9)
         assert (other.occluded_N[:number] == one.occluded_N[:number][flip]).all()
     difference = np.abs(other.light_HWC - one.light_HWC[:, ::-1])
-    assert difference.mean() < 0.01
+    assert difference.mean() < 0.01 and (difference > 0.1).mean() < 0.001
 
 
 def test_in_profile_the_far_side_is_hidden_and_the_near_side_is_not():

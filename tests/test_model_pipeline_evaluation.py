@@ -28,7 +28,6 @@ def test_every_sample_comes_once_with_what_is_known_about_it(shards):
         "points_BN2": [face.points_N2 for face in FACES],
         "flags_BN": [face.flags_N for face in FACES],
         "boxes_B4": [face.box for face in FACES],
-        "frame_sizes_B2": [(200, 180)] * 11,
     }.items():
         np.testing.assert_array_equal(np.concatenate([getattr(batch, field) for batch in batches]), expected)
     assert batches[0].sets == ("blobs",) * 4
@@ -47,7 +46,7 @@ def test_both_ways_to_crop_agree_to_a_hundredth_of_a_pixel(tmp_path):
     for index in range(4):
         face = blob_face(index, frame=(420, 400))
         rng = np.random.default_rng(index)
-        x, y = np.array(face.box.centre) + rng.uniform(-8, 8, 2)
+        x, y = np.array(face.box[:2]) + (face.box.width - 1) / 2 + rng.uniform(-8, 8, 2)
         object.__setattr__(face, "image", np.rint(blob(x, y, 420, 4.0)[:400]).astype(np.uint8))
         batch = next(evaluation_batches([write_shard(tmp_path / str(index), [face])], small_spec()))
         through_record = centre_of_mass(batch.images_BHWC[0, ..., 0])

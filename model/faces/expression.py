@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,6 @@ class Expression:
     def scaled(self, strength: float) -> Expression:
         """Every movement times `strength`."""
         return Expression(**{f.name: getattr(self, f.name) * strength for f in fields(self)})
-
-    def mirrored(self) -> Expression:
-        return replace(self, gaze_x=-self.gaze_x)
 
 
 EXPRESSIONS = {

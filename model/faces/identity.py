@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -79,10 +79,6 @@ class Identity:
     hair: Colour = _HAIRS[2]
     iris: Colour = _IRISES[1]
     clothes: Colour = (0.05, 0.07, 0.12)
-
-    def mirrored(self) -> Identity:
-        """The same person seen in a mirror."""
-        return replace(self, mouth_skew=-self.mouth_skew, brow_skew=-self.brow_skew, nose_skew=-self.nose_skew)
 
 
 def _mixed(palette: tuple[Colour, ...], rng: np.random.Generator) -> Colour:

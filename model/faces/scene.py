@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -30,10 +30,6 @@ class Pose:
     centre: tuple[float, float] = (95.5, 92.0)
     scale: float = 6.4
 
-    def mirrored(self, frame_width: int) -> Pose:
-        centre = (frame_width - 1 - self.centre[0], self.centre[1])
-        return replace(self, yaw=-self.yaw, roll=-self.roll, centre=centre)
-
 
 @dataclass(frozen=True)
 class Light:
@@ -48,9 +44,6 @@ class Light:
     room: float = 0.65
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
-    def mirrored(self) -> Light:
-        return replace(self, azimuth=-self.azimuth)
-
 
 @dataclass(frozen=True)
 class Scene:
@@ -61,16 +54,6 @@ class Scene:
     pose: Pose = field(default_factory=Pose)
     light: Light = field(default_factory=Light)
     worn: tuple[str, ...] = ()
-
-    def mirrored(self, frame_width: int) -> Scene:
-        """The scene whose picture is this one's mirror image."""
-        return replace(
-            self,
-            identity=self.identity.mirrored(),
-            expression=self.expression.mirrored(),
-            pose=self.pose.mirrored(frame_width),
-            light=self.light.mirrored(),
-        )
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
