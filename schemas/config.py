@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from schemas.errors import SpecError
 from schemas.sources import Source, SubjectRule
+from schemas.texts import read_text
 from schemas.yamlspec import SpecModel, parse_spec
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -234,15 +235,10 @@ def load_config(path: Path | str) -> WorkflowConfig:
     Raises:
         SpecError: unreadable, wrong, or naming a variable that is not set.
     """
-    path = Path(path)
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise SpecError(str(path), f"can't be read: {error.strerror}") from error
-    return parse_spec(WorkflowConfig, _expand(text, path), str(path))
+    return parse_spec(WorkflowConfig, _expand(read_text(path), path), str(path))
 
 
-def _expand(text: str, path: Path) -> str:
+def _expand(text: str, path: Path | str) -> str:
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         content = line if not line.lstrip().startswith("#") else ""

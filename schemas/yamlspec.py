@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.errors import SpecError, nearest
+from schemas.texts import read_text
 
 
 class SpecModel(BaseModel):
@@ -45,24 +46,10 @@ def load_spec(model: type[Model], path: Path | str) -> Model:
     """Read `path` into `model`.
 
     Raises:
-        SpecError: the file is missing, not YAML, has an unknown, doubled or missing key, or a bad value. All
-            problems are listed, each with its line.
+        SpecError: the file is missing, not UTF-8 or not YAML, has an unknown, doubled or missing key, or a bad value.
+            All problems are listed, each with its line.
     """
     return parse_spec(model, read_text(path), str(path))
-
-
-def read_text(path: Path | str) -> str:
-    """Text of a spec file.
-
-    Raises:
-        SpecError: it can't be read, or is not UTF-8.
-    """
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise SpecError(str(path), f"can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SpecError(str(path), f"is not text in UTF-8 at byte {error.start + 1}; save it as UTF-8") from error
 
 
 def parse_spec(model: type[Model], text: str, name: str) -> Model:

@@ -6,12 +6,12 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from schemas.config import SplitPolicy
 from schemas.errors import SpecError, SplitError, SubjectLeakError
 from schemas.records import Face, Split
+from schemas.texts import read_text
 
 
 class Owned(Protocol):
@@ -36,11 +36,7 @@ def kpi_subjects(policy: SplitPolicy) -> frozenset[str]:
     """
     subjects = set(policy.kpi_subjects)
     for dataset, name in sorted(policy.kpi_subject_files.items()):
-        try:
-            lines = Path(name).read_text().splitlines()
-        except OSError as error:
-            where = f"split.kpi_subject_files.{dataset}"
-            raise SpecError(where, f"{name} can't be read: {error.strerror}") from error
+        lines = read_text(name, named_by=f"split.kpi_subject_files.{dataset}").splitlines()
         subjects |= {f"{dataset}/{line.strip()}" for line in lines if line.strip() and not line.startswith("#")}
     if wrong := sorted(subject for subject in subjects if subject.count("/") != 1):
         raise SpecError("split", f"KPI subject '{wrong[0]}' is not <dataset>/<id>")

@@ -80,8 +80,9 @@ def test_default_policy_holds_out_the_model_cards_subjects():
     assert list(splits.values()) == [Split.TRAIN, Split.KPI, Split.KPI, Split.TRAIN]
 
 
-def test_kpi_subjects_from_files(tmp_path):
-    (tmp_path / "kpi.txt").write_text("# held out\n007\n\n 1008 \n")
+@pytest.mark.parametrize("text", ["# held out\n007\n\n 1008 \n", "\ufeff007\r\n1008", "\ufeff# held out\n007\n1008"])
+def test_kpi_subjects_from_files(tmp_path, text):
+    (tmp_path / "kpi.txt").write_bytes(text.encode())
     rules = policy("x/1", kpi_subject_files={"w300": str(tmp_path / "kpi.txt")})
     assert kpi_subjects(rules) == {"x/1", "w300/007", "w300/1008"}
 
@@ -89,6 +90,9 @@ def test_kpi_subjects_from_files(tmp_path):
 def test_unusable_kpi_lists_are_refused(tmp_path):
     with pytest.raises(SpecError, match=r"split.kpi_subject_files.w300: .*nowhere.txt can't be read: No such file"):
         kpi_subjects(policy(kpi_subject_files={"w300": str(tmp_path / "nowhere.txt")}))
+    (tmp_path / "kpi.txt").write_bytes("007\nJosé\n".encode("latin-1"))
+    with pytest.raises(SpecError, match=r"split.kpi_subject_files.w300: .*kpi.txt is no text in UTF-8: line 2 has"):
+        kpi_subjects(policy(kpi_subject_files={"w300": str(tmp_path / "kpi.txt")}))
     with pytest.raises(SpecError, match="KPI subject '079' is not <dataset>/<id>"):
         kpi_subjects(policy("079"))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from schemas.errors import SpecError
+from schemas.texts import read_text
 from tasks.label_studio.client import Connection, refusal
 from tasks.label_studio.outcome import Outcome, State
 
@@ -57,7 +57,9 @@ def image_storage(location: str, environment: Mapping[str, str] = os.environ) ->
         raise SpecError("--storage", f"{location!r} names no bucket")
     access = {name: environment[variable] for name, variable in variables.items() if environment.get(variable)}
     if credentials := access.get("google_application_credentials"):
-        access["google_application_credentials"] = _read(credentials)
+        access["google_application_credentials"] = read_text(
+            credentials, named_by="environment variable GOOGLE_APPLICATION_CREDENTIALS"
+        )
     place = {bucket_field: parts.netloc, "prefix": parts.path.strip("/")}
     return ImageStorage(location, kind, place, access)
 
@@ -125,10 +127,3 @@ def _check(reply: httpx.Response, storage: ImageStorage) -> None:
     if reply.status_code == httpx.codes.BAD_REQUEST:
         raise SpecError("--storage", f"Label Studio can't use {storage.location}: {refusal(reply)}")
     reply.raise_for_status()
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError("environment variable GOOGLE_APPLICATION_CREDENTIALS", f"{path}: {error}") from error
