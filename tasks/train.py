@@ -29,7 +29,7 @@ def train_network(
     parent: Path,
     progress: Callable[[], Watcher] | None = None,
 ) -> StepOutput:
-    """Train, or find the network that the same spec and shards gave before.
+    """Train, or find the network that the same spec, shards and pretrained weights gave before.
 
     An interrupted training goes on from its last checkpoint.
 
@@ -42,7 +42,7 @@ def train_network(
     unlabelled = _unlabelled_files(spec)
     if unlabelled:
         shards.append([sha256_file(path) for path in unlabelled])
-    key = step_key("train", code="model.training", spec=settings, shards=shards)
+    key = step_key("train", code="model.training", spec=settings, shards=shards, pretrained=_pretrained_sha256(spec))
 
     def run(directory: Path) -> dict[str, Any]:
         from model.network import network_cost
@@ -74,6 +74,12 @@ def train_network(
         }
 
     return reuse_or_run(parent, key, run)
+
+
+def _pretrained_sha256(spec: ExperimentSpec) -> str | None:
+    """Of the weights to start from; None for fresh ones, and for a file that is not there: the training says so."""
+    path = spec.model.model_parameters.pretrained_model_path
+    return sha256_file(Path(path)) if path and Path(path).is_file() else None
 
 
 def _unlabelled_files(spec: ExperimentSpec) -> list[Path]:
