@@ -160,7 +160,8 @@ class CofwSource(SourceBase):
     """COFW's MATLAB files, which hold the images too: 29 keypoints with an occlusion flag each.
 
     Attributes:
-        files: `COFW_train_color.mat` and the like, or patterns; a file's name is its set id.
+        files: `COFW_train_color.mat` and the like, or patterns; a file's name is its set id. Its images are named
+            `COFW_train_color/0001.png`, with the folders before it in which files of several ones lie.
         points_68: folder with `<n>_points.mat` for the n-th image of the one file, as COFW68 has them for the test
             images: 68 keypoints are read from there instead.
         origin: as in `PtsSource`: 1, COFW was made with MATLAB.

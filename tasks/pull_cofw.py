@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from schemas.errors import AnnotationFileError
 from schemas.raw import RawRecord
 from schemas.sources import CofwSource
-from schemas.storage import write_bytes
+from schemas.storage import sha256_file, write_bytes
 from tasks.pull_files import files_of
 from tasks.subjects import subject_finder
 from tasks.tombstones import Tombstones
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
     import h5py
 
 _SUFFIXES = ("Tr", "T")  # of the arrays in the files of the training and the test images
+_DIGEST_LENGTH = 16  # hexadecimal digits
 _POINTS_FILE = re.compile(r"^(\d+)_points\.mat$")
 
 
 def pull_cofw(source: CofwSource, images: Path, tombstones: Tombstones) -> Iterator[RawRecord]:
-    """A record for every image. Images are written to `images/<file's stem>/<number from 1>.png`, once; those of
-    forgotten subjects are not.
+    """A record for every image, which is named `<file without .mat>/<number from 1>.png`.
+
+    Images are written once for each content of a file, below `images/<file's stem>-<its SHA-256>/`: a file that
+    has replaced another one brings its own, and those of the other one are removed. Images of forgotten subjects are
+    not written.
 
     Raises:
         AnnotationFileError: a file can't be read, is no file of COFW, or has other numbers of images and rows.
@@ -37,12 +42,13 @@ def pull_cofw(source: CofwSource, images: Path, tombstones: Tombstones) -> Itera
     if points_68 is not None and len(files) != 1:
         raise AnnotationFileError(source.points_68 or "", "belongs to the images of one file; name one in `files`")
     subject_of = subject_finder(source.subject)
-    for key, path in files:
+    folders = [images / f"{path.stem}-{_sha256(path)[:_DIGEST_LENGTH]}" for _, path in files]
+    for (key, path), folder in zip(files, folders, strict=True):
         for number, row in enumerate(_rows(path), start=1):
             if points_68 is not None and number not in points_68:
                 continue
-            name = f"{path.stem}/{number:04d}.png"
-            image, subject = images / name, subject_of(name, {})
+            name = f"{key.removesuffix(path.suffix)}/{number:04d}.png"
+            image, subject = folder / f"{number:04d}.png", subject_of(name, {})
             if not image.is_file() and not tombstones.cover(subject):
                 write_bytes(image, _png(row.pixels(), path, number))
             yield RawRecord(
@@ -59,6 +65,15 @@ def pull_cofw(source: CofwSource, images: Path, tombstones: Tombstones) -> Itera
                 flags_known=True,
                 subject=subject,
             )
+    for other in set(images.glob("*/")) - set(folders):
+        shutil.rmtree(other)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise AnnotationFileError(path, f"can't be read: {error.strerror}") from error
 
 
 class _Row(NamedTuple):

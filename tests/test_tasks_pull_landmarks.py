@@ -1,6 +1,7 @@
 """Landmark datasets as sources: the same faces whatever they come as, and what is wrong with its place."""
 
 import json
+from pathlib import Path
 
 import cv2
 import h5py
@@ -335,9 +336,41 @@ def test_images_of_cofw(tmp_path, faces_of, workspace):
     np.testing.assert_array_equal(colour[..., ::-1], expected)
     assert gray.ndim == 2
     before = [face.image for face in outcome.faces]
-    times = [(workspace.raw("s") / "images/COFW_test_color/0001.png").stat().st_mtime_ns]
+    times = [Path(image).stat().st_mtime_ns for image in before]
     assert [face.image for face in faces_of(cofw(path), 29).faces] == before
-    assert times == [(workspace.raw("s") / "images/COFW_test_color/0001.png").stat().st_mtime_ns]
+    assert times == [Path(image).stat().st_mtime_ns for image in before]
+
+
+def pictures(outcome):
+    """First point of a face -> hash of its picture."""
+    return {tuple(face.points_N2[0]): face.image_sha256 for face in outcome.faces}
+
+
+def turn_round(path):
+    """The rows of a file in the other order."""
+    with h5py.File(path, "r+") as file:
+        for name in ("IsTr", "phisTr", "bboxesTr"):
+            file[name][...] = file[name][...][:, ::-1]
+
+
+def test_another_file_of_the_name_brings_its_own_images(tmp_path, faces_of, workspace):
+    path = write_cofw(tmp_path / "COFW_train_color.mat", made_faces(3, 29))
+    before = pictures(faces_of(cofw(path), 29))
+    turn_round(path)
+    assert pictures(faces_of(cofw(path), 29)) == before and len(set(before.values())) == 3
+    assert len(list(workspace.raw("s").rglob("*.png"))) == 3
+
+
+def test_files_of_one_name_in_two_folders_keep_their_images_apart(tmp_path, workspace):
+    for folder in ("color", "gray"):
+        (tmp_path / folder).mkdir()
+        path = write_cofw(tmp_path / folder / "COFW_train.mat", made_faces(2, 29))
+    turn_round(path)
+    records = list(read_raw(pull(cofw(tmp_path / "*/COFW_train.mat"), workspace, num_keypoints=29).raw))
+    names = [f"{folder}/COFW_train/000{number}.png" for folder in ("color", "gray") for number in (1, 2)]
+    assert [record.payload["image"] for record in records] == names
+    first, second, third, fourth = (Path(record.image).read_bytes() for record in records)
+    assert (first, second) == (fourth, third) and first != second
 
 
 def test_forgotten_people_do_not_come_back_out_of_a_file(tmp_path, workspace):
