@@ -2,7 +2,8 @@
 
 The key of a step is a hash of its name, its inputs' ids, its configuration and its code. The output is a
 directory `<parent>/<key>/` with a `manifest.json` that lists every file and its SHA-256. The directory appears
-under its name only when it is complete; until then it is `<parent>/.<key>.partial/`, which a rerun continues.
+under its name only when it is complete; until then it is `<parent>/.<key>.partial/`, which a rerun continues. What
+it replaces stands there until then, and for the moment of the exchange in `<parent>/.<key>.replaced/`.
 """
 
 from __future__ import annotations
@@ -43,17 +44,27 @@ def step_key(name: str, *, code: str, **inputs: Any) -> str:
     return sha256_of({"step": name, "code": code_version(code), "inputs": inputs})[:KEY_LENGTH]
 
 
-def reuse_or_run(parent: Path, key: str, run: Callable[[Path], dict[str, Any]]) -> StepOutput:
-    """The output `<parent>/<key>/`: the one that is there if it is whole, else what `run(directory)` makes.
+def reuse_or_run(
+    parent: Path,
+    key: str,
+    run: Callable[[Path], dict[str, Any]],
+    *,
+    is_current: Callable[[dict[str, str]], bool] = lambda files: True,
+) -> StepOutput:
+    """The output `<parent>/<key>/`: the one there if it is whole and current, else what `run(directory)` makes.
 
     `run` gets a directory that may hold what an interrupted run left, and returns a JSON dictionary. One process
     at a time works on a key; the others wait and find it done.
+
+    Args:
+        is_current: is asked about a whole output, by its files' names and SHA-256, whether it will do.
     """
-    directory, partial = parent / key, parent / f".{key}.partial"
+    directory, partial, replaced = parent / key, parent / f".{key}.partial", parent / f".{key}.replaced"
     parent.mkdir(parents=True, exist_ok=True)
     with FileLock(parent / f".{key}.lock"):
+        _end_exchange(directory, replaced)
         finished = _verified_manifest(directory)
-        if finished is not None:
+        if finished is not None and is_current(finished["files"]):
             return StepOutput(key, directory, finished["result"], reused=True)
         partial.mkdir(exist_ok=True)
         _remove_half_written(partial)
@@ -64,10 +75,21 @@ def reuse_or_run(parent: Path, key: str, run: Callable[[Path], dict[str, Any]]) 
             if path.is_file() and path.name != "manifest.json"
         }
         write_json(partial / "manifest.json", {"key": key, "files": files, "result": result})
-        shutil.rmtree(directory, ignore_errors=True)
+        if directory.exists():
+            directory.rename(replaced)
         partial.rename(directory)
         fsync_directory(parent)
+        _end_exchange(directory, replaced)
     return StepOutput(key, directory, result, reused=False)
+
+
+def _end_exchange(directory: Path, replaced: Path) -> None:
+    """Remove what `directory` has replaced, or put it back where a run was killed before anything took its place."""
+    if replaced.exists():
+        if directory.exists():
+            shutil.rmtree(replaced)
+        else:
+            replaced.rename(directory)
 
 
 def _remove_half_written(directory: Path) -> None:

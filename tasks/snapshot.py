@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -98,7 +97,7 @@ def take_snapshot(
 
     It holds the faces with their splits, the superseded ones, the violations, and beside them the provenance: not
     part of the id. Content that is there already but whose images have moved, or whose annotators, times or rejected
-    records differ, is written again under its id.
+    records differ, is written again under its id; the old one stays until the new one is complete.
 
     Args:
         provenance: JSON: where the annotations come from, parent snapshot, watermarks. No secrets.
@@ -130,11 +129,10 @@ def take_snapshot(
         write_json(directory / PROVENANCE, {**provenance, **taken})
         return _summary(identity, validation, faces, splits, policy, num_keypoints)
 
-    output = reuse_or_run(snapshots, identity, write)
-    if output.reused and not _beside_is_current(output.directory, files):
-        shutil.rmtree(output.directory)
-        output = reuse_or_run(snapshots, identity, write)
-    return output
+    def is_current(written: Mapping[str, str]) -> bool:
+        return all(written[name] == sha256(data).hexdigest() for name, data in files.items())
+
+    return reuse_or_run(snapshots, identity, write, is_current=is_current)
 
 
 def load_snapshot(directory: Path) -> Snapshot:
@@ -161,11 +159,6 @@ def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP)
     return sink.getvalue().to_pybytes()
-
-
-def _beside_is_current(directory: Path, files: Mapping[str, bytes]) -> bool:
-    written = read_json(directory / "manifest.json")["files"]
-    return all(written[name] == sha256(data).hexdigest() for name, data in files.items())
 
 
 def _summary(

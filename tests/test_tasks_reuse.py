@@ -8,6 +8,7 @@ import pytest
 
 from schemas.source_code import code_version
 from tasks.reuse import reuse_or_run, step_key
+from tests.killed import killed_at_fsync
 
 
 def make(text):
@@ -77,6 +78,34 @@ def test_a_killed_step_is_continued(tmp_path):
 
     assert not reuse_or_run(tmp_path, "key", finish).reused
     assert (tmp_path / "key" / "first.txt").exists()
+
+
+_MAKE_ANEW = """
+import pathlib, sys
+from schemas.storage import write_bytes
+from tasks.reuse import reuse_or_run
+def run(directory):
+    write_bytes(directory / "out.txt", b"new")
+    return {"length": 3}
+reuse_or_run(pathlib.Path(sys.argv[1]), "key", run, is_current=lambda files: False)
+"""
+
+
+@pytest.mark.parametrize("at", [2, 4, 5])
+def test_an_output_stands_until_its_replacement_is_complete(tmp_path, at):
+    """Killed while the file, then while the manifest is written; the fifth time just after the exchange."""
+    reuse_or_run(tmp_path, "key", make("hello"))
+    assert killed_at_fsync(at, _MAKE_ANEW, tmp_path)
+    assert (tmp_path / "key" / "out.txt").read_text() == ("new" if at == 5 else "hello")
+    again = reuse_or_run(tmp_path, "key", must_not_run)
+    assert again.reused and again.result == {"length": 3 if at == 5 else 5}
+    assert not (tmp_path / ".key.replaced").exists()
+
+
+def test_an_output_that_was_moved_aside_for_nothing_comes_back(tmp_path):
+    reuse_or_run(tmp_path, "key", make("hello")).directory.rename(tmp_path / ".key.replaced")
+    assert reuse_or_run(tmp_path, "key", must_not_run).reused
+    assert not (tmp_path / ".key.replaced").exists()
 
 
 def test_a_key_depends_on_inputs_and_name():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import resource
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.config import SplitPolicy, ValidationRules
+from schemas.errors import StorageError
 from schemas.geometry import Box
 from schemas.records import Flag, Split
 from tasks.images import ImageIndex
@@ -42,6 +45,17 @@ def snap(folder: Path, validation, policy=POLICY, **provenance):
         snapshots=folder / "snapshots",
         provenance=provenance,
     )
+
+
+@contextmanager
+def small_files():
+    """Writing fails as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +153,11 @@ def test_damaged_snapshot_is_made_again(tmp_path):
 def test_images_that_moved_are_found_again_under_the_same_id(tmp_path):
     first = snap(tmp_path, validated(tmp_path, sloth_records(tmp_path / "old", 6)))
     shutil.move(tmp_path / "old", tmp_path / "new")
-    second = snap(tmp_path, validated(tmp_path, sloth_records(tmp_path / "new", 6)))
+    moved = validated(tmp_path, sloth_records(tmp_path / "new", 6))
+    with small_files(), pytest.raises(StorageError, match=r"faces\.parquet: can't be written"):
+        snap(tmp_path, moved)
+    assert load_snapshot(first.directory).faces and not load_snapshot(first.directory).violations
+    second = snap(tmp_path, moved)
     assert second.key == first.key and not second.reused
     assert all(Path(face.image).is_file() for face in load_snapshot(second.directory).faces)
 
