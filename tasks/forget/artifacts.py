@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schemas.config import Tracking
 from tasks.forget.files import can_tell, purge_file
@@ -15,10 +16,14 @@ from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.store.entities import PagedList
+
+_A_PAGE = 1000  # experiments or runs that the server is asked for at a time
 
 
 def purge_artifacts(traces: Traces, tracking: Tracking, workspace: Workspace) -> list[str]:
-    """Purge the artifacts of all runs on the server whose snapshot held the subject, those that were killed too.
+    """Purge the artifacts of all runs on the server whose snapshot held the subject: in every experiment, and those
+    that were killed or deleted too. An artifact that keeps a part is replaced; it is there at any time.
 
     Returns:
         The places that were changed or removed.
@@ -30,30 +35,45 @@ def purge_artifacts(traces: Traces, tracking: Tracking, workspace: Workspace) ->
     with mlflow_client(tracking, workspace) as client, tempfile.TemporaryDirectory() as folder:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        for run_id in _runs(client, traces, tracking):
+        for run_id in _runs(client, traces):
             repository = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
             for place in _artifacts(client, run_id):
                 local = Path(client.download_artifacts(run_id, place, folder))
                 if not purge_file(local, traces):
                     continue
-                repository.delete_artifacts(place)
                 if local.is_file():
                     parent = str(PurePosixPath(place).parent)
-                    client.log_artifact(run_id, str(local), None if parent == "." else parent)
+                    repository.log_artifact(str(local), None if parent == "." else parent)
+                else:
+                    repository.delete_artifacts(place)
                 changed.append(f"{run_id}/{place}")
     return changed
 
 
-def _runs(client: MlflowClient, traces: Traces, tracking: Tracking) -> list[str]:
-    experiment = client.get_experiment_by_name(tracking.experiment)
-    if experiment is None:
-        return []
+def _runs(client: MlflowClient, traces: Traces) -> list[str]:
+    from mlflow.entities import ViewType
+
+    experiments = [
+        experiment.experiment_id
+        for experiment in _all_pages(partial(client.search_experiments, ViewType.ALL, _A_PAGE))
+    ]
     found = (
         run.info.run_id
         for snapshot in traces.snapshots
-        for run in client.search_runs([experiment.experiment_id], f"tags.snapshot_id = '{snapshot}'")
+        for run in _all_pages(
+            partial(client.search_runs, experiments, f"tags.snapshot_id = '{snapshot}'", ViewType.ALL, _A_PAGE)
+        )
     )
     return sorted(set(found))
+
+
+def _all_pages(search: Callable[..., PagedList[Any]]) -> Iterator[Any]:
+    """What MLflow finds, page after page."""
+    page = search()
+    yield from page
+    while page.token:
+        page = search(page_token=page.token)
+        yield from page
 
 
 def _artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> Iterator[str]:

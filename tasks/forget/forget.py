@@ -185,7 +185,8 @@ def _files(folders: Sequence[Path], record: Path) -> list[Path]:
 def _drop_caches(workspace: Workspace) -> None:
     """What only saves time, and may show faces whose frames nobody knows any more, or name people."""
     drop_index(workspace)
-    workspace.face_signatures.unlink(missing_ok=True)
+    for path in workspace.root.glob(f"{workspace.face_signatures.name}*"):  # with what SQLite left beside it
+        path.unlink()
     shutil.rmtree(workspace.labelling / ".images", ignore_errors=True)
     for run in workspace.quality.glob("*/"):
         if not (run / QUALITY_LIST).is_file():  # killed before it wrote whom its pictures show
