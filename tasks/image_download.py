@@ -19,6 +19,7 @@ import httpx
 
 from schemas.errors import SourceUnreachableError
 from schemas.storage import read_json, write_bytes, write_json
+from schemas.urls import without_credentials
 from tasks.images import Progress
 from tasks.label_studio.client import TIMEOUT, Connection, get_patiently
 
@@ -101,8 +102,9 @@ class ImageStore:
         try:
             reply = get_patiently(client, value, ask)
         except httpx.TransportError as error:
+            place = without_credentials(str(client.base_url or value))
             raise SourceUnreachableError(
-                f"{value} can't be fetched ({error or type(error).__name__}); see that {client.base_url or value} "
+                f"{without_credentials(value)} can't be fetched ({error or type(error).__name__}); see that {place} "
                 "is up, and run again: what has arrived is kept"
             ) from None
         if reply.status_code == httpx.codes.NOT_MODIFIED:

@@ -96,7 +96,7 @@ def server_time(source: LabelStudioSource) -> datetime:
         return parsedate_to_datetime(told).astimezone(UTC)
     except (TypeError, ValueError):
         raise SourceUnreachableError(
-            f"{source.url} does not say what time it is (header Date: {told!r}); see what stands in front of it"
+            f"{connection.place} does not say what time it is (header Date: {told!r}); see what stands in front of it"
         ) from None
 
 

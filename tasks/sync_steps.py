@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from schemas.sources import LabelStudioSource, Source
 from schemas.storage import read_json
+from schemas.urls import without_credentials
 from tasks.champion import CurrentModel, current_model, newest_model
 from tasks.changes import Changes, FaceChange, Kind, changes_since
 from tasks.lease import Kind as RequestKind
@@ -189,7 +190,7 @@ def _last_pull(source: Source, workspace: Workspace) -> PullResult | None:
     fields = {field.name: written[field.name] for field in dataclasses.fields(PullResult)}
     kept = PullResult(**fields | {"raw": folder / written["raw"]})
     details = kept.details
-    same_place = kept.kind == source.kind and details["server"]["url"] == source.url
+    same_place = kept.kind == source.kind and details["server"]["url"] == without_credentials(source.url)
     return kept if same_place and source.project in details["project"].values() and kept.raw.is_file() else None
 
 

@@ -23,6 +23,7 @@ from schemas.config import Tracking
 from schemas.errors import TrackingError
 from schemas.experiment import ExperimentSpec
 from schemas.storage import canonical_json, sha256_of
+from schemas.urls import without_credentials
 from schemas.yamlspec import dump_spec
 from tasks.review.aliases import CHALLENGER, CHAMPION, finish, lock, move, recorded_version
 from tasks.review.tags import REJECTED, REVIEW
@@ -151,12 +152,15 @@ def mlflow_client(tracking: Tracking, workspace: Workspace) -> Iterator[MlflowCl
     try:
         yield mlflow.MlflowClient(uri, uri)
     except MlflowException as error:
-        raise TrackingError(f"MLflow at {_without_password(uri)} refused: {error.message}") from error
+        said = without_credentials(f"MLflow at {uri} refused: {error.message}")
+        raise TrackingError(said) from None  # a traceback would show what MLflow itself said
 
 
 def _import_mlflow() -> Any:
-    """MLflow, sending no usage statistics and not reporting on its SQLite tables."""
+    """MLflow, sending no usage statistics, not reporting on its SQLite tables, and not printing where a run is: that
+    address has the server's password."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     import mlflow
 
     for name in ("mlflow.store.db", "alembic.runtime.migration"):
@@ -171,16 +175,18 @@ def _refuse_unreachable(uri: str) -> None:
     import httpx
 
     try:
-        httpx.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S).raise_for_status()
+        reply = httpx.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S)
+        if reply.is_success:
+            return
+        problem = f"answers HTTP {reply.status_code}"
+    except httpx.InvalidURL:  # which says what it holds
+        problem = "is no address"
     except httpx.HTTPError as error:
-        raise TrackingError(
-            f"MLflow at {_without_password(uri)} can't be reached: {error}; start it or correct tracking.uri. "
-            "What was trained is kept: the same command goes on from here"
-        ) from error
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//***@", uri)
+        problem = f"can't be reached: {error or type(error).__name__}"
+    raise TrackingError(
+        f"MLflow at {without_credentials(uri)} {problem}; start it or correct tracking.uri. "
+        "What was trained is kept: the same command goes on from here"
+    )
 
 
 def _find_version(client: MlflowClient, name: str, key: str) -> ModelVersion | None:

@@ -11,6 +11,7 @@ import yaml
 from flows.entry.cli import build_parser, main
 from model.faces.dataset import render_dataset
 from tests.retrain_project import SUBJECTS, experiment
+from tests.servers import free_port
 
 HEAVY = {"tensorflow", "keras", "mlflow", "prefect", "label_studio_sdk", "numpy", "pydantic", "onnx", "rich"}
 COMMANDS = [
@@ -67,11 +68,17 @@ def test_a_workspace_that_is_not_there(tmp_path, capsys):
     assert "no such workspace" in capsys.readouterr().err
 
 
-def test_doctor_tells_what_can_be_built(capsys):
+def test_doctor_tells_what_can_be_built_and_reached(capsys, monkeypatch):
+    place = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://team:secret@{place}")
+    monkeypatch.setenv("PREFECT_API_URL", "http://team:secret@127.0.0.1:many/api")
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out
     assert "tensorflow" in told
     assert "rtx" in told
+    assert f"MLFLOW_TRACKING_URI: http://{place} can't be reached: " in told
+    assert "PREFECT_API_URL: http://127.0.0.1:many/api is no address" in told
+    assert "secret" not in told
 
 
 @pytest.fixture(scope="module")

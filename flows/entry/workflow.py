@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from schemas.errors import InputError
+from schemas.urls import without_credentials
 
 console = Console(highlight=False)
 
@@ -87,9 +88,12 @@ def _servers() -> list[str]:
         if not url:
             lines.append(f"{variable}: not set")
             continue
+        shown = f"{variable}: {without_credentials(url)}"
         try:
             answer = httpx.get(f"{url.rstrip('/')}{path}", timeout=5.0)
-            lines.append(f"{variable}: {url} answers {answer.status_code}")
+            lines.append(f"{shown} answers {answer.status_code}")
+        except httpx.InvalidURL:  # which says what it holds
+            lines.append(f"{shown} is no address")
         except httpx.HTTPError as error:
-            lines.append(f"{variable}: {url} can't be reached: {error}")
+            lines.append(f"{shown} can't be reached: {error or type(error).__name__}")
     return lines

@@ -10,9 +10,9 @@ import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
-from urllib.parse import urlsplit
 
 from schemas.errors import ForwardError, InputError
+from schemas.urls import without_credentials
 
 _TIMEOUT_S = 10
 _FINAL = {400, 413, 422}
@@ -36,8 +36,7 @@ def prefect_api_url() -> str:
             "PREFECT_API_URL is not set, so the gateway has nobody to wake; name the Prefect server, such as "
             "http://127.0.0.1:4200/api (it need not be up)"
         )
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return without_credentials(url)
 
 
 class PrefectEvents:

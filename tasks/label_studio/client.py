@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from schemas.errors import ProjectNotFoundError, SourceError, SourceRefusedError, SourceUnreachableError
+from schemas.urls import without_credentials
 
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio
@@ -60,6 +61,11 @@ class Connection:
     url: str
     token: str = field(repr=False)
 
+    @property
+    def place(self) -> str:
+        """The URL as it is shown."""
+        return without_credentials(self.url)
+
     @cached_property
     def sdk(self) -> LabelStudio:
         from label_studio_sdk import LabelStudio
@@ -91,22 +97,22 @@ class Connection:
             raise self._of_status(error.response.status_code, error.response.text) from None
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise SourceUnreachableError(
-                f"Label Studio at {self.url} can't be reached ({error or type(error).__name__}); "
+                f"Label Studio at {self.place} can't be reached ({error or type(error).__name__}); "
                 "check the URL, and that the server is up: its page /health/ says UP"
             ) from None
 
     def _of_status(self, status: int | None, body: Any) -> SourceError:
         if status in (401, 403):
             return SourceRefusedError(
-                f"Label Studio at {self.url} refuses the token (HTTP {status}); it is wrong, expired or revoked, may "
-                "not see this project, or is of a kind that the organisation has switched off: copy a new one"
+                f"Label Studio at {self.place} refuses the token (HTTP {status}); it is wrong, expired or revoked, "
+                "may not see this project, or is of a kind that the organisation has switched off: copy a new one"
             )
         if status is None or status >= 500 or status in _BUSY:
             return SourceUnreachableError(
-                f"Label Studio at {self.url} is in trouble (HTTP {status}); see the server's log, then run again"
+                f"Label Studio at {self.place} is in trouble (HTTP {status}); see the server's log, then run again"
             )
         return SourceError(
-            f"Label Studio at {self.url} does not accept the request (HTTP {status}): {str(body)[:300]}"
+            f"Label Studio at {self.place} does not accept the request (HTTP {status}): {str(body)[:300]}"
         )
 
     def version(self) -> str:
@@ -121,7 +127,8 @@ class Connection:
             return str(reply.json()["release"])
         except (ValueError, KeyError, TypeError):
             raise SourceUnreachableError(
-                f"{self.url} answers, but is no Label Studio (/api/version: HTTP {reply.status_code}); check the URL"
+                f"{self.place} answers, but is no Label Studio (/api/version: HTTP {reply.status_code}); "
+                "check the URL"
             ) from None
 
     def project(self, wanted: int | str) -> Project:
@@ -140,7 +147,8 @@ class Connection:
         shown = ", ".join(f"{identity} '{title}'" for identity, title in known[:20]) or "none"
         problem = "several projects are called" if found else "there is no project"
         raise ProjectNotFoundError(
-            f"Label Studio at {self.url}: {problem} {wanted!r}; there are: {shown}{' ...' if len(known) > 20 else ''}"
+            f"Label Studio at {self.place}: {problem} {wanted!r}; there are: {shown}"
+            + (" ..." if len(known) > 20 else "")
         )
 
     def _project(self, identity: int) -> Project | None:

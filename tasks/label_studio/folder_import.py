@@ -110,7 +110,7 @@ def import_folder(
         return ImportResult(
             project=project.id,
             title=project.title,
-            url=f"{connection.url}/projects/{project.id}",
+            url=f"{connection.place}/projects/{project.id}",
             created=created,
             imported=imported,
             present=len(planned) - len(missing),

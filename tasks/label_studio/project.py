@@ -78,7 +78,7 @@ def set_up(
         outcomes.append(ensure_storage(connection, project.id, storage))
     if webhook_url is not None:
         outcomes.append(ensure_webhook(connection, project.id, webhook_url, secret))
-    return ProjectSetup(project.id, title, f"{connection.url}/projects/{project.id}", tuple(outcomes))
+    return ProjectSetup(project.id, title, f"{connection.place}/projects/{project.id}", tuple(outcomes))
 
 
 def _whole(connection: Connection, title: str) -> Any:

@@ -19,6 +19,7 @@ from schemas.label_studio_drift import config_drift
 from schemas.sources import LabelStudioSource
 from schemas.storage import make_folder, sha256_file, sha256_of
 from schemas.task_store import StoredTask, TaskStore, open_store
+from schemas.urls import without_credentials
 from tasks.image_download import Fetched, ImageStore
 from tasks.label_studio.client import Connection, Project, connected, token_from_environment
 from tasks.label_studio.follow import Followed, Follower, Read
@@ -78,7 +79,7 @@ def pull_label_studio(
         counts = store.counts()
         if not counts["submitted"]:
             raise SourceEmptyError(
-                f"source {source.name}: project {project.id} '{project.title}' at {connection.url} has "
+                f"source {source.name}: project {project.id} '{project.title}' at {connection.place} has "
                 f"{counts['tasks']} tasks, and no submitted annotation among them"
                 + (f"; {counts['forgotten']} more are of subjects that were forgotten" if counts["forgotten"] else "")
             )
@@ -90,7 +91,7 @@ def pull_label_studio(
         with store.transaction():
             store.set_files({value: fetched.file for value, fetched in images.items()})
         details = {
-            "server": {"url": source.url, "version": version},
+            "server": {"url": without_credentials(source.url), "version": version},
             "project": {"id": project.id, "title": project.title},
             "watermark": store.note("watermark"),
             "label_config_drift": config_drift(project.label_config, num_keypoints),
@@ -140,7 +141,7 @@ def _follow(
         store,
         TaskQueries(connection, project.id, source.page_size),
         read,
-        origin=f"{connection.url} project {project.id}",
+        origin=f"{connection.place} project {project.id}",
         reconcile_after=timedelta(hours=source.reconcile_hours),
         progress=progress,
     )

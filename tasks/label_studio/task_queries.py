@@ -92,7 +92,7 @@ class TaskQueries:
         tasks = orjson.loads(reply.content)["tasks"]
         if "Date" not in reply.headers:
             raise SourceError(
-                f"Label Studio at {self._connection.url} does not say what time it is there: its answers lack the "
+                f"Label Studio at {self._connection.place} does not say what time it is there: its answers lack the "
                 "header Date, which a proxy may have taken away; let it through"
             )
         now = parsedate_to_datetime(reply.headers["Date"])
@@ -136,7 +136,7 @@ class TaskQueries:
             reply = get_patiently(connection.files, "/api/tasks", params=params, patience_s=RESTART_PATIENCE_S)
             if reply.status_code == httpx.codes.NOT_FOUND:
                 raise ProjectNotFoundError(
-                    f"Label Studio at {connection.url}: project {self._project} was deleted during the pull"
+                    f"Label Studio at {connection.place}: project {self._project} was deleted during the pull"
                 )
             reply.raise_for_status()
         return reply

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from schemas.urls import without_credentials
 from tasks.label_studio.client import Connection
 
 MAX_FILTERS = 200
@@ -36,7 +37,7 @@ class View:
 
 def task_url(base_url: str, project_id: int, task_id: int) -> str:
     """Where a browser finds a task, opened for labelling."""
-    return f"{base_url.rstrip('/')}/projects/{project_id}/data?task={task_id}"
+    return f"{without_credentials(base_url).rstrip('/')}/projects/{project_id}/data?task={task_id}"
 
 
 def ensure_view(
@@ -74,7 +75,7 @@ def ensure_view(
         wanted["columnsDisplayType"] = {f"tasks:data.{name}": "Number" for name in number_fields}
     with connection.errors():
         identity = _store(connection, project_id, title, wanted)
-    return View(identity, f"{connection.url}/projects/{project_id}/data?tab={identity}", left_out)
+    return View(identity, f"{connection.place}/projects/{project_id}/data?tab={identity}", left_out)
 
 
 def _store(connection: Connection, project_id: int, title: str, wanted: Mapping[str, Any]) -> int:

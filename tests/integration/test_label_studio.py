@@ -334,7 +334,8 @@ def test_a_project_without_annotations(connection, source, workspace, title):
 
 def test_a_server_that_is_down(label_studio_token, workspace):
     url = f"http://127.0.0.1:{free_port()}"
-    source = LabelStudioSource(kind="label_studio", name="server", url=url, project=1, token_env=label_studio_token)
+    settings = {"url": url.replace("//", "//team:secret@"), "project": 1, "token_env": label_studio_token}
+    source = LabelStudioSource(kind="label_studio", name="server", **settings)
     with pytest.raises(SourceUnreachableError, match=rf"Label Studio at {url} can't be reached .*check the URL"):
         pull(source, workspace, num_keypoints=N)
 

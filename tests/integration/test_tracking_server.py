@@ -17,13 +17,15 @@ def url(tmp_path_factory):
         yield url
 
 
-def test_a_candidate_is_registered_once_with_its_files(url, tmp_path):
+def test_a_candidate_is_registered_once_with_its_files(url, tmp_path, capfd):
     from mlflow import MlflowClient
 
     candidate = make_candidate(tmp_path)
     workspace = Workspace(tmp_path / "workspace")
-    tracking = Tracking(uri=url, experiment="faces", registered_model="fpenet-test")
+    uri = url.replace("//", "//team:secret@")
+    tracking = Tracking(uri=uri, experiment="faces", registered_model="fpenet-test")
     first, again = (register_candidate(candidate, tracking, workspace) for _ in range(2))
+    assert "secret" not in "".join(capfd.readouterr())
     assert (first.created, again.created) == (True, False)
     assert (again.version, again.run_id) == (first.version, first.run_id)
 
