@@ -82,7 +82,8 @@ def load_experiment(settings: WorkflowConfig) -> ExperimentSpec:
     """The configuration's experiment spec.
 
     Raises:
-        SpecError: it can't be read, or its number of keypoints or its crop is not the configuration's.
+        SpecError: it can't be read, or its number of keypoints or its crop is not the configuration's, or it wants
+            colours that the configuration does not keep.
     """
     path = Path(settings.experiment_spec)
     spec = load_spec(ExperimentSpec, path)
@@ -96,4 +97,10 @@ def load_experiment(settings: WorkflowConfig) -> ExperimentSpec:
     ):
         if value != wanted:
             raise SpecError(f"{path}: {key}", f"is {value}, but {wanted} in the configuration")
+    channel = spec.dataloader.image_info.image.channel
+    if channel > settings.conversion.channels:
+        raise SpecError(
+            f"{path}: dataloader.image_info.image.channel",
+            f"is {channel}, but the configuration keeps gray crops; set conversion.color to rgb",
+        )
     return spec

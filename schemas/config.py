@@ -58,6 +58,11 @@ class ConversionSettings(SpecModel):
     color: Literal["gray", "rgb"] = "gray"
     buckets: Annotated[int, Field(ge=1, le=4096)] = 4
 
+    @property
+    def channels(self) -> int:
+        """The most that a network can read of the shards: 1 where only gray crops are in them."""
+        return 1 if self.embed_crops and self.color == "gray" else 3
+
 
 class Tracking(SpecModel):
     """`uri`: MLflow tracking and registry; null keeps a SQLite file in the workspace."""

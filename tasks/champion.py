@@ -1,4 +1,4 @@
-"""The model that is in use: which version of the registry it is, and its Keras file."""
+"""The model that is in use: which version of the registry it is, its Keras file, and the spec it was trained with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 from schemas.config import Tracking
 from schemas.errors import TrackingError
+from schemas.experiment import ExperimentSpec
+from schemas.yamlspec import parse_spec
 from tasks.reuse import reuse_or_run
 from tasks.review.aliases import CHAMPION, recorded_version
 from tasks.tracking import mlflow_client
@@ -17,6 +19,8 @@ from tasks.workspace import Workspace
 
 KERAS_FILE = "data/model.keras"
 """Where MLflow's Keras flavour keeps the network of a logged model."""
+SPEC_ARTIFACT = "experiment_spec.yaml"
+"""In the run that made a version."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,28 @@ def fetch_keras_model(current: CurrentModel, tracking: Tracking, workspace: Work
 
     output = reuse_or_run(workspace.models, key, download)
     return output.directory / output.result["file"]
+
+
+def fetch_spec(current: CurrentModel, tracking: Tracking, workspace: Workspace) -> ExperimentSpec:
+    """The experiment spec that the version was trained with: the crop that it expects is in there.
+
+    Raises:
+        SpecError: the spec can't be used.
+        TrackingError: the server can't be reached, or the version's run has no spec.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with mlflow_client(tracking, workspace):
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        try:
+            text = mlflow.artifacts.load_text(f"runs:/{current.run_id}/{SPEC_ARTIFACT}")
+        except (MlflowException, OSError) as error:
+            raise TrackingError(
+                f"{current}: its run has no {SPEC_ARTIFACT} that could be read ({error}), so nobody knows what crop "
+                "it expects; put the artifacts of its run back"
+            ) from error
+    return parse_spec(ExperimentSpec, text, f"{SPEC_ARTIFACT} of {current}")
 
 
 def _newest(client: Any, name: str) -> CurrentModel | None:

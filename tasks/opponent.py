@@ -5,7 +5,6 @@ A champion that can't be compared is no error of the flow: what is in the way is
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,15 +15,12 @@ from schemas.config import Tracking
 from schemas.errors import SpecError, TrackingError
 from schemas.experiment import ExperimentSpec
 from schemas.records import Split
-from schemas.yamlspec import parse_spec
-from tasks.champion import CurrentModel, current_model, fetch_keras_model
+from tasks.champion import CurrentModel, current_model, fetch_keras_model, fetch_spec
 from tasks.convert import Conversion
 from tasks.paired_scores import Contender
 from tasks.snapshot import load_snapshot
-from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 
-SPEC_ARTIFACT = "experiment_spec.yaml"
 NAMED = 10
 _LEARNT = (Split.TRAIN.value, Split.VALIDATION.value)
 
@@ -49,32 +45,15 @@ def as_contender(
     """
     leaks = tuple(_leaks(champion, conversion, workspace))
     try:
-        own = _spec_of(champion, tracking, workspace)
+        own = fetch_spec(champion, tracking, workspace)
         obstacles = (*_misfits(champion, own, spec), *leaks)
         if obstacles:
             return None, obstacles
         model = fetch_keras_model(champion, tracking, workspace)
     except (TrackingError, SpecError) as error:
-        return None, (str(error), *leaks)
+        return None, (f"{error}; or have this version reviewed with an override", *leaks)
     as_used = spec.dataloader.model_copy(update={"image_info": own.dataloader.image_info})
     return Contender(model, spec.model_copy(update={"dataloader": as_used}), own.dataloader.bbox_enlarge_ratio), ()
-
-
-def _spec_of(champion: CurrentModel, tracking: Tracking, workspace: Workspace) -> ExperimentSpec:
-    """The experiment spec that the champion was trained with, from its run."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with mlflow_client(tracking, workspace):
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
-        try:
-            text = mlflow.artifacts.load_text(f"runs:/{champion.run_id}/{SPEC_ARTIFACT}")
-        except (MlflowException, OSError) as error:
-            raise TrackingError(
-                f"{champion}: its run has no {SPEC_ARTIFACT} that could be read ({error}), so nobody knows what crop "
-                "it expects; put the artifacts of its run back, or have this version reviewed with an override"
-            ) from error
-    return parse_spec(ExperimentSpec, text, f"{SPEC_ARTIFACT} of {champion}")
 
 
 def _misfits(champion: CurrentModel, own: ExperimentSpec, spec: ExperimentSpec) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import yaml
 
 from flows.entry.cli import build_parser, main
 from model.faces.dataset import render_dataset
+from schemas.config import WorkflowConfig
+from schemas.errors import SpecError
 from tests.retrain_project import SUBJECTS, experiment
 from tests.servers import free_port
 
@@ -61,6 +64,27 @@ def test_a_wrong_spec_is_one_message_and_exit_code_2(tmp_path, capsys):
     spec.write_text("dataloader: {}\nnum_epochs: 3\n")
     assert main(["train", "-e", str(spec), "-r", str(tmp_path)]) == 2
     assert "num_epochs: unknown key (did you mean 'num_epoch'?)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dataloader", "conversion", "problem"),
+    [
+        ({"bbox_enlarge_ratio": 1.2}, {}, "bbox_enlarge_ratio: is 1.2, but 1.0 in the configuration"),
+        ({"image_info": {"image": {"channel": 3}}}, {}, "channel: is 3, but the configuration keeps gray crops"),
+        ({"image_info": {"image": {"channel": 3}}}, {"color": "rgb"}, None),
+    ],
+)
+def test_a_spec_that_wants_other_crops_than_are_converted_is_refused(tmp_path, dataloader, conversion, problem):
+    from flows.candidate import load_experiment
+
+    faces = {"kind": "sloth", "name": "faces", "root": str(tmp_path)}
+    spec = {"num_keypoints": 80, "dataloader": dataloader}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    settings = WorkflowConfig.model_validate(
+        {"sources": [faces], "conversion": conversion, "experiment_spec": str(tmp_path / "spec.yaml")}
+    )
+    with pytest.raises(SpecError, match=problem) if problem else nullcontext():
+        load_experiment(settings)
 
 
 def test_a_workspace_that_is_not_there(tmp_path, capsys):

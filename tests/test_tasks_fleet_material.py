@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from schemas.config import Tracking
+from schemas.config import ConversionSettings, Tracking
 from schemas.errors import SourceEmptyError, TrackingError
 from schemas.experiment import ExperimentSpec
 from schemas.records import Split
@@ -20,7 +20,7 @@ def workspace(tmp_path):
     return Workspace(tmp_path)
 
 
-def conversion(workspace, key, *, snapshot, age, num_keypoints=SPEC.num_keypoints):
+def conversion(workspace, key, *, snapshot, age, num_keypoints=SPEC.num_keypoints, **settings):
     """A conversion whose shards hold nothing but their names."""
     workspace.shards.mkdir(exist_ok=True)
     splits = {}
@@ -30,7 +30,8 @@ def conversion(workspace, key, *, snapshot, age, num_keypoints=SPEC.num_keypoint
         entry = {"file": shard.name, "sha256": sha256_file(shard), "records": 1}
         splits[str(split)] = {"files": [entry], "records": 1}
     manifest = workspace.conversions / key / "manifest.json"
-    result = {"snapshot": snapshot, "num_keypoints": num_keypoints, "splits": splits}
+    made_by = ConversionSettings(**settings).model_dump(mode="json")
+    result = {"snapshot": snapshot, "num_keypoints": num_keypoints, "settings": made_by, "splits": splits}
     write_json(manifest, {"key": key, "files": {}, "result": result})
     os.utime(manifest, (age, age))
 
@@ -47,6 +48,18 @@ def test_the_last_whole_conversion_of_the_snapshot_is_taken(workspace):
     (workspace.shards / "old-kpi.tfrecords").unlink()
     with pytest.raises(SourceEmptyError, match="if someone in it has withdrawn since, run `retrain`"):
         find_conversion("s", SPEC, workspace)
+
+
+def test_a_conversion_with_other_crops_than_the_version_was_trained_on_is_passed_over(workspace):
+    in_colour = experiment()
+    in_colour["dataloader"]["image_info"] = {"image": {"channel": 3}}
+    conversion(workspace, "colour", snapshot="s", age=1, color="rgb")
+    conversion(workspace, "gray", snapshot="s", age=2)
+    conversion(workspace, "wider", snapshot="s", age=3, bbox_enlarge_ratio=1.2)
+    assert find_conversion("s", SPEC, workspace).key == "gray"
+    assert find_conversion("s", ExperimentSpec.model_validate(in_colour), workspace).key == "colour"
+    conversion(workspace, "by name", snapshot="s", age=4, embed_crops=False)
+    assert find_conversion("s", ExperimentSpec.model_validate(in_colour), workspace).key == "by name"
 
 
 def test_graph_and_spec_are_fetched_once_and_lie_where_they_are_looked_for(workspace):

@@ -1,5 +1,6 @@
 """Pieces of the way back that need no server: boxes of tasks, scores, whose prediction is whose."""
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from model.labelling_order import rarity
 from model.labelling_signals import FaceSignals
 from schemas import label_studio
-from schemas.config import SplitPolicy, ValidationRules
+from schemas.config import SplitPolicy, ValidationRules, WorkflowConfig
 from schemas.geometry import Box
 from schemas.label_studio_task import face_regions
 from schemas.records import Flag
@@ -18,11 +19,13 @@ from tasks.images import ImageIndex
 from tasks.label_studio.client import connected
 from tasks.label_studio.predictions import ListedTask, Prediction, is_ours, version_name
 from tasks.labelling.faces import ModelInput, open_faces, task_box, usable_tasks
-from tasks.labelling.suggest import Known, labelled_snapshot, rank, scores_of
+from tasks.labelling.suggest import Known, labelled_snapshot, open_network, rank, scores_of
 from tasks.snapshot import PROVENANCE, take_snapshot
 from tasks.tombstones import Tombstones
+from tasks.tracking import register_candidate
 from tasks.validate import validate
 from tasks.workspace import Workspace
+from tests.candidates import make_candidate
 from tests.raw_records import NUM_KEYPOINTS, sloth_records
 
 FRAME = (120, 90)
@@ -114,6 +117,16 @@ def test_the_labelled_faces_are_those_the_model_was_trained_on(snapshots, tmp_pa
         assert labelled_snapshot(workspace, identity, NUM_KEYPOINTS).id == chosen
     assert labelled_snapshot(workspace, snapshots[0], NUM_KEYPOINTS + 1) is None
     assert labelled_snapshot(Workspace(tmp_path / "none"), snapshots[0], NUM_KEYPOINTS) is None
+
+
+def test_the_crop_is_the_models_own_not_the_configurations(tmp_path):
+    candidate, workspace = make_candidate(tmp_path), Workspace(tmp_path / "workspace")
+    dataloader = candidate.spec.dataloader.model_copy(update={"bbox_enlarge_ratio": 1.2})
+    trained = replace(candidate, spec=candidate.spec.model_copy(update={"dataloader": dataloader}))
+    config = WorkflowConfig(sources=[SOURCE], num_keypoints=68, experiment_spec="not read here")
+    register_candidate(trained, config.tracking, workspace)
+    assert config.conversion.bbox_enlarge_ratio == 1.0
+    assert open_network(config, workspace).input == ModelInput(80, 1, 1.2)
 
 
 def some_signals(confidence_FN):

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.engine import Provenance
-from schemas.config import Tracking
+from schemas.config import ConversionSettings, Tracking
 from schemas.errors import SourceEmptyError, TrackingError
 from schemas.experiment import ExperimentSpec
 from schemas.records import Split
 from schemas.storage import make_folder, read_json, sha256_file
 from schemas.yamlspec import load_spec
 from tasks.calibration import CalibrationCrops
+from tasks.champion import SPEC_ARTIFACT
 from tasks.convert import Conversion
 from tasks.evaluate import KpiCrops
 from tasks.reuse import reuse_or_run
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from deploy.builders.base import Predictions
     from deploy.calibration import Crops
 
-ONNX_ARTIFACT, SPEC_ARTIFACT = "onnx/model.onnx", "experiment_spec.yaml"
+ONNX_ARTIFACT = "onnx/model.onnx"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,21 +79,21 @@ def fetch_material(name: str, version: str, tracking: Tracking, workspace: Works
 
 
 def find_conversion(snapshot_id: str, spec: ExperimentSpec, workspace: Workspace) -> Conversion:
-    """The shards of a snapshot: those that were written last and are whole.
+    """The shards of a snapshot that hold the crops of this spec: those that were written last and are whole.
 
     Raises:
         SourceEmptyError: there are none.
     """
     for manifest in sorted(workspace.conversions.glob("*/manifest.json"), key=_age, reverse=True):
         result = read_json(manifest)["result"]
-        if result["snapshot"] != snapshot_id or result["num_keypoints"] != spec.num_keypoints:
+        if result["snapshot"] != snapshot_id or not _fits(result, spec):
             continue
         if all(_is_whole(workspace.shards / entry["file"], entry["sha256"]) for entry in _needed(result)):
             return _as_conversion(manifest.parent.name, result, workspace)
     raise SourceEmptyError(
-        f"{workspace.conversions}: no whole TFRecords of snapshot {snapshot_id[:12]} to compare on; roll out in "
-        "the workspace that the version was trained in, or, if someone in it has withdrawn since, run `retrain` and "
-        "have the new version reviewed"
+        f"{workspace.conversions}: no whole TFRecords of snapshot {snapshot_id[:12]} with the crops of this "
+        "version to compare on; roll out in the workspace that the version was trained in, or, if someone in it has "
+        "withdrawn since, run `retrain` and have the new version reviewed"
     )
 
 
@@ -127,6 +128,13 @@ def fetch_files(name: str, version: str, tracking: Tracking, workspace: Workspac
 
         output = reuse_or_run(workspace.models, f"onnx-{name}-{version}-{found.run_id}", download)
     return output.directory, snapshot_id
+
+
+def _fits(result: dict[str, Any], spec: ExperimentSpec) -> bool:
+    settings, asked = ConversionSettings.model_validate(result["settings"]), spec.dataloader
+    same_crop = settings.bbox_enlarge_ratio == asked.bbox_enlarge_ratio
+    in_colour = asked.image_info.image.channel <= settings.channels
+    return result["num_keypoints"] == spec.num_keypoints and same_crop and in_colour
 
 
 def _needed(result: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ from schemas.geometry import tight_square
 from schemas.label_studio_task import face_regions
 from schemas.records import Face, Flag, Split
 from schemas.storage import read_json
-from tasks.champion import CurrentModel, current_model, fetch_keras_model
+from tasks.champion import CurrentModel, current_model, fetch_keras_model, fetch_spec
 from tasks.label_studio.predictions import Prediction, version_name
 from tasks.labelling.faces import ModelInput, OpenFace, labelled_crops
 from tasks.snapshot import PROVENANCE, Snapshot, load_snapshot
@@ -82,10 +82,11 @@ class Known:
 
 
 def open_network(config: WorkflowConfig, workspace: Workspace) -> CurrentNetwork:
-    """The champion, else the newest version of the registered model.
+    """The champion, else the newest version of the registered model, with the crop that it was trained with.
 
     Raises:
         TrackingError: there is none, or it can't be fetched.
+        SpecError: the spec that it was trained with can't be used.
         ModelFileError: it has another number of keypoints than the configuration.
     """
     from model.weights import load_network
@@ -103,7 +104,8 @@ def open_network(config: WorkflowConfig, workspace: Workspace) -> CurrentNetwork
         raise ModelFileError(
             f"{model} has {num_keypoints} keypoints, the configuration {config.num_keypoints}; train one with as many"
         )
-    wanted = ModelInput(size, channels, config.conversion.bbox_enlarge_ratio)
+    own = fetch_spec(model, config.tracking, workspace)
+    wanted = ModelInput(size, channels, own.dataloader.bbox_enlarge_ratio)
     return CurrentNetwork(model, describer(network), wanted, num_keypoints)
 
 
