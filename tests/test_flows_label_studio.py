@@ -1,11 +1,15 @@
 """What `fpenet label-studio` makes of its options; what it does is in tests/integration."""
 
+import json
+
 import pytest
 
 from flows.entry.cli import build_parser
 from flows.entry.label_studio import subject_rule
-from schemas.errors import SpecError
+from schemas.errors import SourceEmptyError, SpecError
+from schemas.sloth import image_entry
 from schemas.sources import SubjectRule
+from tasks.label_studio.folder_import import import_folder
 
 THERE = ["--url", "http://one.test", "--folder", "somewhere"]
 ACTIONS = {
@@ -48,3 +52,20 @@ def test_a_number_of_keypoints_is_above_0(action, number, capsys):
         build_parser().parse_args(["label-studio", action, *ACTIONS[action], number])
     assert end.value.code == 2
     assert f"'{number}' is not a whole number above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("chunk", "left_out"),
+    [
+        ({"P1x": 9, "P1y": 9, "P2x": 20, "P2y": 9, "P2ocluded": True}, "train.json#0: unknown-key: P2ocluded"),
+        ({"P1x": 9, "P1y": 9}, "train.json#0 P2: wrong-keypoint-count: 1 of 2; missing P2"),
+    ],
+)
+def test_an_import_of_broken_faces_alone_names_the_first_and_asks_no_server(chunk, left_out, tmp_path):
+    entry = image_entry("a.png", [[{"class": "FiducialPoints"} | chunk]])
+    (tmp_path / "train.json").write_text(json.dumps([entry]))
+    rule = SubjectRule(dataset="team", field="subject")
+    with pytest.raises(SourceEmptyError, match=f"the first that was left out: {left_out}"):
+        import_folder(
+            "http://one.test", "token", title="t", folder=tmp_path, num_keypoints=2, subject=rule, gt=["*.json"]
+        )

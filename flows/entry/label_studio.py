@@ -38,7 +38,7 @@ def import_folder(arguments: argparse.Namespace) -> int:
         console.print(f"left out {violation}", markup=False)
     console.print(
         f"project {result.project} '{result.title}': {result.imported:,} tasks added, {result.present:,} were there, "
-        f"{len(result.left_out):,} left out: {result.url}"
+        f"{len({violation.record for violation in result.left_out}):,} left out: {result.url}"
     )
     return 0
 

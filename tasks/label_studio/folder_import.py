@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas import sloth
-from schemas.annotation import AnnotatedFace, Problem
+from schemas.annotation import NOT_REJECTED, AnnotatedFace, Problem
 from schemas.errors import SourceEmptyError, SpecError
 from schemas.label_studio_config import IMAGE_FIELD, config_labels, labelling_config
 from schemas.label_studio_task import build_task
@@ -44,7 +44,7 @@ class ImportResult:
         project, title, url: the project, and where a browser finds it.
         created: False if a project with this title was there.
         imported, present: tasks that were added, and that had been there.
-        left_out: entries that gave no task, each with the reason.
+        left_out: the rules that entries and faces break which gave no task.
     """
 
     project: int
@@ -92,7 +92,8 @@ def import_folder(
     source = SlothSource(kind="sloth", name=folder.name, root=str(folder), gt=list(gt), subject=subject)
     planned, left_out = _plan(pull_sloth(source), subject.dataset or folder.name, num_keypoints, origin)
     if not planned:
-        raise SourceEmptyError(f"{folder}: no image entry that could become a task; {len(left_out)} were left out")
+        why = f"; the first that was left out: {left_out[0]}" if left_out else ""
+        raise SourceEmptyError(f"{folder}: no image entry that could become a task{why}")
     with connected(url, token) as connection:
         connection.version()
         project, created = _project(connection, title, num_keypoints)
@@ -121,21 +122,27 @@ def import_folder(
 def _plan(
     records: Iterable[RawRecord], dataset: str, num_keypoints: int, origin: float
 ) -> tuple[list[_Planned], list[Violation]]:
-    """A task for every face, with a key that does not depend on where in its file the entry stands."""
+    """A task for every face that breaks no rule of the format, and the rules that the others break.
+
+    A task's key does not depend on where in its file the entry stands, nor on whether other faces are left out.
+    """
     planned: list[_Planned] = []
     left_out: list[Violation] = []
     times: Counter[str] = Counter()
     for record in records:
         faces, problems = sloth.read(record.payload, num_keypoints=num_keypoints, flags_known=record.flags_known)
-        not_annotated = {problem.code for problem in problems} == {"not-annotated"}
-        if not faces and not not_annotated:
-            left_out += [problem.in_record(record.key, record.image) for problem in problems]
+        broken = [problem for problem in problems if problem.code not in NOT_REJECTED]
+        left_out += [problem.in_record(record.key, record.image) for problem in broken]
+        if broken and not faces:
             continue
         for face in faces or [None]:
             name = f"{dataset}/{record.payload['filename']}"
             times[name] += 1
             key = name if times[name] == 1 else f"{name}#{times[name]}"
-            planned.append(_Planned(key, record, face and face.counted_from(origin)))
+            if face is None:
+                planned.append(_Planned(key, record, None))
+            elif not any(problem.face in ("", face.key_suffix) for problem in broken):
+                planned.append(_Planned(key, record, face.counted_from(origin)))
     return planned, left_out
 
 

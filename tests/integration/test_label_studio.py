@@ -195,20 +195,29 @@ def test_a_second_pull_changes_and_fetches_nothing(label_studio, source, workspa
     assert again.details["images"]["downloaded"] == 1
 
 
-def test_entries_that_can_t_become_tasks_are_named(label_studio, tmp_path, title):
-    root = write_folder(tmp_path / "team", images=4)
+def test_entries_that_can_t_become_tasks_are_named(label_studio, connection, tmp_path, title):
+    root = write_folder(tmp_path / "team", images=6)
     entries = json.loads((root / "gt/train.json").read_text())
     (root / entries[0]["filename"]).unlink()
     (root / entries[1]["filename"]).write_bytes((root / entries[1]["filename"]).read_bytes()[:200])
+    chunk = entries[2]["annotations"][-1]
+    misspelt = {key: value for key, value in chunk.items() if "occ" not in key} | {"P2ocluded": True}
+    incomplete = {key: value for key, value in chunk.items() if not key.startswith("P3")}
+    entries[2]["annotations"] = [misspelt, chunk]
+    entries[3]["annotations"] = [incomplete]
     (root / "gt/train.json").write_text(json.dumps([*entries, {"filename": 3}]))
     done = load(label_studio, root, title)
-    assert done.imported == 2
+    assert done.imported == 3
     assert sorted((v.code, v.record) for v in done.left_out) == [
         ("image-missing", "gt/train.json#0"),
         ("image-truncated", "gt/train.json#1"),
-        ("schema", "gt/train.json#3"),
-        ("schema", "gt/train.json#3"),
+        ("schema", "gt/train.json#5"),
+        ("schema", "gt/train.json#5"),
+        ("unknown-key", "gt/train.json#2/face1"),
+        ("wrong-keypoint-count", "gt/train.json#3"),
     ]
+    stored = {task.data["key"] for task in connection.sdk.tasks.list(project=done.project)}
+    assert f"team/{entries[2]['filename']}#2" in stored, "the face beside keeps its key when the other is corrected"
 
 
 def test_a_project_for_other_keypoints_is_not_filled(label_studio, tmp_path, title):
