@@ -139,12 +139,13 @@ def mlflow_client(tracking: Tracking, workspace: Workspace) -> Iterator[MlflowCl
     """A client whose server answers; MLflow's own functions talk to the same one.
 
     Raises:
-        TrackingError: the server can't be reached; or MLflow refused something inside.
+        TrackingError: the server can't be reached; or MLflow refused something inside, or did not transfer a file.
     """
     uri = tracking.uri or workspace.tracking_uri
     _refuse_unreachable(uri)
     mlflow = _import_mlflow()
     from mlflow.exceptions import MlflowException
+    from requests import RequestException
 
     if uri == workspace.tracking_uri:
         workspace.root.mkdir(parents=True, exist_ok=True)
@@ -154,6 +155,11 @@ def mlflow_client(tracking: Tracking, workspace: Workspace) -> Iterator[MlflowCl
     except MlflowException as error:
         said = without_credentials(f"MLflow at {uri} refused: {error.message}")
         raise TrackingError(said) from None  # a traceback would show what MLflow itself said
+    except RequestException as error:  # MLflow hands on what an upload or a listing of artifacts meets
+        said = without_credentials(f"MLflow at {uri}: an artifact was not transferred: {error}")
+        raise TrackingError(
+            f"{said}; see what the server, or a proxy before it, has against it, and run the same command again"
+        ) from None
 
 
 def _import_mlflow() -> Any:

@@ -1,14 +1,19 @@
 """Tracking against a real MLflow server over HTTP."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from schemas.config import Tracking
-from tasks.tracking import register_candidate
+from schemas.errors import TrackingError
+from tasks.tracking import mlflow_client, register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
 from tests.mlflow_servers import mlflow_server
+from tests.servers import HOST
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +44,48 @@ def test_a_candidate_is_registered_once_with_its_files(url, tmp_path, capfd):
     fetched = client.download_artifacts(first.run_id, "onnx/model.onnx", str(tmp_path))
     assert Path(fetched).read_bytes() == candidate.onnx_model.read_bytes()
     assert not workspace.artifacts.exists()
+
+
+class _Proxy(BaseHTTPRequestHandler):
+    """Passes requests on to MLflow at `server.url`, but for uploads, which it finds too large."""
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {"Content-Type": self.headers.get("Content-Type", "")}
+        answer = httpx.request(self.command, self.server.url + self.path, content=body, headers=headers)
+        self._answer(answer.status_code, answer.content)
+
+    do_POST = do_GET
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(413, b"")
+
+    def _answer(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def proxy(url):
+    with ThreadingHTTPServer((HOST, 0), _Proxy) as server:
+        server.url = url
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://team:secret@{HOST}:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_upload_that_is_refused_is_told_without_the_password(proxy, tmp_path):
+    tracking, workspace = Tracking(uri=proxy), Workspace(tmp_path / "workspace")
+    where = rf"MLflow at http://\*\*\*@{HOST}:\d+: an artifact was not transferred: 413 Client Error"
+    with pytest.raises(TrackingError, match=where) as error, mlflow_client(tracking, workspace) as client:
+        run_id = client.create_run(client.create_experiment("refused")).info.run_id
+        client.log_text(run_id, "a file", "file")
+    assert "secret" not in str(error.value)
