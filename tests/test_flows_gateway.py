@@ -204,6 +204,15 @@ def test_health_tells_that_prefect_is_away_and_that_deliveries_are_kept(gateway)
     assert told["prefect"] != "ok"
 
 
+def test_asking_an_idle_gateway_for_its_health_often_writes_seldom(tmp_path):
+    with running_gateway(tmp_path) as gateway, closing(sqlite3.connect(gateway.journal / FILE)) as journal:
+        probed = set()
+        for _ in range(10):
+            assert gateway.get("/healthz").status_code == 200
+            probed |= set(journal.execute("SELECT value FROM about WHERE key = 'probed'"))
+    assert 1 <= len(probed) <= 3, "once, or once more for each ten seconds that it took"
+
+
 def test_metrics_count_times_and_what_waits(gateway):
     gateway.label_studio(annotation_event())
     assert gateway.metric("fpenet_gateway_backlog") == read_status(gateway.journal).pending

@@ -155,7 +155,7 @@ class Gateway:
         last, now = self.journal.last_write_s, asyncio.get_running_loop().time()
         if last is None or now - last > _PROBE_AFTER_S:
             try:
-                await self.journal.call(self.journal.journal.probe, self._clock())
+                await self.journal.probe(self._clock())
             except StorageError as error:
                 return str(error)
         return None

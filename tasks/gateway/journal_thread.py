@@ -47,6 +47,11 @@ class JournalThread:
         """Run a method of the journal in its thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*arguments, **named))
 
+    async def probe(self, now: float) -> None:
+        """Write to the journal, as an arrival would. Raises `StorageError` if that can't be done."""
+        await self.call(self.journal.probe, now)
+        self.last_write_s = asyncio.get_running_loop().time()
+
     async def close(self) -> None:
         """Finish what is under way, and close the journal."""
         if self._committing is not None:
