@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +16,8 @@ SOURCE_ROOT = Path(__file__).resolve().parent.parent
 DATA_SUFFIXES = (".json", ".yaml", ".html")
 LENGTH = 20
 
+_PART = re.compile(r"""\{%-?\s*(?:extends|import|include|from)\s+["']([^"']+)["']""")
+
 
 @lru_cache
 def code_version(module: str, *, data: bool = True) -> str:
@@ -22,7 +26,8 @@ def code_version(module: str, *, data: bool = True) -> str:
     Imports inside functions count, so nothing that can run is left out.
 
     Args:
-        data: so do the data files (schemas, templates) beside a module that its source names.
+        data: so do the data files (schemas, templates) beside a module that its source names, and the templates that
+            a template is made of.
     """
     digests: dict[str, str] = {}
     waiting = [module]
@@ -32,11 +37,29 @@ def code_version(module: str, *, data: bool = True) -> str:
             continue
         source = path.read_text()
         digests[name] = hashlib.sha256(source.encode()).hexdigest()
-        for file in sorted(path.parent.iterdir()) if data else ():
-            if file.suffix in DATA_SUFFIXES and file.name in source:
-                digests[str(file.relative_to(SOURCE_ROOT))] = sha256_file(file)
+        for file in _data_files(path, source) if data else ():
+            digests[str(file.relative_to(SOURCE_ROOT))] = sha256_file(file)
         waiting += _imported_names(source)
     return sha256_of(digests)[:LENGTH]
+
+
+def _data_files(module: Path, source: str) -> set[Path]:
+    waiting = [file for file in module.parent.iterdir() if file.suffix in DATA_SUFFIXES and file.name in source]
+    found: set[Path] = set()
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += _parts_of(file)
+    return found
+
+
+def _parts_of(template: Path) -> Iterator[Path]:
+    """The files that a template extends, imports or includes: beside it, or in a folder above, where it is loaded."""
+    for name in _PART.findall(template.read_text()):
+        for folder in template.parents:
+            if folder.is_relative_to(SOURCE_ROOT) and (folder / name).is_file():
+                yield folder / name
 
 
 def _imported_names(source: str) -> list[str]:

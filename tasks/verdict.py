@@ -171,7 +171,7 @@ class _Finding:
 
 def _keep(case: _Case, workspace: Workspace, find: Callable[[Path], _Finding], *, of: str | list[str]) -> Verdict:
     """The verdict under its key, found now or before. `of`: what besides the models, faces and rules decides it."""
-    key = step_key("verdict", code="tasks.paired_scores", of=of, **case.inputs)
+    key = step_key("verdict", code=__name__, of=of, **case.inputs)
 
     def run(directory: Path) -> dict[str, Any]:
         finding = find(directory)

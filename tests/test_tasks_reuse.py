@@ -146,6 +146,24 @@ def test_code_version_follows_imports(tmp_path, monkeypatch):
     code_version.cache_clear()
 
 
+def test_code_version_follows_what_a_template_is_made_of(tmp_path, monkeypatch):
+    pages = tmp_path / "tasks" / "review"
+    pages.mkdir(parents=True)
+    (pages / "page.py").write_text("TEMPLATE = 'review/page.html'")
+    (pages / "page.html").write_text('{% extends "base.html" %}\n{% import "parts.html" as parts with context %}')
+    (tmp_path / "tasks" / "parts.html").write_text("{%- include 'review/row.html' %}")
+    parts = [tmp_path / "tasks" / "base.html", tmp_path / "tasks" / "parts.html", pages / "row.html"]
+    monkeypatch.setattr("schemas.source_code.SOURCE_ROOT", tmp_path)
+    versions = []
+    for changed in (*parts, tmp_path / "tasks" / "other.html"):
+        with changed.open("a") as file:
+            file.write("changed")
+        code_version.cache_clear()
+        versions.append(code_version("tasks.review.page"))
+    code_version.cache_clear()
+    assert len(set(versions)) == 3 and versions[-1] == versions[-2]
+
+
 def test_what_a_killed_run_left_half_written_is_not_part_of_the_output(tmp_path):
     partial = tmp_path / ".key.partial"
     partial.mkdir()

@@ -12,6 +12,7 @@ import pytest
 from model.paired import Outcome
 from schemas.errors import SpecError
 from schemas.records import Split
+from schemas.source_code import OUR_PACKAGES, SOURCE_ROOT, code_version
 from tasks.forget.files import files_below, purge_file, still_tells
 from tasks.forget.traces import Traces
 from tasks.paired_scores import FACES, read_faces
@@ -122,6 +123,24 @@ def test_the_worse_of_two_fails_and_is_told(case, one, other, against):
     assert f"against version {other.version}" in worse.summary and "All +" in worse.summary
     tags = tags_of(case, one)
     assert (tags["gate"], tags["gate.summary"]) == ("failed", worse.summary)
+
+
+@pytest.mark.parametrize("changed", ["verdict.py", "opponent.py"])
+def test_a_verdict_is_found_again_where_the_code_that_finds_it_changed(
+    case, other, against, changed, tmp_path, monkeypatch
+):
+    for package in OUR_PACKAGES:
+        shutil.copytree(SOURCE_ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("schemas.source_code.SOURCE_ROOT", tmp_path)
+    code_version.cache_clear()
+    same = case.judge(OTHER, other)
+    with (tmp_path / "tasks" / changed).open("a") as file:
+        file.write("# changed\n")
+    code_version.cache_clear()
+    anew = case.judge(OTHER, other)
+    code_version.cache_clear()
+    assert (same.key, same.reused, anew.reused) == (against.key, True, False)
+    assert anew.rows == against.rows
 
 
 def test_a_rerun_measures_nothing_and_changes_nothing(case, other, against):
