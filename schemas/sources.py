@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from schemas.multipie import SUBJECT_PATTERN
 from schemas.yamlspec import SpecModel
 
 Count = Annotated[int, Field(gt=0)]
 Origin = Annotated[float, Field(ge=0, le=1)]
+
+
+def _names_files(pattern: str) -> str:
+    parts = PurePosixPath(pattern).parts
+    if parts in ((), ("/",)):
+        raise ValueError(f"'{pattern}' names no file")
+    if any("**" in part and part != "**" for part in parts):
+        raise ValueError(
+            f"'{pattern}' has ** beside something else; for files in any folder write **/*.json or the like"
+        )
+    return pattern
+
+
+def _relative(pattern: str) -> str:
+    if PurePosixPath(pattern).is_absolute():
+        raise ValueError(f"'{pattern}' is absolute; write it as it is below root")
+    return pattern
+
+
+FilePattern = Annotated[str, AfterValidator(_names_files)]
+"""A file, or a pattern of files with `*`, `?`, `[...]` and `**` for any folders, as `Path.glob` has them."""
+
+PatternBelow = Annotated[FilePattern, AfterValidator(_relative)]
+"""The same below the source's `root`."""
 
 
 class SubjectRule(SpecModel):
@@ -93,7 +118,7 @@ class SlothSource(SourceBase):
 
     kind: Literal["sloth"]
     root: str
-    gt: list[str] = ["gt/**/*.json"]
+    gt: Annotated[list[PatternBelow], Field(min_length=1)] = ["gt/**/*.json"]
     image_root: str | None = None
     origin: Origin = 0.0
 
@@ -118,7 +143,7 @@ class LabelStudioExportSource(SourceBase):
     """JSON exports of Label Studio projects; images are looked for below `image_root` by name."""
 
     kind: Literal["label_studio_export"]
-    files: list[str]
+    files: Annotated[list[FilePattern], Field(min_length=1)]
     image_root: str
     image_field: str = "image"
 
@@ -135,7 +160,7 @@ class PtsSource(SourceBase):
 
     kind: Literal["pts"]
     root: str
-    files: Annotated[list[str], Field(min_length=1)] = ["**/*.pts"]
+    files: Annotated[list[PatternBelow], Field(min_length=1)] = ["**/*.pts"]
     image_root: str | None = None
     image_suffixes: Annotated[list[str], Field(min_length=1)] = [".png", ".jpg", ".jpeg", ".bmp"]
     origin: Origin = 1.0
@@ -151,7 +176,7 @@ class WflwSource(SourceBase):
     """
 
     kind: Literal["wflw"]
-    files: Annotated[list[str], Field(min_length=1)]
+    files: Annotated[list[FilePattern], Field(min_length=1)]
     image_root: str
     origin: Origin = 0.0
 
@@ -168,7 +193,7 @@ class CofwSource(SourceBase):
     """
 
     kind: Literal["cofw"]
-    files: Annotated[list[str], Field(min_length=1)]
+    files: Annotated[list[FilePattern], Field(min_length=1)]
     points_68: str | None = None
     origin: Origin = 1.0
 
@@ -186,7 +211,7 @@ class CocoSource(SourceBase):
     """
 
     kind: Literal["coco"]
-    files: Annotated[list[str], Field(min_length=1)]
+    files: Annotated[list[FilePattern], Field(min_length=1)]
     image_root: str
     field: Literal["keypoints", "face_kpts"] = "keypoints"
     origin: Origin = 0.0

@@ -166,3 +166,25 @@ def test_a_file_that_cant_be_read_is_named(tmp_path):
         (tmp_path / "config.yaml").write_bytes(f"{MINIMAL}# José\n".encode("latin-1"))
         with pytest.raises(SpecError, match=r"config.yaml: is no text in UTF-8: line 3 has the byte 0xe9; save it"):
             load(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("kind: sloth, root: a, gt: ['gt/**.json']", r"sloth.gt.0: 'gt/\*\*.json' has \*\* beside something else"),
+        ("kind: sloth, root: a, gt: [/gt/a.json]", "sloth.gt.0: '/gt/a.json' is absolute"),
+        ("kind: sloth, root: a, gt: []", "sloth.gt: list should have at least 1 item"),
+        ("kind: pts, root: a, files: ['']", "pts.files.0: '' names no file"),
+        ("kind: wflw, image_root: a, files: [/]", "wflw.files.0: '/' names no file"),
+        ("kind: coco, image_root: a, files: ['/data/**.json']", r"coco.files.0: '/data/\*\*.json' has \*\* beside"),
+        ("kind: label_studio_export, image_root: a, files: [./]", "label_studio_export.files.0: './' names no file"),
+        (
+            "kind: label_studio_export, image_root: a, files: []",
+            "label_studio_export.files: list should have at least 1",
+        ),
+    ],
+)
+def test_a_pattern_that_can_match_no_file_is_refused_where_it_stands(source, problem):
+    text = f"experiment_spec: spec.yaml\nsources:\n- {{name: faces, {source}}}"
+    with pytest.raises(SpecError, match=rf"config:3: sources.0.{problem}"):
+        parse_spec(WorkflowConfig, text, "config")
