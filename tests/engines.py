@@ -14,6 +14,8 @@ def engine_directory(engines: Path, name: str, *, version: str = "", size: int =
         directory / "manifest.json",
         {
             "build_key": name,
+            "target": {"name": "cpu"},
+            "versions": {"onnxruntime": "1.2.3"},
             "engine": "engine.onnx",
             "engine_sha256": sha256_file(directory / "engine.onnx"),
             "precision": "fp16",

@@ -21,7 +21,7 @@ from tasks.fleet.check import Checked
 from tasks.fleet.deliveries import read_record
 from tasks.fleet.pending import utc_now
 from tasks.fleet.plan import Plan
-from tasks.fleet.promotion import changing, roll_back_target
+from tasks.fleet.promotion import changing, roll_back_target, settle_target
 from tasks.fleet.results import DeviceRow, TargetRow
 from tasks.fleet.rollout import roll_out_target
 from tasks.fleet.work_pool import open_device
@@ -291,6 +291,19 @@ def test_without_devices_an_engine_waits_at_staging_or_is_left(devices, material
         row = roll_out_target(plan, find_target(name))
         assert row.state == "skipped"
         assert "no device of this target is in the fleet, and it is not built here" in row.why and why in row.why
+
+
+def test_a_device_whose_tensorrt_was_updated_gets_no_engine_of_the_earlier_one_by_hand_either(devices, material):
+    devices.jetson("nx-1", "xavier-nx", XAVIER)
+    devices.jetson("nx-2", "xavier-nx", XAVIER, ring="main").vanish()
+    plan = devices.plan(material)
+    roll_out_target(replace(plan, devices=devices.devices[:1]), find_target("xavier-nx"))
+    devices.servers["nx-2"].come_back()
+    devices.programs["nx-2"].change(tensorrt="8.5.3")
+    first, second = settle_target(plan.workspace.targets, "xavier-nx", devices.devices)
+    assert (first.outcome, second.outcome) == ("active", "refused")
+    assert "it was built by TensorRT 8.5.2, nx-2 has 8.5.3" in second.why
+    assert not (devices.servers["nx-2"].directory / "xavier-nx").exists()
 
 
 def test_what_was_rolled_back_is_not_brought_back_by_a_run_that_goes_on(released):

@@ -85,7 +85,7 @@ def activate_on(
     try:
         engine = _held(targets, device.target, stage, built)
         with open_shell(device) as shell:
-            delivery, done = bring(shell, targets, device.target, engine)
+            delivery, done = bring(shell, targets, device, engine)
     except FpenetError as error:
         note_failure(targets, device, stage, error)
         return replace(row, state=outcome_of(error), why=str(error))

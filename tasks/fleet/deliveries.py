@@ -11,18 +11,20 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from deploy import stages
 from deploy.delivery import Activation, CurrentEngine, Delivery, activate, deactivate, deliver, described
-from deploy.devices import Device, Ring
+from deploy.device.facts import read_facts, require_same
+from deploy.devices import Device, Ring, program_of
 from deploy.pointers import Stage, StagedEngine, StageStatus
 from deploy.shells.base import Shell
 from deploy.shells.opening import OpenShell, open_shell
+from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError, DeviceRefusedError, EngineMismatchError, FpenetError, StorageError
-from schemas.storage import write_json
+from schemas.storage import read_json, write_json
 from schemas.yamlspec import SpecModel
 
 Outcome = Literal["active", "offline", "refused", "failed"]
@@ -89,15 +91,19 @@ def bring_all(
         return list(pool.map(lambda device: _bring_one(targets, status, device, open_shell), todo))
 
 
-def bring(shell: Shell, targets: Path, target: str, engine: StagedEngine) -> tuple[Delivery, Activation]:
-    """Deliver a staged engine, and have the device run it; it is told what the engine was staged with.
+def bring(shell: Shell, targets: Path, device: Device, engine: StagedEngine) -> tuple[Delivery, Activation]:
+    """Deliver a staged engine to a device that can load it, and have the device run it; it is told what the engine
+    was staged with.
 
     Raises:
+        EngineMismatchError: the engine was built for another GPU, or by another TensorRT than the device has now.
         FpenetError: as `deploy.delivery.deliver` and `activate`; it runs what it ran, or, offline, one of the two.
     """
-    directory = engine_directory(targets, target, engine)
-    delivery = deliver(shell, directory, target, manifest=stages.manifest_path(targets, target, engine))
-    return delivery, activate(shell, delivery.engine, target)
+    directory = engine_directory(targets, device.target, engine)
+    manifest = stages.manifest_path(targets, device.target, engine)
+    _require_loadable(shell, device, read_json(manifest))
+    delivery = deliver(shell, directory, device.target, manifest=manifest)
+    return delivery, activate(shell, delivery.engine, device.target)
 
 
 def behind(targets: Path, target: str, devices: Iterable[Device]) -> list[Device]:
@@ -206,11 +212,18 @@ def _bring_one(targets: Path, status: StageStatus, device: Device, open_shell: O
         with open_shell(device) as shell:
             if wanted is None:
                 return _note_idle(targets, device, deactivate(shell, device.target))
-            delivery, activation = bring(shell, targets, device.target, wanted[1].engine)
+            delivery, activation = bring(shell, targets, device, wanted[1].engine)
     except FpenetError as error:
         return note_failure(targets, device, stage, error)
     found = "; ".join(filter(None, (delivery.found, activation.found)))
     return note_active(targets, device, stage, activation, found)
+
+
+def _require_loadable(shell: Shell, device: Device, manifest: dict[str, Any]) -> None:
+    """An engine that is tied to no GPU runs wherever it was measured; nothing is asked for it."""
+    if "compute_capability" in manifest["target"]:
+        target = find_target(device.target)
+        require_same(manifest, read_facts(shell, target, program=program_of(device, target)))
 
 
 def _note_idle(targets: Path, device: Device, found: str) -> DeviceRecord:
