@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.builders.base import BuildResult
-from deploy.targets import Target
+from deploy.targets import Target, target_as_built
 from schemas.errors import StorageError
 from schemas.storage import read_json, sha256_file, write_bytes, write_json
 
@@ -107,17 +107,21 @@ def is_whole(directory: Path) -> bool:
     return all((directory / name).is_file() and sha256_file(directory / name) == sha for name, sha in files.items())
 
 
-def read_engine(directory: Path, target: Target, *, reused: bool = True) -> BuiltEngine:
+def read_engine(directory: Path, target: Target | None = None, *, reused: bool = True) -> BuiltEngine:
     """The finished engine in `directory`.
 
+    Args:
+        target: None takes what it was built for (`deploy.targets.target_as_built`).
+
     Raises:
+        SpecError: the catalogue does not have its target any more.
         StorageError: there is none, or its bytes are not those that were built.
     """
     if not is_whole(directory):
         raise StorageError(f"{directory}: no whole engine: unfinished, damaged or changed; build it again")
     built = read_json(directory / RECORD)
     return BuiltEngine(
-        target=target,
+        target=target or target_as_built(built["target"]),
         key=built["build_key"],
         directory=directory,
         file=directory / built["engine"],

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from schemas.errors import SpecError, nearest
 from schemas.layouts import layout
@@ -88,6 +88,9 @@ class TargetGates(SpecModel):
         return self.regions.get(region, self.parity)
 
 
+_NOT_BUILT = {"title", "opset_ceiling", "gates", "expected_fps"}
+
+
 class TargetBase(SpecModel):
     """A kind of device.
 
@@ -110,8 +113,7 @@ class TargetBase(SpecModel):
 
     def build_settings(self) -> dict[str, Any]:
         """All that decides what the builder makes: part of an engine's `build_key`."""
-        rest = {"title", "opset_ceiling", "gates", "expected_fps"}
-        return self.model_dump(mode="json", exclude=rest, exclude_none=True)
+        return self.model_dump(mode="json", exclude=_NOT_BUILT, exclude_none=True)
 
 
 class OnnxRuntimeTarget(TargetBase):
@@ -217,3 +219,16 @@ def find_target(name: str, path: Path = CATALOGUE) -> Target:
             str(path), f"there is no target '{name}'{nearest(name, targets)}; known: {', '.join(targets)}"
         )
     return targets[name]
+
+
+def target_as_built(settings: dict[str, Any], path: Path = CATALOGUE) -> Target:
+    """The target that an engine was built for: its settings are those of then, its title and gates the catalogue's.
+
+    Args:
+        settings: `build_settings` of then, as an engine's `build.json` or manifest has them.
+
+    Raises:
+        SpecError: the catalogue has no such target any more.
+    """
+    known = find_target(settings["name"], path).model_dump(include=_NOT_BUILT)
+    return TypeAdapter(Target).validate_python({**known, **settings})

@@ -99,6 +99,14 @@ def test_a_damaged_engine_is_built_anew(file, onnx, tmp_path):
     assert again.sha256 == built.sha256
 
 
+def test_an_engine_keeps_the_settings_that_it_was_built_for_and_takes_the_gates_of_today(onnx, tmp_path):
+    """What runs it must not feed more faces at once than it was built for because the catalogue was changed since."""
+    fewer = CPU.batch.model_copy(update={"maximum": CPU.batch.maximum // 2})
+    other = {"batch": fewer, "precision": "fp16", "title": "as it was called", "gates": RTX.gates}
+    built = build_engine(onnx, CPU.model_copy(update=other), tmp_path)
+    assert read_engine(built.directory).target == CPU.model_copy(update={"batch": fewer, "precision": "fp16"})
+
+
 def test_the_key_changes_with_all_that_goes_in():
     versions = {"onnxruntime": "1.0"}
     keys = {

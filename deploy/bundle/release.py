@@ -8,15 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from deploy import stages
 from deploy.engine import NOT_RUN_HERE, Provenance
 from deploy.engine_directory import MODEL
 from deploy.onnx_export import OnnxSummary, summarise
 from deploy.pointers import Stage
 from deploy.precision import CALIBRATED
-from deploy.targets import GpuTarget, Target, find_target
+from deploy.targets import GpuTarget, Target, find_target, target_as_built
 from schemas.errors import GateError, InputError, StorageError
 from schemas.storage import sha256_file
 
@@ -109,7 +107,7 @@ def release_at(targets: Path, target: str, stage: Stage, *, exports: Path) -> Re
             with; or the graph that an INT8 engine was quantised from is gone.
         GateError: its check did not pass.
     """
-    known = find_target(target)
+    find_target(target)  # a name that the catalogue does not have is told as such
     pointer = getattr(stages.status(targets, target), stage)
     if pointer is None:
         raise InputError(_nothing(targets, target, stage))
@@ -120,8 +118,7 @@ def release_at(targets: Path, target: str, stage: Stage, *, exports: Path) -> Re
     manifest = {**manifest, "provenance": asdict(provenance)}
     _require_whole(directory, {**_written_down(manifest), manifest["engine"]: staged.engine_sha256})
     _require_passed(manifest["check"], target)
-    settings = {**known.model_dump(), **manifest["target"], "precision": manifest["precision"]}
-    built: Target = TypeAdapter(Target).validate_python(settings)
+    built = target_as_built(manifest["target"])
     exported = _exported(exports, manifest["onnx_sha256"]) if built.precision in CALIBRATED else None
     summary = summarise(directory / MODEL)
     return Release(built, stage, pointer.event.at, directory, manifest, summary, exported)

@@ -14,9 +14,7 @@ from deploy import stages
 from deploy.devices import Device, ring
 from deploy.engine import BuiltEngine, read_engine
 from deploy.pointers import Pointer, Promoted, StagedEngine
-from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError, DeviceRefusedError, FpenetError, GateError
-from schemas.storage import read_json
 from tasks.fleet.check import OpenShell, activate_on, check_on
 from tasks.fleet.deliveries import behind, engine_directory, note_failure, read_record
 from tasks.fleet.material import Material
@@ -73,7 +71,7 @@ def _ring_caught_up(
         return list(failed.values())
     engine = wanted[1].engine
     try:
-        material, built = material_of(engine), _built(targets, todo[0].target, engine)
+        material, built = material_of(engine), read_engine(engine_directory(targets, todo[0].target, engine))
     except FpenetError as error:  # of the version: nothing to compare on here, or its engine is gone
         return [
             *failed.values(),
@@ -112,9 +110,3 @@ def _failed_before(targets: Path, device: Device, pointer: Pointer) -> DeviceRow
         return None
     state = next(state for state in BAD if state == record.outcome)
     return DeviceRow(device.name, device.ring, state, record.why)
-
-
-def _built(targets: Path, target: str, engine: StagedEngine) -> BuiltEngine:
-    directory = engine_directory(targets, target, engine)
-    precision = read_json(directory / "manifest.json")["precision"]
-    return read_engine(directory, find_target(target).model_copy(update={"precision": precision}))

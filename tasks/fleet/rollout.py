@@ -47,7 +47,7 @@ def roll_out_target(plan: Plan, target: Target, earlier: TargetRow | None = None
     reached = earlier if earlier is not None and earlier.engine and earlier.state in REACHED["canary"] else None
     try:
         if reached is not None:
-            row = _go_on(plan, target, reached)
+            row = _go_on(plan, reached)
         elif why := _taken_back(plan, target.name):
             row = replace(_blank(target), state="skipped", why=why)
         else:
@@ -73,10 +73,9 @@ def _begin(plan: Plan, target: Target) -> TargetRow:
     return _from_ring_to_ring(plan, found.built, replace(row, state="built"))
 
 
-def _go_on(plan: Plan, target: Target, earlier: TargetRow) -> TargetRow:
+def _go_on(plan: Plan, earlier: TargetRow) -> TargetRow:
     """What is left of a target that came to the canary devices, or further."""
-    rung = target.model_copy(update={"precision": earlier.precision})
-    built = read_engine(plan.workspace.engines / str(earlier.engine), rung)
+    built = read_engine(plan.workspace.engines / str(earlier.engine))
     if why := _overtaken(plan, built, earlier.state):
         return replace(earlier, why=why, again=False, devices=tuple(_given_up(row) for row in earlier.devices))
     return _from_ring_to_ring(plan, built, earlier)
