@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -9,6 +10,7 @@ from deploy import stages
 from deploy.devices import LocalReach
 from schemas.errors import InputError, ReviewError, StorageError
 from schemas.storage import read_json, sha256_file, write_json
+from tasks.fleet import promotion
 from tasks.fleet.deliveries import Measured, behind, note_measured, read_record, read_records
 from tasks.fleet.promotion import UNFINISHED, changing, finish_rollbacks, roll_back_target, settle_target
 from tests.delivered_fleets import WHO, Fleet
@@ -31,6 +33,12 @@ def nano(fleet, tmp_path):
     with device_server(tmp_path / "nano") as server:
         fleet.devices.append(server.device("t4-ssh", "t4", "main"))
         yield server
+
+
+def asked_again(fleet: Fleet) -> dict[str, str]:
+    records, problems = finish_rollbacks(fleet.targets, fleet.devices)
+    assert problems == ()
+    return {record.device: record.outcome for record in records}
 
 
 def test_an_engine_goes_to_the_canary_ring_and_then_to_all(fleet, nano):
@@ -89,7 +97,7 @@ def test_a_canary_device_that_missed_the_end_of_its_canary_is_asked_again(fleet,
     roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
     assert [device.name for device in behind(fleet.targets, "t4", fleet.devices)] == ["t4-ssh"]
     nano.come_back()
-    assert [record.device for record in finish_rollbacks(fleet.targets, fleet.devices)] == ["t4-ssh"]
+    assert asked_again(fleet) == {"t4-ssh": "active"}
     assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "")
 
 
@@ -136,11 +144,31 @@ def test_a_device_that_missed_a_rollback_is_brought_back_when_it_is_there(fleet,
     fleet.release("key2")
     nano.vanish()
     roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
-    assert [record.outcome for record in finish_rollbacks(fleet.targets, fleet.devices)] == ["offline"]
+    assert asked_again(fleet) == {"t4-ssh": "offline"}
     nano.come_back()
-    assert [record.device for record in finish_rollbacks(fleet.targets, fleet.devices)] == ["t4-ssh"]
-    assert finish_rollbacks(fleet.targets, fleet.devices) == ()
+    assert asked_again(fleet) == {"t4-ssh": "active"}
+    assert asked_again(fleet) == {}
     assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key1")
+
+
+def test_what_is_wrong_with_one_target_keeps_no_other_from_its_rollback(fleet, nano, monkeypatch):
+    """A record that can't be read, and somebody who holds the target."""
+    monkeypatch.setattr(promotion, "changing", partial(changing, patience_s=0.1))
+    fleet.release("key1")
+    fleet.release("key2")
+    nano.vanish()
+    roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    nano.come_back()
+    first = fleet.devices[0].model_copy(update={"name": "h100-a", "target": "h100"})
+    record = fleet.targets / "h100" / "devices" / "h100-a.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{")
+    with changing(fleet.targets, "t4"):
+        records, problems = finish_rollbacks(fleet.targets, [first, *fleet.devices])
+    assert (records, len(problems)) == ((), 2)
+    assert "h100-a.json: not a device's record" in problems[0] and "target 't4': another promotion" in problems[1]
+    records, problems = finish_rollbacks(fleet.targets, [first, *fleet.devices])
+    assert ([record.device for record in records], len(problems)) == (["t4-ssh"], 1)
 
 
 @pytest.mark.parametrize(

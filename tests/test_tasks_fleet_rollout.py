@@ -391,7 +391,13 @@ def test_devices_that_missed_a_rollout_and_new_ones_are_measured_and_brought_up(
     left = released.devices.folder / "m2/running" / f"{int(time.time()) - 3700}-went-away"
     left.mkdir(parents=True)
     assert released.catch_up("m2") == ()
-    (row,) = released.catch_up()
+    released.devices.this_machine("damaged", target="another")
+    record = released.targets / "another/devices/damaged.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{")
+    other, row = released.catch_up()
+    released.devices.devices.pop()
+    assert (other.device, other.state, "not a device's record" in other.why) == ("damaged", "not reached", True)
     assert (row.device, row.state, row.fps > 0) == ("m2", "active", True)
     assert read_record(released.targets, "cpu", "m2").measured[released.built["7"].key].px == row.parity_px
     assert released.running() == {"c1": "7", "m1": "7", "m2": "7"}

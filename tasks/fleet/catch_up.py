@@ -42,14 +42,21 @@ def catch_up(
         asked: names of devices that had their turn just now.
 
     Returns:
-        A row for every device that was behind, without those in `asked`.
+        A row for every device that was behind, without those in `asked`; where a target can't be looked at, for all
+        of its devices.
     """
     rows: list[DeviceRow] = []
     for target in sorted({device.target for device in devices}):
-        late = [device for device in behind(targets, target, devices) if device.name not in asked]
-        for name in RINGS:
-            if group := ring(late, target, name):
-                rows += _ring_caught_up(targets, group, open_shell, material_of)
+        late = [device for device in devices if device.target == target and device.name not in asked]
+        try:
+            late = behind(targets, target, late)
+            for name in RINGS:
+                if group := ring(late, target, name):
+                    rows += _ring_caught_up(targets, group, open_shell, material_of)
+        except FpenetError as error:  # of this target, such as a record that can't be read
+            done = {row.device for row in rows}
+            left = [device for device in late if device.name not in done]
+            rows += [DeviceRow(device.name, device.ring, "not reached", str(error)) for device in left]
     return tuple(rows)
 
 

@@ -19,7 +19,7 @@ from deploy import stages
 from deploy.devices import Device, ring
 from deploy.pointers import Pointer, Promoted, StagedEngine, StageStatus
 from deploy.shells.opening import OpenShell, open_shell
-from schemas.errors import InputError, ReviewError
+from schemas.errors import FpenetError, InputError, ReviewError
 from schemas.storage import read_json, write_json
 from tasks.fleet.deliveries import DeviceRecord, bring_all, is_behind, read_record
 from tasks.review.approval import Accepted
@@ -151,16 +151,24 @@ def settle_target(
 
 def finish_rollbacks(
     targets: Path, devices: Sequence[Device], *, open_shell: OpenShell = open_shell
-) -> tuple[DeviceRecord, ...]:
+) -> tuple[tuple[DeviceRecord, ...], tuple[str, ...]]:
     """Ask the devices again that were offline when their target was rolled back, or its canary ended. What they get
-    has run on them, or on others of their target, so nothing is measured again."""
+    has run on them, or on others of their target, so nothing is measured again.
+
+    Returns:
+        Records of the devices that were asked; and why those of other targets were not, for people.
+    """
     records: list[DeviceRecord] = []
+    problems: list[str] = []
     for target in sorted({device.target for device in devices}):
-        waiting = [device for device in _of(devices, target) if _missed_rollback(targets, device)]
-        if waiting:
-            with changing(targets, target):
-                records += _settled(targets, target, waiting, open_shell)
-    return tuple(records)
+        try:
+            waiting = [device for device in _of(devices, target) if _missed_rollback(targets, device)]
+            if waiting:
+                with changing(targets, target):
+                    records += _settled(targets, target, waiting, open_shell)
+        except FpenetError as error:  # of this target: a record that can't be read, or somebody else holds it
+            problems.append(str(error))
+    return tuple(records), tuple(problems)
 
 
 def _missed_rollback(targets: Path, device: Device) -> bool:

@@ -46,9 +46,9 @@ def fleet_of(run: Run) -> list[Device]:
 def finish_rolling_back(run: Run) -> None:
     """Devices that were offline when their target was rolled back are asked again."""
     with run.step("roll back") as step:
-        records = finish_rollbacks(run.workspace.targets, fleet_of(run), open_shell=open_device)
-        asked = (f"{record.device} {record.outcome}" for record in records)
-        step.detail = ", ".join(asked) or "no device has missed a rollback"
+        records, problems = finish_rollbacks(run.workspace.targets, fleet_of(run), open_shell=open_device)
+        asked = [f"{record.device} {record.outcome}" for record in records]
+        step.detail = ", ".join([*asked, *problems]) or "no device has missed a rollback"
 
 
 @step_task(name="choose")
