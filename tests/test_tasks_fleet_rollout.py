@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from deploy import stages
+from deploy.builders import trtexec
 from deploy.devices import Device, LocalReach
 from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError
@@ -26,7 +27,7 @@ from tasks.fleet.results import DeviceRow, TargetRow
 from tasks.fleet.rollout import roll_out_target
 from tasks.fleet.work_pool import open_device
 from tests.fleets import fleet, small_material
-from tests.stand_ins.devices import NANO, XAVIER
+from tests.stand_ins.devices import NANO, XAVIER, stand_in
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +292,19 @@ def test_without_devices_an_engine_waits_at_staging_or_is_left(devices, material
         row = roll_out_target(plan, find_target(name))
         assert row.state == "skipped"
         assert "no device of this target is in the fleet, and it is not built here" in row.why and why in row.why
+
+
+@pytest.mark.parametrize(("here", "built_on"), [("8.5.2", "here"), ("8.5.3", "nx-1")])
+def test_a_machine_with_the_gpu_builds_for_devices_of_its_own_tensorrt_only(
+    here, built_on, devices, material, tmp_path, monkeypatch
+):
+    """The others would refuse the engine, and build their own."""
+    program = stand_in(tmp_path / "workspace", XAVIER, tensorrt=here, latency_ms=1.0).trtexec
+    monkeypatch.setattr(trtexec, "PROGRAMS", (program,))
+    devices.jetson("nx-1", "xavier-nx", XAVIER)
+    row = roll_out_target(devices.plan(material), find_target("xavier-nx"))
+    assert (row.state, row.built_on, states(row)) == ("promoted", built_on, {"nx-1": "active"})
+    assert any("--onnx" in command for command in devices.servers["nx-1"].commands) == (built_on == "nx-1")
 
 
 def test_a_device_whose_tensorrt_was_updated_gets_no_engine_of_the_earlier_one_by_hand_either(devices, material):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deploy.builders.registry import BUILDERS
+from deploy.device.facts import read_facts
 from deploy.devices import Device, program_of
 from deploy.engine import (
     NOT_RUN_HERE,
@@ -19,7 +21,7 @@ from deploy.ladder import climb
 from deploy.parity import Parity, compare
 from deploy.precision import PreparedGraph
 from deploy.target_gates import gate_engine
-from deploy.targets import Target
+from deploy.targets import GpuTarget, Target
 from schemas.errors import DeviceOfflineError, DeviceRefusedError, EngineMismatchError, FpenetError, GateError
 from tasks.engines import why_not_here
 from tasks.fleet.check import Checked
@@ -55,7 +57,8 @@ def ascend(plan: Plan, target: Target, devices: Sequence[Device]) -> Ascent:
     """Try the target's precision and those below it until an engine is close enough on every device that answers.
 
     Args:
-        devices: of the first ring; the engine is built on the first of them that can, unless it can be built here.
+        devices: of the first ring; an engine that is tied to its TensorRT is built on the first of them that can,
+            or here where the versions are the same; any other is built here.
     """
     attempt, why = _Attempt(plan, target, devices), ""
     material = plan.material
@@ -152,27 +155,37 @@ class _Attempt:
         return found
 
     def _build(self, rung: Target) -> tuple[BuiltEngine, str]:
-        plan, material = self._plan, self._plan.material
-        if not self._elsewhere:
-            return build_engine(material.onnx, rung, plan.workspace.engines, calibration=material.calibration), HERE
+        if not isinstance(rung, GpuTarget):
+            return self._build_here(rung), HERE
         for device in self._devices:
             try:
-                return self._build_on(device, rung), device.name
+                built = self._build_on(device, rung)
             except FpenetError as error:
                 self._builders[device.name] = DeviceRow(device.name, device.ring, outcome_of(error), str(error))
                 if not isinstance(error, DeviceOfflineError | DeviceRefusedError | EngineMismatchError):
                     raise
+            else:
+                return (self._build_here(rung), HERE) if built is None else (built, device.name)
         raise DeviceOfflineError("no device could build it")
 
-    def _build_on(self, device: Device, rung: Target) -> BuiltEngine:
-        plan = self._plan
+    def _build_here(self, rung: Target) -> BuiltEngine:
+        material = self._plan.material
+        return build_engine(material.onnx, rung, self._plan.workspace.engines, calibration=material.calibration)
+
+    def _build_on(self, device: Device, rung: Target) -> BuiltEngine | None:
+        """None where the engine of this machine is the device's too."""
+        plan, program = self._plan, program_of(device, rung)
         with plan.open_shell(device) as shell:
+            facts = read_facts(shell, rung, program=program)
+            if not self._elsewhere and facts.versions == BUILDERS[rung.builder].versions():
+                return None
             return build_engine_on(
                 shell,
                 plan.material.onnx,
                 rung,
                 plan.workspace.engines,
-                program=program_of(device, rung),
+                program=program,
+                facts=facts,
                 calibration=plan.material.calibration,
             )
 
