@@ -67,8 +67,8 @@ def fleet(folder: Path) -> Iterator[TestFleet]:
         os.environ["PATH"] = path
 
 
-def small_material(folder: Path, *, version: str = "7", seed: int = 0) -> Material:
-    """A tiny network's graph, and crops to compare on."""
-    onnx = export_onnx(sharp_network(width=4, seed=seed), folder / f"{version}.onnx").path
+def small_material(folder: Path, *, version: str = "7", seed: int = 0, peaks: float = 30.0) -> Material:
+    """A tiny network's graph, and crops to compare on. `peaks` as for `sharp_network`."""
+    onnx = export_onnx(sharp_network(width=4, seed=seed, peaks=peaks), folder / f"{version}.onnx").path
     origin = Provenance("fpenet", version, "5" * 64)
     return Material(origin, onnx, FixedCrops(crops(4)), FixedCrops(crops(40, seed=1)))

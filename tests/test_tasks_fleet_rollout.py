@@ -180,6 +180,17 @@ def test_a_target_that_is_built_here_comes_into_production_by_way_of_its_canary(
     )
 
 
+def test_int8_of_a_cpu_comes_into_production_by_way_of_its_canary(devices, tmp_path):
+    """Of a network whose maps are as flat as INT8 needs for the target's own gate, 0.1 px."""
+    devices.this_machine("first", "cpu-int8")
+    devices.this_machine("second", "cpu-int8", "main")
+    row = roll_out_target(devices.plan(small_material(tmp_path, peaks=9.0)), find_target("cpu-int8"))
+    assert (row.state, row.why, row.built_on, row.precision, row.ladder) == ("promoted", "", "here", "int8", ())
+    assert states(row) == {"first": "active", "second": "active"}
+    assert all(0.01 < device.parity_px < 0.1 and device.fps > 0 for device in row.devices)
+    assert running(devices, "second", "cpu-int8")["precision"] == "int8"
+
+
 @pytest.mark.slow
 def test_a_jetson_builds_its_engine_itself_and_the_others_get_it(devices, material):
     devices.jetson("nano-1", "jetson-nano", NANO)
