@@ -350,6 +350,25 @@ def test_a_rollback_that_was_cut_off_is_completed_though_something_was_staged_me
     assert fleet.running() == {"t4-a": "key1", "t4-b": "key1"}
 
 
+@pytest.mark.parametrize("by", ["deliver", "the flow"])
+def test_a_rollback_after_one_that_was_cut_off_and_completed_otherwise_goes_back_one_more(by, fleet, nano):
+    for name in ("key1", "key2", "key3"):
+        fleet.release(name)
+    nano.vanish()
+    roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    number = len(stages.history(fleet.targets, "t4"))
+    write_json(fleet.targets / "t4" / UNFINISHED, {"number": number})  # it was cut off before the last device
+    nano.come_back()
+    if by == "deliver":
+        settle_target(fleet.targets, "t4", fleet.devices)
+    else:
+        assert asked_again(fleet) == {"t4-ssh": "active"}
+    assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key2")
+    done = roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    assert (done.changed, done.pointer.engine.build_key) == (True, "key1")
+    assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key1")
+
+
 @pytest.mark.parametrize(("change", "new"), [("production", "key2"), ("rollback", "key1")])
 def test_killed_at_any_moment_and_completed_by_the_same_command(change, new, tmp_path):
     """Pointer, log, then each device: here at every seventh fsync."""

@@ -22,7 +22,7 @@ from tasks.fleet.check import Checked
 from tasks.fleet.deliveries import read_record
 from tasks.fleet.pending import utc_now
 from tasks.fleet.plan import Plan
-from tasks.fleet.promotion import changing, roll_back_target, settle_target
+from tasks.fleet.promotion import UNFINISHED, changing, roll_back_target, settle_target
 from tasks.fleet.results import DeviceRow, TargetRow
 from tasks.fleet.rollout import roll_out_target
 from tasks.fleet.work_pool import open_device
@@ -420,12 +420,15 @@ def test_devices_that_missed_a_rollout_and_new_ones_are_measured_and_brought_up(
     record = released.targets / "another/devices/damaged.json"
     record.parent.mkdir(parents=True)
     record.write_text("{")
+    cut_off = released.targets / "cpu" / UNFINISHED
+    write_json(cut_off, {"number": 1})
     other, row = released.catch_up()
     released.devices.devices.pop()
     assert (other.device, other.state, "not a device's record" in other.why) == ("damaged", "not reached", True)
     assert (row.device, row.state, row.fps > 0) == ("m2", "active", True)
     assert read_record(released.targets, "cpu", "m2").measured[released.built["7"].key].px == row.parity_px
     assert released.running() == {"c1": "7", "m1": "7", "m2": "7"}
+    assert not cut_off.exists(), "no device is behind, so no rollback is left to complete"
     assert not left.exists(), "the crops of a run that it went away from"
     assert told(released.catch_up()) == ""
 

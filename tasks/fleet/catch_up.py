@@ -19,7 +19,7 @@ from tasks.fleet.check import OpenShell, activate_on, check_on
 from tasks.fleet.deliveries import behind, engine_directory, note_failure, read_record
 from tasks.fleet.material import Material
 from tasks.fleet.plan import RINGS, at_once
-from tasks.fleet.promotion import changing
+from tasks.fleet.promotion import UNFINISHED, changing, end_cut_off
 from tasks.fleet.results import BAD, DeviceRow
 
 MaterialOf = Callable[[StagedEngine], Material]
@@ -53,6 +53,9 @@ def catch_up(
             for name in RINGS:
                 if group := ring(late, target, name):
                     rows += _ring_caught_up(targets, group, open_shell, material_of)
+            if late and (targets / target / UNFINISHED).is_file():
+                with changing(targets, target):
+                    end_cut_off(targets, target, devices)
         except FpenetError as error:  # of this target, such as a record that can't be read
             done = {row.device for row in rows}
             left = [device for device in late if device.name not in done]

@@ -21,7 +21,7 @@ from deploy.pointers import Pointer, Promoted, StagedEngine, StageStatus
 from deploy.shells.opening import OpenShell, open_shell
 from schemas.errors import FpenetError, InputError, ReviewError
 from schemas.storage import read_json, write_json
-from tasks.fleet.deliveries import DeviceRecord, bring_all, is_behind, read_record
+from tasks.fleet.deliveries import DeviceRecord, behind, bring_all, is_behind, read_record
 from tasks.review.approval import Accepted
 
 LOCK, UNFINISHED = ".changing.lock", ".rollback.json"
@@ -125,9 +125,7 @@ def roll_back_target(
             write_json(targets / target / UNFINISHED, {"number": len(stages.history(targets, target)) + 1})
             pointer = stages.rollback(targets, target, by=by, why=why)
         stage: Promoted = "canary" if pointer.event.action == "end" else "production"
-        settled = _settled(targets, target, _of(devices, target), open_shell)
-        (targets / target / UNFINISHED).unlink()
-        return Promotion(target, stage, pointer, changed, settled)
+        return Promotion(target, stage, pointer, changed, _all_settled(targets, target, devices, open_shell))
 
 
 def _cut_off(targets: Path, target: str) -> Pointer | None:
@@ -144,9 +142,10 @@ def _cut_off(targets: Path, target: str) -> Pointer | None:
 def settle_target(
     targets: Path, target: str, devices: Sequence[Device], *, open_shell: OpenShell = open_shell
 ) -> tuple[DeviceRecord, ...]:
-    """Have every device of a target run what the stages say: those that were offline, or that somebody changed."""
+    """Have every device of a target run what the stages say: those that were offline, or that somebody changed. A
+    rollback that was cut off is complete then: the next one goes back one engine more."""
     with changing(targets, target):
-        return _settled(targets, target, _of(devices, target), open_shell)
+        return _all_settled(targets, target, devices, open_shell)
 
 
 def finish_rollbacks(
@@ -166,9 +165,21 @@ def finish_rollbacks(
             if waiting:
                 with changing(targets, target):
                     records += _settled(targets, target, waiting, open_shell)
+                    end_cut_off(targets, target, devices)
         except FpenetError as error:  # of this target: a record that can't be read, or somebody else holds it
             problems.append(str(error))
     return tuple(records), tuple(problems)
+
+
+def end_cut_off(targets: Path, target: str, devices: Sequence[Device]) -> None:
+    """A rollback that was cut off is complete once no device is behind, whoever has brought them up; for whoever
+    holds the target.
+
+    Args:
+        devices: the fleet, of all targets.
+    """
+    if not behind(targets, target, devices):
+        (targets / target / UNFINISHED).unlink(missing_ok=True)
 
 
 def _missed_rollback(targets: Path, device: Device) -> bool:
@@ -189,6 +200,15 @@ def _settled(
     targets: Path, target: str, devices: Sequence[Device], open_shell: OpenShell
 ) -> tuple[DeviceRecord, ...]:
     return tuple(bring_all(targets, stages.status(targets, target), devices, open_shell))
+
+
+def _all_settled(
+    targets: Path, target: str, devices: Sequence[Device], open_shell: OpenShell
+) -> tuple[DeviceRecord, ...]:
+    """Every device of a target was asked then; those that are offline are asked again without a rollback."""
+    records = _settled(targets, target, _of(devices, target), open_shell)
+    (targets / target / UNFINISHED).unlink(missing_ok=True)
+    return records
 
 
 def _allowed(target: str, engine: StagedEngine, accepted: Accepted | None, override: str) -> str:
