@@ -1,7 +1,8 @@
-"""A target with devices, for tests of promotion: its engines are bytes that nobody runs."""
+"""A target with devices, for tests of promotion: its engines are bytes that nobody runs, unless told otherwise."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,22 +22,22 @@ WHO = {"by": "ada", "why": "reviewed"}
 
 
 class Fleet:
-    """A workspace's targets and some devices of t4."""
+    """A workspace's targets, and some devices of one; `make` makes the directory of an engine."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.workspace = root, Workspace(root)
+    def __init__(self, root: Path, target: str = "t4", make: Callable[..., Path] = engine_directory) -> None:
+        self.root, self.workspace, self.target, self._make = root, Workspace(root), target, make
         self.targets = self.workspace.targets
         self.devices: list[Device] = []
 
     def local(self, name: str, ring: Ring) -> Device:
         reach = LocalReach(kind="local", directory=str(self.root / "devices" / name))
-        self.devices.append(Device(name=name, target="t4", ring=ring, reach=reach))
+        self.devices.append(Device(name=name, target=self.target, ring=ring, reach=reach))
         return self.devices[-1]
 
     def stage(self, name: str, *, size: int = 0) -> Path:
         """Stage an engine of a version that is accepted."""
-        directory = engine_directory(self.root / "engines", name, size=size)
-        staged = stage(self.targets, "t4", directory, **WHO).engine
+        directory = self._make(self.root / "engines", name, size=size)
+        staged = stage(self.targets, self.target, directory, **WHO).engine
         self.accept(staged.model_version)
         return directory
 
@@ -47,7 +48,9 @@ class Fleet:
 
     def promote(self, to: Promoted = "production", *, override: str = "") -> Promotion:
         accepted = accepted_version(self.workspace)
-        return promote_target(self.targets, "t4", self.devices, to=to, **WHO, accepted=accepted, override=override)
+        return promote_target(
+            self.targets, self.target, self.devices, to=to, **WHO, accepted=accepted, override=override
+        )
 
     def release(self, name: str, *, size: int = 0) -> None:
         self.stage(name, size=size)
@@ -59,14 +62,14 @@ class Fleet:
         found = {}
         for device in self.devices:
             with open_shell(device) as shell:
-                current, wrong = inspect(shell, "t4")
+                current, wrong = inspect(shell, self.target)
                 assert wrong == ""
                 found[device.name] = current.build_key if current else ""
         return found
 
     def recorded(self) -> dict[str, str]:
-        records = read_records(self.targets, "t4")
+        records = read_records(self.targets, self.target)
         return {record.device: record.current.build_key if record.current else "" for record in records}
 
     def outcomes(self) -> dict[str, str]:
-        return {record.device: record.outcome for record in read_records(self.targets, "t4")}
+        return {record.device: record.outcome for record in read_records(self.targets, self.target)}

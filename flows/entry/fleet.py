@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 from rich.console import Console
@@ -18,12 +19,15 @@ from deploy.devices import FLEET, Device, load_devices
 from deploy.pointers import Event
 from deploy.stages import status as stages_of
 from schemas.errors import DeviceError, InputError
-from tasks.fleet.deliveries import DeviceRecord
+from tasks.fleet.deliveries import DeviceRecord, Measure
 from tasks.fleet.promotion import promote_target, roll_back_target, settle_target
 from tasks.fleet.status import DeviceStatus, StageRow, TargetStatus, fleet_status
 from tasks.fleet.work_pool import open_device
 from tasks.review.approval import accepted_version
 from tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from schemas.config import WorkflowConfig
 
 console = Console(highlight=False)
 
@@ -39,10 +43,18 @@ class _Place:
     workspace: Workspace
     names: tuple[str, ...]
     devices: tuple[Device, ...]
+    config: WorkflowConfig | None = None
 
     @property
     def targets(self) -> Path:
         return self.workspace.targets
+
+    def measure(self) -> Measure:
+        from tasks.fleet.catch_up import measure_by
+        from tasks.fleet.material import materials
+
+        assert self.config is not None  # commands that change devices need one
+        return measure_by(self.targets, open_device, materials(self.config.tracking, self.workspace))
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -69,6 +81,7 @@ def promote(arguments: argparse.Namespace) -> int:
         accepted=accepted_version(place.workspace),
         override=arguments.override,
         open_shell=open_device,
+        measure=place.measure(),
     )
     event = done.pointer.event
     before = f"; before it: {event.before}" if event.before and done.changed else ""
@@ -100,7 +113,9 @@ def rollback(arguments: argparse.Namespace) -> int:
 
 def deliver(arguments: argparse.Namespace) -> int:
     place = _place(arguments)
-    records = settle_target(place.targets, arguments.target, place.devices, open_shell=open_device)
+    records = settle_target(
+        place.targets, arguments.target, place.devices, open_shell=open_device, measure=place.measure()
+    )
     return _tell_devices(records, arguments.config)
 
 
@@ -217,7 +232,7 @@ def _place(arguments: argparse.Namespace) -> _Place:
 
         config = load_config(arguments.config)
         devices = load_devices(Path(config.devices) if config.devices else FLEET)
-        return _Place(Workspace(Path(config.workspace)), tuple(config.targets), tuple(devices.values()))
+        return _Place(Workspace(Path(config.workspace)), tuple(config.targets), tuple(devices.values()), config)
     root = Path(arguments.workspace)
     if not root.is_dir():
         raise InputError(f"{root}: no such workspace; name the run's configuration with --config")

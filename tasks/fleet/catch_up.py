@@ -6,7 +6,7 @@ What a device failed is written down, and not tried again until the stage change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +16,12 @@ from deploy.engine import BuiltEngine, read_engine
 from deploy.pointers import Pointer, Promoted, StagedEngine
 from schemas.errors import DeviceOfflineError, DeviceRefusedError, FpenetError, GateError
 from tasks.fleet.check import OpenShell, activate_on, check_on
-from tasks.fleet.deliveries import behind, engine_directory, note_failure, read_record
-from tasks.fleet.material import Material
+from tasks.fleet.deliveries import Measure, Measured, behind, engine_directory, note_failure, read_record
+from tasks.fleet.material import MaterialOf
 from tasks.fleet.plan import RINGS, at_once
 from tasks.fleet.promotion import UNFINISHED, changing, end_cut_off
 from tasks.fleet.results import BAD, DeviceRow
 
-MaterialOf = Callable[[StagedEngine], Material]
 _ERRORS: dict[str, type[FpenetError]] = {"offline": DeviceOfflineError, "refused": DeviceRefusedError}
 
 
@@ -61,6 +60,19 @@ def catch_up(
             left = [device for device in late if device.name not in done]
             rows += [DeviceRow(device.name, device.ring, "not reached", str(error)) for device in left]
     return tuple(rows)
+
+
+def measure_by(targets: Path, open_shell: OpenShell, material_of: MaterialOf) -> Measure:
+    """What measures an engine on a device for whoever brings it there by hand."""
+
+    def measure(device: Device, engine: StagedEngine) -> Measured:
+        built = read_engine(engine_directory(targets, device.target, engine))
+        row = check_on(device, open_shell, built, material_of(engine)).row
+        if row.state != "passed":
+            raise _error_of(row)
+        return Measured(px=row.parity_px, fps=row.fps)
+
+    return measure
 
 
 def told(rows: Iterable[DeviceRow]) -> str:
@@ -104,7 +116,7 @@ def _activated(
         stage: Promoted = "production" if wanted[0] == "production" else "canary"
         if row.state == "passed":
             return activate_on(device, open_shell, built, row, stage=stage, targets=targets)
-        note_failure(targets, device, stage, _ERRORS.get(row.state, GateError)(row.why))
+        note_failure(targets, device, stage, _error_of(row))
         return row
 
     try:
@@ -112,6 +124,11 @@ def _activated(
             return at_once(finished, list(zip(devices, rows, strict=True)))
     except FpenetError as error:  # somebody else is changing the target
         return [replace(row, state="not reached", why=str(error)) for row in rows]
+
+
+def _error_of(row: DeviceRow) -> FpenetError:
+    """Of a device that did not pass."""
+    return _ERRORS.get(row.state, GateError)(row.why)
 
 
 def _failed_before(targets: Path, device: Device, pointer: Pointer) -> DeviceRow | None:

@@ -7,7 +7,7 @@ brings the record up to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,9 @@ from schemas.storage import read_json, write_json
 from schemas.yamlspec import SpecModel
 
 Outcome = Literal["active", "offline", "refused", "failed"]
+
+Measure = Callable[[Device, StagedEngine], "Measured"]
+"""Runs an engine on a device and holds it against its gates; an FpenetError where it does not pass."""
 
 
 class Measured(SpecModel):
@@ -79,16 +82,23 @@ def outcome_of(error: FpenetError) -> Outcome:
 
 
 def bring_all(
-    targets: Path, status: StageStatus, devices: Iterable[Device], open_shell: OpenShell = open_shell
+    targets: Path,
+    status: StageStatus,
+    devices: Iterable[Device],
+    open_shell: OpenShell = open_shell,
+    measure: Measure | None = None,
 ) -> list[DeviceRecord]:
     """Have every device run what its ring ought to, all at once; those for which there is nothing are left alone, but
     one that runs a canary that was ended runs nothing then.
 
     What goes wrong with a device is in its record, and no reason for another to wait.
+
+    Args:
+        measure: asked first of an engine that is none of those that a device has run and kept; None measures nothing.
     """
     todo = [device for device in devices if status.wanted(device.ring) or _is_left(targets, status, device)]
     with ThreadPoolExecutor(max_workers=max(1, len(todo))) as pool:
-        return list(pool.map(lambda device: _bring_one(targets, status, device, open_shell), todo))
+        return list(pool.map(lambda device: _bring_one(targets, status, device, open_shell, measure), todo))
 
 
 def bring(shell: Shell, targets: Path, device: Device, engine: StagedEngine) -> tuple[Delivery, Activation]:
@@ -205,10 +215,15 @@ def _is_left(targets: Path, status: StageStatus, device: Device) -> bool:
     return status.wanted(device.ring) is None and is_behind(status, device, record)
 
 
-def _bring_one(targets: Path, status: StageStatus, device: Device, open_shell: OpenShell) -> DeviceRecord:
+def _bring_one(
+    targets: Path, status: StageStatus, device: Device, open_shell: OpenShell, measure: Measure | None
+) -> DeviceRecord:
     wanted = status.wanted(device.ring)
     stage: Stage = wanted[0] if wanted else "canary"
+    measured = None
     try:
+        if measure and wanted and not _has_run(targets, device, wanted[1].engine):
+            measured = measure(device, wanted[1].engine)
         with open_shell(device) as shell:
             if wanted is None:
                 return _note_idle(targets, device, deactivate(shell, device.target))
@@ -216,7 +231,16 @@ def _bring_one(targets: Path, status: StageStatus, device: Device, open_shell: O
     except FpenetError as error:
         return note_failure(targets, device, stage, error)
     found = "; ".join(filter(None, (delivery.found, activation.found)))
-    return note_active(targets, device, stage, activation, found)
+    record = note_active(targets, device, stage, activation, found)
+    if measured:
+        note_measured(targets, device, activation.engine.build_key, measured)
+    return record
+
+
+def _has_run(targets: Path, device: Device, engine: StagedEngine) -> bool:
+    """Whether a device is known to have run these very bytes, and to have them still."""
+    record = read_record(targets, device.target, device.name)
+    return record is not None and engine.engine_sha256 in [kept.engine_sha256 for kept in record.kept]
 
 
 def _require_loadable(shell: Shell, device: Device, manifest: dict[str, Any]) -> None:

@@ -8,13 +8,15 @@ so that a withdrawal finds them where it looks.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from deploy.engine import Provenance
+from deploy.pointers import StagedEngine
 from schemas.config import ConversionSettings, Tracking
 from schemas.errors import SourceEmptyError, TrackingError
 from schemas.experiment import ExperimentSpec
@@ -60,6 +62,9 @@ class Material:
         return OnnxRuntimeEngine(self.onnx).predict(self.kpi())
 
 
+MaterialOf = Callable[[StagedEngine], Material]
+
+
 def fetch_material(name: str, version: str, tracking: Tracking, workspace: Workspace) -> Material:
     """All that a rollout needs of a registered version.
 
@@ -76,6 +81,21 @@ def fetch_material(name: str, version: str, tracking: Tracking, workspace: Works
         kpi=KpiCrops(conversion, spec),
         calibration=CalibrationCrops(conversion, spec),
     )
+
+
+def materials(tracking: Tracking, workspace: Workspace) -> MaterialOf:
+    """`fetch_material` of the version of an engine, once for each version."""
+    alone = Lock()
+
+    @cache
+    def fetched(name: str, version: str) -> Material:
+        return fetch_material(name, version, tracking, workspace)
+
+    def material_of(engine: StagedEngine) -> Material:
+        with alone:  # devices ask for it all at once
+            return fetched(engine.model_name, engine.model_version)
+
+    return material_of
 
 
 def find_conversion(snapshot_id: str, spec: ExperimentSpec, workspace: Workspace) -> Conversion:

@@ -21,7 +21,7 @@ from deploy.pointers import Pointer, Promoted, StagedEngine, StageStatus
 from deploy.shells.opening import OpenShell, open_shell
 from schemas.errors import FpenetError, InputError, ReviewError
 from schemas.storage import read_json, write_json
-from tasks.fleet.deliveries import DeviceRecord, behind, bring_all, is_behind, read_record
+from tasks.fleet.deliveries import DeviceRecord, Measure, behind, bring_all, is_behind, read_record
 from tasks.review.approval import Accepted
 
 LOCK, UNFINISHED = ".changing.lock", ".rollback.json"
@@ -76,6 +76,7 @@ def promote_target(
     accepted: Accepted | None,
     override: str = "",
     open_shell: OpenShell = open_shell,
+    measure: Measure | None = None,
 ) -> Promotion:
     """Promote an engine one stage, and have the devices of the stage run it: the canary ring, or both rings.
 
@@ -83,6 +84,7 @@ def promote_target(
         devices: the fleet, of all targets.
         accepted: the approval that stands, as `tasks.review.approval.accepted_version` has it.
         override: why an engine of another version goes there nevertheless; kept in the log.
+        measure: see `tasks.fleet.deliveries.bring_all`.
 
     Raises:
         ReviewError: the engine's version is not the one that was accepted, and there is no override.
@@ -105,7 +107,7 @@ def promote_target(
             allow=lambda engine: _allowed(target, engine, accepted, override),
         )
         changed = before.pointer(to) != pointer
-        return Promotion(target, to, pointer, changed, _settled(targets, target, asked, open_shell))
+        return Promotion(target, to, pointer, changed, _settled(targets, target, asked, open_shell, measure))
 
 
 def roll_back_target(
@@ -140,12 +142,21 @@ def _cut_off(targets: Path, target: str) -> Pointer | None:
 
 
 def settle_target(
-    targets: Path, target: str, devices: Sequence[Device], *, open_shell: OpenShell = open_shell
+    targets: Path,
+    target: str,
+    devices: Sequence[Device],
+    *,
+    open_shell: OpenShell = open_shell,
+    measure: Measure | None = None,
 ) -> tuple[DeviceRecord, ...]:
     """Have every device of a target run what the stages say: those that were offline, or that somebody changed. A
-    rollback that was cut off is complete then: the next one goes back one engine more."""
+    rollback that was cut off is complete then: the next one goes back one engine more.
+
+    Args:
+        measure: see `tasks.fleet.deliveries.bring_all`.
+    """
     with changing(targets, target):
-        return _all_settled(targets, target, devices, open_shell)
+        return _all_settled(targets, target, devices, open_shell, measure)
 
 
 def finish_rollbacks(
@@ -197,16 +208,16 @@ def _of(devices: Sequence[Device], target: str) -> list[Device]:
 
 
 def _settled(
-    targets: Path, target: str, devices: Sequence[Device], open_shell: OpenShell
+    targets: Path, target: str, devices: Sequence[Device], open_shell: OpenShell, measure: Measure | None = None
 ) -> tuple[DeviceRecord, ...]:
-    return tuple(bring_all(targets, stages.status(targets, target), devices, open_shell))
+    return tuple(bring_all(targets, stages.status(targets, target), devices, open_shell, measure))
 
 
 def _all_settled(
-    targets: Path, target: str, devices: Sequence[Device], open_shell: OpenShell
+    targets: Path, target: str, devices: Sequence[Device], open_shell: OpenShell, measure: Measure | None = None
 ) -> tuple[DeviceRecord, ...]:
     """Every device of a target was asked then; those that are offline are asked again without a rollback."""
-    records = _settled(targets, target, _of(devices, target), open_shell)
+    records = _settled(targets, target, _of(devices, target), open_shell, measure)
     (targets / target / UNFINISHED).unlink(missing_ok=True)
     return records
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 from prefect import runtime
@@ -16,11 +15,10 @@ from prefect.utilities.annotations import quote
 from rich.markup import escape
 
 from deploy.devices import FLEET, Device, load_devices
-from deploy.pointers import StagedEngine
 from deploy.targets import Target, find_target
 from schemas.errors import ReviewError
 from tasks.fleet.catch_up import catch_up, told
-from tasks.fleet.material import Material, fetch_material
+from tasks.fleet.material import fetch_material, materials
 from tasks.fleet.page import print_rollout, write_rollout
 from tasks.fleet.pending import begin, open_rollout, utc_now
 from tasks.fleet.plan import Plan
@@ -140,13 +138,7 @@ def bring_up(run: Run, done: RolloutResult | None) -> str:
         What became of each, for people; '' where no device was behind.
     """
 
-    @cache
-    def material(name: str, version: str) -> Material:
-        return fetch_material(name, version, run.config.tracking, run.workspace)
-
-    def material_of(engine: StagedEngine) -> Material:
-        return material(engine.model_name, engine.model_version)
-
+    material_of = materials(run.config.tracking, run.workspace)
     result = load_result(done.id, run.workspace.rollouts) if done else None
     rows = [device for target in result.rows for device in target.devices] if result else []
     asked = {row.device for row in rows if row.state in (*BAD, "offline")}

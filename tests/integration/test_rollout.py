@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.entry.cli import main
 from schemas.config import load_config
+from tasks.fleet.deliveries import read_record
 from tasks.fleet.pending import rollout_id
 from tasks.fleet.results import load_result
 from tasks.review.approval import accepted_version
 from tasks.workspace import Workspace
-from tests.fleets import fleet
+from tests.fleets import TestFleet, fleet
 from tests.retrain_project import approve, kill_when, render_faces, run, write_project
 from tests.stand_ins.devices import NANO
 
@@ -31,9 +33,7 @@ def devices(tmp_path_factory):
 def config(tmp_path_factory, devices):
     """A project whose candidate waits for its review."""
     folder = tmp_path_factory.mktemp("project")
-    file = folder / "fleet.yaml"
-    listed = {device.name: device.model_dump(exclude={"name"}, exclude_none=True) for device in devices.devices}
-    file.write_text(yaml.safe_dump({"devices": listed}))
+    file = write_fleet(folder / "fleet.yaml", devices)
     path = write_project(
         folder,
         faces=render_faces(folder / "faces"),
@@ -45,6 +45,12 @@ def config(tmp_path_factory, devices):
     assert code == 0, output
     assert "built on the device, after review: jetson-nano, t4" in output
     return path
+
+
+def write_fleet(file: Path, devices: TestFleet) -> Path:
+    listed = {device.name: device.model_dump(exclude={"name"}, exclude_none=True) for device in devices.devices}
+    file.write_text(yaml.safe_dump({"devices": listed}))
+    return file
 
 
 def result_of(workspace: Workspace):
@@ -84,6 +90,12 @@ def test_from_approval_to_every_device_whatever_happens_on_the_way(config, devic
 
     code, output = run(config, "rollout")
     assert (code, "nothing to do" in output) == (0, True), output
+
+    devices.this_machine("new", ring="main")
+    write_fleet(Path(load_config(config).devices), devices)
+    assert main(["deliver", "--target", "cpu", "--config", str(config)]) == 0
+    record = read_record(workspace.targets, "cpu", "new")
+    assert record.measured[record.current.build_key].px < 1e-3, "measured by hand as by the flow"
 
 
 def test_only_an_accepted_version_is_rolled_out_by_hand(config):

@@ -29,7 +29,8 @@ def add(commands: Any) -> None:
         "bring an engine to the canary devices of a target, or on to all of its devices",
         more="An engine goes from staging to canary to production; a target without canary devices skips canary. "
         "Its model's version has to be the one that was approved. Again with the same stage, it asks devices that "
-        "were offline again. --config names the fleet, and with it the canary devices.",
+        "were offline again. An engine that a device has not run before is measured on it first, and runs there only "
+        "if it passes. --config names the fleet, and with it the canary devices.",
     )
     promote.add_argument(
         "--override",
@@ -53,8 +54,8 @@ def add(commands: Any) -> None:
         "deliver",
         "fleet:deliver",
         "have the devices of a target run what its stages say",
-        more="For devices that were offline, failed, are new, or were changed by hand; no stage changes. It is not "
-        "measured on them first, as the flow rollout does.",
+        more="For devices that were offline, failed, are new, or were changed by hand; no stage changes. An engine "
+        "that a device has not run before is measured on it first, as by the flow rollout.",
     )
     deliver.add_argument("--target", required=True, metavar="NAME", help="kind of device, such as t4")
     _add_config(deliver, required=True)
