@@ -20,7 +20,6 @@ SUFFIXES = (".tar.gz", ".tgz")
 TIME = 315532800
 """1980-01-01 UTC on every member: nothing of when and where a bundle was made, and no tool warns of it."""
 SCRIPTS = (".sh",)
-_FILE_MODES, _FOLDER_MODES = (0o644, 0o755), (0o755,)
 
 
 def is_archive(path: Path) -> bool:
@@ -47,32 +46,48 @@ def write_bundle(path: Path, name: str, files: Mapping[str, bytes]) -> None:
 def read_bundle(path: Path) -> dict[str, bytes]:
     """Every file of a bundle: path inside it -> content.
 
+    An archive must have the very bytes, once decompressed, that `write_bundle` makes of these files: readers of tar
+    differ in what they take for a member, so another one could unpack what was not verified. In a folder modes are
+    those of whoever unpacked it, and not looked at.
+
     Raises:
         InputError: neither a folder nor an archive is there.
-        SignatureError: it holds what no bundle does: links, special files, paths that lead out of it, folders and
-            files that others may write or that run as their owner. The message begins with the path.
+        SignatureError: it holds what no bundle does: links, special files, paths that lead out of it, and in an
+            archive whatever else is not of its files. The message begins with the path.
     """
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file() or not is_archive(path):
         raise InputError(f"{path}: there is no bundle: neither a folder nor a file *{' or *'.join(SUFFIXES)}")
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        unpacked = gzip.decompress(path.read_bytes())
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as archive:
             members = [_member(path, archive, member) for member in archive.getmembers()]
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        files = {name: content for _, name, content in members}
+        folders = {folder for folder, _, _ in members}
+        if len(folders) != 1 or len(files) < len(members):
+            raise SignatureError(f"{path}: does not hold one folder, or holds a file twice: no bundle does")
+        same = unpacked == _tar(folders.pop(), files)
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
         raise SignatureError(f"{path}: not a whole archive: {error}") from error
-    files = [(name, content) for _, name, content in members if content is not None]
-    if len({folder for folder, _, _ in members}) > 1 or len(dict(files)) < len(files):
-        raise SignatureError(f"{path}: holds more than one folder, or a file twice: no bundle does")
-    return dict(files)
+    if not same:
+        raise SignatureError(
+            f"{path}: other modes, or more than its files: not as `fpenet bundle` packs; get the archive from the "
+            "signer again, or unpack it and verify the folder"
+        )
+    return files
 
 
 def _packed(name: str, files: Mapping[str, bytes]) -> bytes:
     packed = io.BytesIO()
-    with (
-        gzip.GzipFile(fileobj=packed, mode="wb", filename="", mtime=0) as compressed,
-        tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
-    ):
+    with gzip.GzipFile(fileobj=packed, mode="wb", filename="", mtime=0) as compressed:
+        compressed.write(_tar(name, files))
+    return packed.getvalue()
+
+
+def _tar(name: str, files: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for inner, content in sorted(files.items()):
             member = tarfile.TarInfo(f"{name}/{inner}")
             member.size, member.mtime, member.mode = len(content), TIME, _mode(inner)
@@ -108,14 +123,12 @@ def _read_folder(path: Path) -> dict[str, bytes]:
     return files
 
 
-def _member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, str, bytes | None]:
-    """The archive's folder, the path below it, and the content, None for a folder; nothing is unpacked to disk."""
-    parts = [part for part in member.name.split("/") if part != "."]
-    if "" in parts or ".." in parts or len(parts) < (1 if member.isdir() else 2):
+def _member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, str, bytes]:
+    """The archive's folder, the path below it, and the content; nothing is unpacked to disk."""
+    folder, *parts = member.name.split("/")
+    if not parts or {"", ".", ".."} & {folder, *parts}:
         raise SignatureError(f"{path}: {member.name}: a path that leads out: no bundle holds such")
-    if not (member.isreg() or member.isdir()):
-        raise SignatureError(f"{path}: {member.name}: a link or a special file: no bundle holds such")
-    if member.mode not in (_FOLDER_MODES if member.isdir() else _FILE_MODES):
-        raise SignatureError(f"{path}: {member.name}: has mode {member.mode:04o}, which nothing in a bundle has")
-    content = archive.extractfile(member)
-    return parts[0], "/".join(parts[1:]), content and content.read()
+    content = archive.extractfile(member) if member.isreg() else None
+    if content is None:
+        raise SignatureError(f"{path}: {member.name}: a link, a folder or a special file: no bundle holds such")
+    return folder, "/".join(parts), content.read()
