@@ -2,9 +2,12 @@
 
 `<directory>/<target>/` on the device holds
 
-    engines/<build_key>/   the engine and its manifest.json; the last three that were current, for `rollback`
-    activated.json         their build keys, and the SHA-256 that current.json may have
+    engines/<folder>/      the engine and its manifest.json; the last three that were current, for `rollback`
+    activated.json         their folders, and the SHA-256 that current.json may have
     current.json           which one to run; replaced in one step
+
+A folder is named by build key and the engine's bytes: built again of the same, an engine may have others, and is not
+to be written over the one that runs. Earlier releases named it by the build key alone; such are found and kept.
 
 Whoever runs the engine on the device reads `current.json` and nothing else. Its SHA-256 is written down before and
 after it is replaced, so a step that was cut off is told apart from a file that somebody else changed.
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,6 +29,9 @@ from schemas.yamlspec import SpecModel
 
 KEPT = 3
 _NONE = ""
+_SHA256_SHOWN = 12
+"""Digits of the engine's SHA-256 in the name of its folder."""
+
 CURRENT, ACTIVATED, MANIFEST = "current.json", "activated.json", "manifest.json"
 
 
@@ -46,6 +52,11 @@ class CurrentEngine(SpecModel):
     model_version: str
     snapshot_id: str
 
+    @property
+    def folder(self) -> str:
+        """Name of its folder on a device."""
+        return PurePosixPath(self.engine).parent.name
+
     def __str__(self) -> str:
         version = f" version {self.model_version}" if self.model_version else ""
         return f"engine {self.build_key} of {self.model_name}{version}"
@@ -56,7 +67,7 @@ class CurrentEngine(SpecModel):
 
 
 class _Activated(SpecModel):
-    """`kept`: build keys that were current, the latest last. `contents`: SHA-256 that `current.json` may have, and
+    """`kept`: folders whose engines were current, the latest last. `contents`: SHA-256 that `current.json` may have, and
     `_NONE` where it may be missing."""
 
     kept: list[str] = []
@@ -87,7 +98,7 @@ class Activation:
     Attributes:
         changed: False if it ran it already.
         before: what the device ran until then; None for nothing, or nothing that can be read.
-        kept: build keys of the engines that it keeps, the current one last.
+        kept: folders of the engines that it keeps, the current one last.
         found: what was wrong there, or ''.
     """
 
@@ -126,28 +137,30 @@ def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path | None
         manifest: as for `described`; what the device is told of the engine's model.
 
     Raises:
-        StorageError: the local engine is not the one that was built; or the device's disk is full, and nothing of
-            the new engine is left there.
+        StorageError: the local engine is not the one that was built; or the device's disk is full, and nothing that
+            was copied is left there, unless it is an engine that it runs or keeps.
         DeviceError: the device refuses, or reads back other bytes than it was given.
         DeviceOfflineError: it went away; the same call completes the delivery when it is back.
     """
     engine = described(directory, manifest)
-    place = _place(target, engine.build_key)
+    place = _place(target, engine.folder)
     path = str(shell.directory / target / engine.engine)
     content = (manifest or directory / MANIFEST).read_bytes()
     there = shell.sha256(path)
-    if there == engine.engine_sha256 and shell.read(f"{place}/{MANIFEST}") == content:
+    copied = there != engine.engine_sha256
+    if not copied and shell.read(f"{place}/{MANIFEST}") == content:
         return Delivery(engine, path, copied=False)
     _clear(shell, place)
     try:
-        if there != engine.engine_sha256:
+        if copied:
             _put(shell, directory / Path(engine.engine).name, path, engine.engine_sha256)
         shell.write(content, f"{place}/{MANIFEST}")
     except StorageError:
-        if current_engine(shell, target) != engine:
+        current, kept = current_engine(shell, target), _activated(shell, target).kept
+        if copied and engine.folder not in (*kept, current and current.folder):
             shell.remove(place)
         raise
-    changed = there is not None and there != engine.engine_sha256
+    changed = copied and there is not None
     found = f"the file of {engine} was changed on the device; it is replaced" if changed else ""
     return Delivery(engine, path, copied=True, found=found)
 
@@ -165,7 +178,7 @@ def activate(shell: Shell, engine: CurrentEngine, target: str) -> Activation:
     found = changed_by_hand(shell, target)
     before = None if found else current_engine(shell, target)
     activated, new = _activated(shell, target), _sha256(engine.content)
-    earlier = [key for key in activated.kept if key != engine.build_key][-(KEPT - 1) :]
+    earlier = [folder for folder in activated.kept if folder != engine.folder][-(KEPT - 1) :]
     _clear(shell, target)
     if before != engine:
         old = [_sha256(before.content)] if before else activated.contents or [_NONE]
@@ -175,11 +188,11 @@ def activate(shell: Shell, engine: CurrentEngine, target: str) -> Activation:
             raise DeviceError(
                 f"device '{shell.name}': {target}/{CURRENT} reads back other than it was written; check its disk"
             )
-    done = _Activated(kept=[*earlier, engine.build_key], contents=[new])
+    done = _Activated(kept=[*earlier, engine.folder], contents=[new])
     if activated != done:
         _write_activated(shell, target, done)
-    for key in sorted(set(shell.list(f"{target}/engines")) - set(done.kept)):
-        shell.remove(_place(target, key))
+    for folder in sorted(set(shell.list(f"{target}/engines")) - set(done.kept)):
+        shell.remove(_place(target, folder))
     return Activation(engine, before != engine, before, tuple(done.kept), found)
 
 
@@ -251,17 +264,18 @@ def _sha256(content: bytes) -> str:
 
 
 def _current_of(manifest: dict[str, Any]) -> CurrentEngine:
+    folder = f"{manifest['build_key']}-{manifest['engine_sha256'][:_SHA256_SHOWN]}"
     return CurrentEngine(
         build_key=manifest["build_key"],
-        engine=f"engines/{manifest['build_key']}/{manifest['engine']}",
+        engine=f"engines/{folder}/{manifest['engine']}",
         engine_sha256=manifest["engine_sha256"],
         precision=manifest["precision"],
         **manifest["provenance"],
     )
 
 
-def _place(target: str, build_key: str) -> str:
-    return f"{target}/engines/{build_key}"
+def _place(target: str, folder: str) -> str:
+    return f"{target}/engines/{folder}"
 
 
 def _activated(shell: Shell, target: str) -> _Activated:

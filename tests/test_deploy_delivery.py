@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.delivery import activate, changed_by_hand, current_engine, deactivate, deliver, inspect
+from deploy.delivery import activate, changed_by_hand, current_engine, deactivate, deliver, described, inspect
 from deploy.devices import Device, LocalReach
 from deploy.shells.opening import open_shell
 from schemas.errors import DeviceError, DeviceOfflineError, StorageError
+from schemas.storage import sha256_file
 from tests.engines import engine_directory
 from tests.killed import killed_at_fsync
 from tests.ssh_servers import device_server
@@ -63,6 +64,11 @@ def bring(shell, directory: Path):
     return activate(shell, deliver(shell, directory, "t4").engine, "t4")
 
 
+def folder(directory: Path) -> str:
+    """Of an engine, on a device."""
+    return described(directory).folder
+
+
 def test_an_engine_is_delivered_before_it_is_current(any_place, tmp_path):
     first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
     with open_shell(any_place.device) as shell:
@@ -71,11 +77,14 @@ def test_an_engine_is_delivered_before_it_is_current(any_place, tmp_path):
         assert Path(delivered.path).read_bytes() == b"key1"
         assert current_engine(shell, "t4") is None
         done = activate(shell, delivered.engine, "t4")
-        assert (done.changed, done.before, done.kept, done.found) == (True, None, ("key1",), "")
+        assert (done.changed, done.before, done.kept, done.found) == (True, None, (folder(first),), "")
         deliver(shell, second, "t4")
         assert current_engine(shell, "t4").build_key == "key1"
         done = bring(shell, second)
-        assert (str(done.before), done.kept) == ("engine key1 of fpenet version 1", ("key1", "key2"))
+        assert (str(done.before), done.kept) == (
+            "engine key1 of fpenet version 1",
+            (folder(first), folder(second)),
+        )
     held = json.loads(any_place.current.read_bytes())
     assert (any_place.current.parent / held["engine"]).read_bytes() == b"key2"
     assert (held["precision"], held["model_version"], held["snapshot_id"]) == ("fp16", "2", "s")
@@ -94,13 +103,14 @@ def test_doing_it_twice_changes_nothing(place, tmp_path):
 def test_the_last_three_are_kept_and_going_back_copies_nothing(any_place, tmp_path):
     names = ["key1", "key2", "key3", "key4"]
     engines = {name: engine_directory(tmp_path / "engines", name) for name in names}
+    folders = {name: folder(directory) for name, directory in engines.items()}
     with open_shell(any_place.device) as shell:
         for name in names:
             done = bring(shell, engines[name])
-        assert done.kept == ("key2", "key3", "key4")
-        assert any_place.engines() == ["key2", "key3", "key4"]
+        assert done.kept == tuple(folders[name] for name in names[1:])
+        assert any_place.engines() == sorted(done.kept)
         assert not deliver(shell, engines["key2"], "t4").copied
-        assert bring(shell, engines["key2"]).kept == ("key3", "key4", "key2")
+        assert bring(shell, engines["key2"]).kept == tuple(folders[name] for name in ("key3", "key4", "key2"))
         assert deliver(shell, engines["key1"], "t4").copied, "it was removed, so it is delivered again"
 
 
@@ -109,6 +119,38 @@ def test_the_same_engine_of_another_version_is_told(place, tmp_path):
         bring(shell, engine_directory(tmp_path / "one", "key1", version="1"))
         done = bring(shell, engine_directory(tmp_path / "two", "key1", version="2"))
         assert (done.changed, done.before.model_version, done.found) == (True, "1", "")
+
+
+def test_the_same_built_again_with_other_bytes_leaves_the_one_that_runs(any_place, tmp_path):
+    first = engine_directory(tmp_path / "one", "key1")
+    again = engine_directory(tmp_path / "two", "key1", size=10)
+    with open_shell(any_place.device) as shell:
+        runs = bring(shell, first).engine
+        delivered = deliver(shell, again, "t4")
+        assert (delivered.copied, delivered.found) == (True, "")
+        assert inspect(shell, "t4") == (runs, "")
+        done = activate(shell, delivered.engine, "t4")
+        assert (done.changed, done.before, done.kept) == (True, runs, (folder(first), folder(again)))
+        assert not deliver(shell, first, "t4").copied
+        assert bring(shell, first).kept == (folder(again), folder(first))
+        assert inspect(shell, "t4") == (runs, "")
+
+
+def test_an_engine_under_the_name_that_earlier_releases_gave_it_goes_on(place, tmp_path):
+    first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
+    with open_shell(place.device) as shell:
+        bring(shell, first)
+        for path in place.current, place.current.with_name("activated.json"):
+            path.write_bytes(path.read_bytes().replace(folder(first).encode(), b"key1"))
+        (place.directory / "t4/engines" / folder(first)).rename(place.directory / "t4/engines/key1")
+        activated = json.loads(place.current.with_name("activated.json").read_bytes())
+        activated["contents"] = [sha256_file(place.current)]
+        place.current.with_name("activated.json").write_text(json.dumps(activated))
+        runs, found = inspect(shell, "t4")
+        assert (runs.engine, found) == ("engines/key1/engine.onnx", "")
+        done = bring(shell, second)
+        assert (done.before, done.kept, done.found) == (runs, ("key1", folder(second)), "")
+        assert activate(shell, runs, "t4").kept == (folder(second), "key1")
 
 
 def test_a_device_is_told_what_was_staged_and_not_what_is_beside_the_engine_by_now(place, tmp_path):
@@ -122,7 +164,7 @@ def test_a_device_is_told_what_was_staged_and_not_what_is_beside_the_engine_by_n
         assert deliver(shell, engine, "t4").engine.model_version == "9"
         delivered = deliver(shell, engine, "t4", manifest=staged)
         assert activate(shell, delivered.engine, "t4").engine.model_version == "1"
-    assert (place.directory / "t4/engines/key1/manifest.json").read_bytes() == staged.read_bytes()
+    assert (place.directory / "t4/engines" / folder(engine) / "manifest.json").read_bytes() == staged.read_bytes()
 
 
 def test_a_device_that_runs_nothing_any_more_is_not_taken_for_changed(any_place, tmp_path):
@@ -149,7 +191,7 @@ def test_an_engine_tampered_with_on_the_device_is_found_and_replaced(place, tmp_
     engine = engine_directory(tmp_path / "engines", "key1")
     with open_shell(place.device) as shell:
         bring(shell, engine)
-        there = place.directory / "t4/engines/key1/engine.onnx"
+        there = place.directory / "t4/engines" / folder(engine) / "engine.onnx"
         there.write_text("tampered")
         current, found = inspect(shell, "t4")
         assert current.build_key == "key1"
@@ -193,7 +235,7 @@ def test_a_disk_that_fills_keeps_the_current_engine(server, tmp_path):
         bring(shell, first)
         before = {path: path.stat().st_size for path in server.directory.rglob("*") if path.is_file()}
         server.capacity = 450_000
-        with pytest.raises(StorageError, match=r"'nano-1': its disk is full: .*key2/engine\.onnx"):
+        with pytest.raises(StorageError, match=r"'nano-1': its disk is full: .*/key2-\w+/engine\.onnx"):
             deliver(shell, second, "t4")
         assert {path: path.stat().st_size for path in server.directory.rglob("*") if path.is_file()} == before
         assert inspect(shell, "t4")[0].build_key == "key1"
@@ -209,6 +251,20 @@ def test_no_room_for_the_manifest_leaves_no_engine(server, tmp_path):
         assert shell.list("t4/engines") == []
 
 
+def test_no_room_for_the_manifest_of_another_version_leaves_the_engine_that_runs(server, tmp_path):
+    engines = [engine_directory(tmp_path / name, "key1", version=name, size=300_000) for name in ("7", "8")]
+    with open_shell(server.device(target="t4")) as shell:
+        runs = bring(shell, engines[0]).engine
+        server.capacity = 100 + sum(path.stat().st_size for path in server.directory.rglob("*") if path.is_file())
+        with pytest.raises(StorageError, match=r"manifest\.json can't be written"):
+            deliver(shell, engines[1], "t4")
+        assert inspect(shell, "t4") == (runs, "")
+        (server.directory / "t4" / runs.engine).unlink()
+        with pytest.raises(StorageError, match=r"manifest\.json can't be written"):
+            deliver(shell, engines[1], "t4")
+        assert inspect(shell, "t4") == (runs, "")
+
+
 def test_a_disk_that_keeps_other_bytes_is_noticed(server, tmp_path):
     first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
     with open_shell(server.device(target="t4")) as shell:
@@ -217,10 +273,11 @@ def test_a_disk_that_keeps_other_bytes_is_noticed(server, tmp_path):
         server.corrupt = True
         with pytest.raises(DeviceError, match=r"current\.json reads back other than it was written"):
             activate(shell, delivered, "t4")
-        shell.remove("t4/engines/key2")
-        with pytest.raises(DeviceError, match=r"key2/engine\.onnx reads back with other bytes than it was given"):
+        there = f"t4/engines/{delivered.folder}"
+        shell.remove(there)
+        with pytest.raises(DeviceError, match=r"key2-\w+/engine\.onnx reads back with other bytes than it was given"):
             deliver(shell, second, "t4")
-        assert shell.list("t4/engines/key2") == []
+        assert shell.list(there) == []
 
 
 def test_a_device_that_vanishes_in_the_copy_is_completed_later(server, tmp_path):
@@ -234,7 +291,7 @@ def test_a_device_that_vanishes_in_the_copy_is_completed_later(server, tmp_path)
     with open_shell(server.device(target="t4")) as shell:
         assert inspect(shell, "t4")[0].build_key == "key1"
         assert bring(shell, second).found == ""
-        assert shell.list("t4/engines/key2") == ["engine.onnx", "manifest.json"]
+        assert shell.list(f"t4/engines/{folder(second)}") == ["engine.onnx", "manifest.json"]
 
 
 _BRING = """
@@ -261,8 +318,8 @@ def test_killed_at_any_moment_a_device_runs_the_one_or_the_other(tmp_path):
             seen.append(current.build_key)
             assert found == ""
             done = bring(shell, second)
-            assert (done.found, done.kept) == ("", ("key1", "key2"))
-            assert sorted(shell.list("t4/engines/key2")) == ["engine.onnx", "manifest.json"]
+            assert (done.found, done.kept) == ("", (folder(first), folder(second)))
+            assert sorted(shell.list(f"t4/engines/{folder(second)}")) == ["engine.onnx", "manifest.json"]
     assert seen == ["key1"] * 4 + ["key2"] * 2
 
 

@@ -139,7 +139,8 @@ def is_behind(status: StageStatus, device: Device, record: DeviceRecord | None) 
 def note_active(targets: Path, device: Device, stage: Stage, activation: Activation, found: str = "") -> DeviceRecord:
     """Write down that a device runs an engine."""
     earlier, now = read_record(targets, device.target, device.name), _now()
-    known = {engine.build_key: engine for engine in (*(earlier.kept if earlier else []), activation.engine)}
+    known = {engine.folder: engine for engine in (*(earlier.kept if earlier else []), activation.engine)}
+    kept = [known[folder] for folder in activation.kept if folder in known]
     same = earlier is not None and earlier.current == activation.engine
     record = DeviceRecord(
         device=device.name,
@@ -151,8 +152,8 @@ def note_active(targets: Path, device: Device, stage: Stage, activation: Activat
         why=found,
         current=activation.engine,
         since=earlier.since if same and earlier else now,
-        kept=[known[key] for key in activation.kept if key in known],
-        measured=_measured(earlier, activation.kept),
+        kept=kept,
+        measured=_measured(earlier, kept),
     )
     return _write(targets, record)
 
@@ -259,8 +260,9 @@ def _note_idle(targets: Path, device: Device, found: str) -> DeviceRecord:
     return _write(targets, record.model_copy(update=told | {"at": now, "since": now}))
 
 
-def _measured(earlier: DeviceRecord | None, keys: Iterable[str]) -> dict[str, Measured]:
-    return {key: earlier.measured[key] for key in keys if earlier and key in earlier.measured}
+def _measured(earlier: DeviceRecord | None, kept: Iterable[CurrentEngine]) -> dict[str, Measured]:
+    keys = {engine.build_key for engine in kept}
+    return {key: numbers for key, numbers in earlier.measured.items() if key in keys} if earlier else {}
 
 
 def _write(targets: Path, record: DeviceRecord) -> DeviceRecord:
