@@ -67,8 +67,8 @@ class CurrentEngine(SpecModel):
 
 
 class _Activated(SpecModel):
-    """`kept`: folders whose engines were current, the latest last. `contents`: SHA-256 that `current.json` may have, and
-    `_NONE` where it may be missing."""
+    """`kept`: folders whose engines were current, the latest last. `contents`: SHA-256 that `current.json` may have,
+    and `_NONE` where it may be missing."""
 
     kept: list[str] = []
     contents: list[str] = []

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,11 +55,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success fsync it and rename it to `path`.
 
     On an exception the temporary file is removed and `path` is as it was. For libraries that want a file name.
+    Threads and processes that write the same file have a name each; the last one's content stays.
 
     Raises:
         StorageError: the disk is full, or the place can't be written; the message names the file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}")
     make_folder(path.parent)
     try:
         yield temporary

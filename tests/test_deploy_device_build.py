@@ -76,6 +76,12 @@ def test_an_engine_built_there_lies_here_with_its_timing_cache(bench):
     assert [path.name for path in (bench.server.directory / "timing").iterdir()] == ["sm72-tensorrt-8.5.2.cache"]
 
 
+def test_timings_that_can_not_be_kept_are_told_and_fail_no_build(bench, caplog):
+    bench.server.capacity = bench.model.stat().st_size
+    assert bench.build().engine.is_file()
+    assert "the next build will take longer, its timings were not kept: device 'nx-1': its disk is" in caplog.text
+
+
 @pytest.mark.parametrize(("device", "target"), [(NANO, "jetson-nano"), (ORIN, "orin")])
 def test_other_versions_understand_their_lines(device, target, tmp_path, monkeypatch):
     programs = stand_in(tmp_path / "device", device)

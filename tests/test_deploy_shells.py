@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncssh
@@ -108,6 +109,14 @@ def test_many_threads_share_a_connection(server, tmp_path):
         assert {shell.sha256(f"{index}/engine.bin") for index in range(4)} == {sha256_file(tmp_path / "engine.bin")}
 
 
+def test_threads_that_write_one_file_leave_one_of_theirs_whole(device):
+    contents = [bytes([index]) * len(BIG) for index in range(4)]
+    with open_shell(device) as shell, ThreadPoolExecutor() as pool:
+        list(pool.map(lambda content: shell.write(content, "timing/cache"), contents))
+        assert shell.read("timing/cache") in contents
+        assert shell.list("timing") == ["cache"]
+
+
 def test_a_refused_key_names_user_and_key_and_what_to_do(server):
     server.refuse_key = True
     with (
@@ -172,7 +181,8 @@ def test_a_device_that_vanishes_in_a_copy_has_the_old_file(server, tmp_path):
     server.come_back()
     with open_shell(server.device()) as shell:
         shell.put(tmp_path / "engine.bin", "engine.bin")
-        assert shell.list() == ["engine.bin"]
+        assert (server.directory / "engine.bin").read_bytes() == BIG
+        assert [name for name in shell.list() if not name.startswith(".")] == ["engine.bin"]
 
 
 def test_a_full_disk_leaves_nothing_behind(server, tmp_path):

@@ -24,6 +24,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_two_that_write_a_file_at_once_do_not_meet(tmp_path):
+    path = tmp_path / "file.json"
+    with atomic_path(path) as first:
+        first.write_bytes(b"first")
+        with atomic_path(path) as second:
+            second.write_bytes(b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
+
+
 def test_a_full_disk_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"file: can't be written: No space left"), atomic_path(tmp_path / "file"):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path, PurePosixPath
 
 from deploy.builder_graph import network_input, soft_argmax_layers
@@ -12,8 +13,10 @@ from deploy.device.facts import DeviceFacts, free_bytes, read_facts, require_mat
 from deploy.device.scratch import scratch
 from deploy.shells.base import Shell
 from deploy.targets import GpuTarget, Target, TrtexecTarget
-from schemas.errors import EngineBuildError, StorageError
+from schemas.errors import DeviceError, EngineBuildError, StorageError
 from schemas.storage import sha256_file, write_bytes
+
+log = logging.getLogger(__name__)
 
 BUILDING, TIMING = "building", "timing"
 MODEL, TIMING_CACHE = "model.onnx", "timing.cache"
@@ -129,11 +132,14 @@ def _bring(shell: Shell, folder: str, name: str, directory: Path, finished: Fini
 
 
 def _keep_timing(shell: Shell, folder: str, directory: Path, facts: DeviceFacts) -> str | None:
-    """Only a build that went well leaves its timings for the next one."""
+    """Only a build that went well leaves its timings for the next one, which is slower without them and no worse."""
     cache = shell.read(f"{folder}/{TIMING_CACHE}")
     if cache is None:
         return None
-    shell.write(cache, _timing(facts))
+    try:
+        shell.write(cache, _timing(facts))
+    except (DeviceError, StorageError) as error:
+        log.warning("the next build will take longer, its timings were not kept: %s", error)
     write_bytes(directory / TIMING_CACHE, cache)
     return TIMING_CACHE
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 import shlex
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -160,8 +161,9 @@ class SshShell:
             wait_for(self._replace(pieces, path, size))
 
     async def _replace(self, pieces: Iterator[bytes], path: PurePosixPath, size: int) -> None:
-        """The temporary name is always the same, so a copy that was cut off is overwritten by the next."""
-        temporary = str(path.with_name(f".{path.name}.tmp"))
+        """Each has a temporary name of its own: two may write one file at once. What a device that went away keeps
+        begins with a dot, and `deploy.delivery` removes it."""
+        temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"))
         await self._sftp.makedirs(str(path.parent), exist_ok=True)
         try:
             async with self._sftp.open(temporary, "wb") as file:
