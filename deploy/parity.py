@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 KERAS_BATCH = 64
 WARM_UP_RUNS = 20
 TIMED_RUNS = 200
+LEAST_SPREAD = 1e-6
+"""Of confidences: near 1 float32 knows no steps much smaller."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Parity:
         p95_px: region -> what 95 % of the keypoints of all faces stay below.
         max_px: region -> the largest of one keypoint of one face.
         max_confidence: largest difference of a confidence.
+        mean_confidence: mean difference of a confidence, in spreads: divided by the mean distance of the expected
+            confidences from their median. So it does not depend on how large a network's confidences are, and any
+            constant, 0 included, is off by at least 1.
     """
 
     faces: int
@@ -42,6 +47,7 @@ class Parity:
     p95_px: dict[str, float]
     max_px: dict[str, float]
     max_confidence: float
+    mean_confidence: float
 
     @property
     def worst_region(self) -> str:
@@ -90,7 +96,8 @@ def compare(expected: Predictions, found: Predictions) -> Parity:
             f"predictions of the same faces and keypoints are needed, not {shapes}; is the engine of this model?"
         )
     difference_BN2 = found.keypoints_BN2.astype(np.float64) - expected.keypoints_BN2
-    confidence_BN = np.nan_to_num(np.abs(found.confidence_BN - expected.confidence_BN), nan=1.0)
+    confidence_BN = np.abs(found.confidence_BN.astype(np.float64) - expected.confidence_BN)
+    spread = np.abs(expected.confidence_BN - np.median(expected.confidence_BN)).mean(dtype=np.float64)
     distance_BN = np.nan_to_num(np.linalg.norm(difference_BN2, axis=-1), nan=np.inf)
     regions = {name: distance_BN[:, list(points)] for name, points in layout(distance_BN.shape[1]).regions.items()}
     return Parity(
@@ -98,7 +105,8 @@ def compare(expected: Predictions, found: Predictions) -> Parity:
         mean_px={name: float(distances.mean()) for name, distances in regions.items()},
         p95_px={name: _p95(distances) for name, distances in regions.items()},
         max_px={name: float(distances.max()) for name, distances in regions.items()},
-        max_confidence=float(confidence_BN.max()),
+        max_confidence=float(np.nan_to_num(confidence_BN, nan=1.0).max()),
+        mean_confidence=float(np.nan_to_num(confidence_BN, nan=np.inf).mean() / max(spread, LEAST_SPREAD)),
     )
 
 
@@ -108,11 +116,14 @@ def _p95(distances_BK: np.ndarray) -> float:
         return float(np.nan_to_num(np.percentile(distances_BK, 95), nan=np.inf, posinf=np.inf))
 
 
-def require_parity(parity: Parity, bound: ParityBound, what: str) -> None:
+def require_parity(parity: Parity, bound: ParityBound, what: str, *, confidence: float) -> None:
     """Let a small enough difference pass.
 
+    Args:
+        confidence: largest `Parity.mean_confidence`.
+
     Raises:
-        GateError: names the regions beyond the bound, their numbers and the bound.
+        GateError: names the regions beyond the bound, or the confidences, their numbers and the bound.
     """
     beyond = [
         f"{region} mean {parity.mean_px[region]:.3g} px (at most {bound.mean_px:g}), "
@@ -120,6 +131,8 @@ def require_parity(parity: Parity, bound: ParityBound, what: str) -> None:
         for region in parity.mean_px
         if not (parity.mean_px[region] <= bound.mean_px and parity.max_px[region] <= bound.max_px)
     ]
+    if not parity.mean_confidence <= confidence:
+        beyond.append(f"confidence {parity.mean_confidence:.3g} spreads (at most {confidence:g})")
     if beyond:
         raise GateError(f"{what} is too far from Keras on {parity.faces} faces: {'; '.join(beyond)}")
 

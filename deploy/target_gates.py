@@ -21,9 +21,9 @@ class TargetGate:
     """One number against its bound.
 
     Attributes:
-        name: `parity Eyes mean`, `parity Eyes max`, `latency p99`, `speed`, `size`.
+        name: `parity Eyes mean`, `parity Eyes max`, `parity confidence`, `latency p99`, `speed`, `size`.
         value: None where it was not measured.
-        unit: px of the network's input, ms, faces/s, MiB.
+        unit: px of the network's input, spreads (see `Parity.mean_confidence`), ms, faces/s, MiB.
         words: the whole of it as a sentence; why it was not measured.
     """
 
@@ -59,10 +59,11 @@ def gate_engine(
 
 
 def parity_gates(target: Target, parity: Parity | None, not_measured: str = "not run") -> tuple[TargetGate, ...]:
-    """Mean and largest distance of each region; without numbers, of all keypoints and the regions named apart."""
+    """Mean and largest distance of each region; without numbers, of all keypoints and the regions named apart. And
+    the difference of all confidences."""
     gates = target.gates
     regions = parity.mean_px if parity is not None else ("All", *gates.regions)
-    return tuple(
+    distances = (
         _at_most(f"parity {region} {kind}", value and value.get(region), bound, "px", not_measured)
         for region in regions
         for kind, value, bound in (
@@ -70,6 +71,8 @@ def parity_gates(target: Target, parity: Parity | None, not_measured: str = "not
             ("max", parity and parity.max_px, gates.parity_of(region).max_px),
         )
     )
+    found = parity and parity.mean_confidence
+    return (*distances, _at_most("parity confidence", found, gates.confidence, "spreads", not_measured))
 
 
 def failures(gates: Iterable[TargetGate]) -> list[TargetGate]:

@@ -64,6 +64,8 @@ class TargetGates(SpecModel):
     Attributes:
         parity: of every region, against the network in float.
         regions: region -> another bound than `parity`.
+        confidence: largest mean difference of a confidence, in spreads: see `deploy.parity.Parity`. A constant, which
+            says nothing, is off by 1 or more.
         min_fps: faces a second at `batch.optimum`, measured on the device.
         max_p99_ms: 99th percentile of one call at `batch.optimum`, measured on the device.
         max_size_mib: of the engine's file.
@@ -71,6 +73,7 @@ class TargetGates(SpecModel):
 
     parity: ParityBound
     regions: dict[str, ParityBound] = {}
+    confidence: Positive = 0.5
     min_fps: Positive | None = None
     max_p99_ms: Positive | None = None
     max_size_mib: Positive | None = None

@@ -22,7 +22,7 @@ from tests.small_graphs import pictures
 STAND_IN_PLAN = b"stand-in for a TensorRT plan"
 SNAPSHOT = "0123456789abcdef" * 4
 PX = {"All": 0.0125, "Eyes": 0.025}
-PARITY = Parity(faces=6, mean_px=PX, p95_px=PX, max_px=PX, max_confidence=1e-3)
+PARITY = Parity(faces=6, mean_px=PX, p95_px=PX, max_px=PX, max_confidence=1e-3, mean_confidence=1e-2)
 LATENCY = Latency(batch=1, runs=200, p50_ms=2.0, p90_ms=2.5, p99_ms=4.0)
 NOT_RUN = EngineCheck(NOT_RUN_HERE, "needs a GPU", PARITY, None, None)
 PASSED = EngineCheck("passed", "", PARITY, PARITY, LATENCY)

@@ -37,27 +37,56 @@ def test_a_moved_point_shows_in_its_regions_only():
 def test_confidences_are_compared_too():
     expected = predictions()
     found = expected._replace(confidence_BN=expected.confidence_BN + np.eye(4, 80, dtype=np.float32) * 0.25)
-    assert compare(expected, found).max_confidence == pytest.approx(0.25)
+    parity = compare(expected, found)
+    spread = np.abs(expected.confidence_BN - np.median(expected.confidence_BN)).mean()
+    assert parity.max_confidence == pytest.approx(0.25)
+    assert parity.mean_confidence == pytest.approx(0.25 * 4 / 320 / spread)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.04])
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0, np.nan])
+def test_confidences_that_say_nothing_are_beyond_any_bound_however_small_the_network_s_are(scale, value):
+    expected = predictions()
+    expected = expected._replace(confidence_BN=expected.confidence_BN * np.float32(scale))
+    found = expected._replace(confidence_BN=np.full_like(expected.confidence_BN, value * scale))
+    with pytest.raises(
+        GateError, match=r"x is too far from Keras on 4 faces: confidence \S+ spreads \(at most 0\.99\)"
+    ):
+        require_parity(compare(expected, found), BOUND, "the engine of x", confidence=0.99)
+
+
+def test_confidences_that_are_all_alike_have_no_spread_to_be_measured_by():
+    expected = predictions()._replace(confidence_BN=np.ones((4, 80), np.float32))
+    rounded = expected._replace(confidence_BN=np.nextafter(expected.confidence_BN, 0))
+    require_parity(compare(expected, rounded), BOUND, "the engine of x", confidence=0.1)
+    with pytest.raises(GateError, match="confidence 1e\\+06 spreads"):
+        require_parity(
+            compare(expected, rounded._replace(confidence_BN=0 * rounded.confidence_BN)), BOUND, "x", confidence=0.1
+        )
 
 
 def test_within_the_bound_passes_and_beyond_names_region_and_numbers():
     expected = predictions()
-    require_parity(compare(expected, moved(expected, 0, [50], (0.0, 0.4))), BOUND, "the engine of x")
+    require_parity(compare(expected, moved(expected, 0, [50], (0.0, 0.4))), BOUND, "the engine of x", confidence=0.5)
     with pytest.raises(GateError) as error:
-        require_parity(compare(expected, moved(expected, 0, [50], (0.0, 0.7))), BOUND, "the engine of x")
+        require_parity(
+            compare(expected, moved(expected, 0, [50], (0.0, 0.7))), BOUND, "the engine of x", confidence=0.5
+        )
     message = str(error.value)
     assert "the engine of x is too far from Keras on 4 faces" in message
     assert "Mouth mean 0.00875 px (at most 0.05), largest 0.7 px (at most 0.5)" in message
     assert "Eyes" not in message
     chins = moved(expected, slice(None), list(range(17)), (0.1, 0.0))
     with pytest.raises(GateError, match=r"Chin mean 0\.1 px"):
-        require_parity(compare(expected, chins), BOUND, "the engine of x")
+        require_parity(compare(expected, chins), BOUND, "the engine of x", confidence=0.5)
 
 
 def test_not_a_number_is_beyond_any_bound():
     expected = predictions()
     with pytest.raises(GateError, match="Nose mean inf px"):
-        require_parity(compare(expected, moved(expected, 1, [30], (np.nan, 0.0))), BOUND, "the engine of x")
+        require_parity(
+            compare(expected, moved(expected, 1, [30], (np.nan, 0.0))), BOUND, "the engine of x", confidence=0.5
+        )
 
 
 @pytest.mark.parametrize("found", [predictions(faces=3), predictions(num_keypoints=68)])

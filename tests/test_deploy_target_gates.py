@@ -26,6 +26,7 @@ def parity(**changes):
         p95_px=mean,
         max_px=largest | changes.get("largest", {}),
         max_confidence=0.0,
+        mean_confidence=changes.get("confidence", 0.5),
     )
 
 
@@ -33,6 +34,7 @@ def test_all_that_is_on_its_bound_passes():
     gates = gate_engine(TARGET, parity=parity(mean={"All": 0.1}), latency=FAST, size=2 * 2**20)
     assert [gate.name for gate in gates] == [
         *(f"parity {region} {kind}" for region in REGIONS for kind in ("mean", "max")),
+        "parity confidence",
         "latency p99",
         "speed",
         "size",
@@ -54,6 +56,8 @@ def test_a_region_has_the_bound_that_was_made_for_it():
         ({"parity": parity(largest={"All": 1.1})}, "parity All max 1.1 px (at most 1 px)"),
         ({"parity": parity(mean={"Mouth": float("inf")})}, "parity Mouth mean inf px (at most 0.1 px)"),
         ({"parity": parity(mean={"Mouth": float("nan")})}, "parity Mouth mean nan px (at most 0.1 px)"),
+        ({"parity": parity(confidence=1.1)}, "parity confidence 1.1 spreads (at most 0.5 spreads)"),
+        ({"parity": parity(confidence=float("inf"))}, "parity confidence inf spreads (at most 0.5 spreads)"),
         ({"latency": Latency(1, 10, 10, 11, 12.5)}, "latency p99 12.5 ms (at most 12 ms)"),
         ({"latency": Latency(1, 10, 10.1, 11, 12)}, "speed 99 faces/s (at least 100 faces/s)"),
         ({"size": 3 * 2**20}, "size 3 MiB (at most 2 MiB)"),
@@ -72,6 +76,7 @@ def test_what_was_not_measured_never_counts_as_passed():
     missing = failures(gates)
     assert [gate.name for gate in missing] == [
         *(f"parity {region} {kind}" for region in ("All", "Eyes") for kind in ("mean", "max")),
+        "parity confidence",
         "latency p99",
         "speed",
     ]
