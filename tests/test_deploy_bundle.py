@@ -298,6 +298,10 @@ def test_the_readme_says_what_it_is_and_what_was_not_run(bundles, releases):
     assert "on the 1,234 KPI faces" in accurate["README.md"].decode()
     assert "| Eyes | 1.50 |" in accurate["README.md"].decode()
     assert "fingerprint `abc`" in accurate["README.md"].decode()
+    signed = {name: contents(releases[name], signer="abc")["README.md"].decode() for name in ("jetson-nano", "orin")}
+    assert all("without this project, with OpenSSL 3, which" in text for text in signed.values())
+    assert "JetPack 4.6 has OpenSSL 1.1.1, whose `pkeyutl` can't check this signature" in signed["jetson-nano"]
+    assert "1.1.1" not in signed["orin"] + accurate["README.md"].decode()
     assert "Q/DQ" in bundles["orin"]["README.md"].decode()
 
 

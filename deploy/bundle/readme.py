@@ -17,6 +17,8 @@ from deploy.targets import GpuTarget, TrtexecTarget
 from schemas.layouts import layout
 
 README = "README.md"
+WITH_OPENSSL_3 = (6,)
+"""From this JetPack on; those before it are of Ubuntu 18.04 and 20.04, which have 1.1.1."""
 PUBLIC_KEY = f"../signer{PUBLIC_SUFFIX}"
 STRONGLY_TYPED = (10,)
 """From this TensorRT on, types are those of the file (`--stronglyTyped`)."""
@@ -45,7 +47,7 @@ def readme(
     """Markdown. `files`: the bundle's other files; `signer`: fingerprint of the key, '' for an unsigned bundle."""
     sections = (
         _what(release),
-        _genuine(signer),
+        _genuine(release, signer),
         _contents(files),
         _accuracy(accuracy),
         _measured(release),
@@ -82,7 +84,7 @@ def _what(release: Release) -> str:
     return "\n".join(lines)
 
 
-def _genuine(signer: str) -> str:
+def _genuine(release: Release, signer: str) -> str:
     if not signer:
         return (
             "## Is it genuine?\n\n**UNSIGNED**: nothing says who made it. Whether files were damaged on the way:\n\n"
@@ -97,8 +99,19 @@ def _genuine(signer: str) -> str:
         "signer's public key, which you have from the signer: a key that came with the files would prove nothing. In "
         "this folder:\n\n"
         + _shell(f"fpenet bundle verify . --public-key {PUBLIC_KEY}")
-        + "\n\nor without this project, which does not notice added files:\n\n"
+        + "\n\nor without this project, with OpenSSL 3, which does not notice added files:\n\n"
         + _shell(openssl)
+        + _where_to_check(release)
+    )
+
+
+def _where_to_check(release: Release) -> str:
+    target = release.target
+    if not isinstance(target, GpuTarget) or target.jetpack is None or version_of(target.jetpack) >= WITH_OPENSSL_3:
+        return ""
+    return (
+        f"\n\nJetPack {target.jetpack} has OpenSSL 1.1.1, whose `pkeyutl` can't check this signature: check the "
+        "bundle where OpenSSL 3 or this project is, before you copy it to the device."
     )
 
 
