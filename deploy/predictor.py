@@ -16,6 +16,8 @@ from schemas.storage import read_json, sha256_file
 if TYPE_CHECKING:
     import numpy as np
 
+    from deploy.targets import Target
+
 BUILD_RECORD = "build.json"
 """Stands beside an engine: see `deploy.engine`."""
 
@@ -65,7 +67,7 @@ def load_predictor(path: Path | str, *, key: Key | None = None) -> Predictor:
     if is_sealed(path):
         return _onnx(path, key) if kind_of(path) is Kind.DEPLOYABLE else _keras(path, key)
     if path.suffix in ENGINES or _is_built(path):
-        _require_runnable(path)
+        return _engine(path)
     if path.suffix not in (".keras", ".onnx"):
         raise ModelFileError(f"{path}: not a model: those end in .keras, .onnx or {SUFFIX}")
     return _keras(path, key) if path.suffix == ".keras" else _onnx(path, key)
@@ -99,14 +101,29 @@ def _onnx(path: Path, key: Key | None) -> Predictor:
     return Predictor(path, engine.predict, engine.num_keypoints, height, channels)
 
 
+def _engine(path: Path) -> Predictor:
+    """An engine that is whole and runs here. What goes in and comes out stands in the graph that it was built of."""
+    from deploy.builders.registry import BUILDERS
+    from deploy.engine_directory import MODEL
+    from deploy.onnx_export import summarise
+
+    target = _runnable_target(path)
+    if target.builder == "onnxruntime":
+        return _onnx(path, None)  # on all cores
+    summary = summarise(path.with_name(MODEL))
+    channels, height, _ = summary.input_shape
+    engine = BUILDERS[target.builder].open_engine(path, target)
+    return Predictor(path, engine.predict, summary.num_keypoints, height, channels)
+
+
 def _is_built(path: Path) -> bool:
     """Whether `deploy.engine` has made this file."""
     record = path.with_name(BUILD_RECORD)
     return record.is_file() and read_json(record)["engine"] == path.name
 
 
-def _require_runnable(path: Path) -> None:
-    """Let an engine pass that is whole and runs here."""
+def _runnable_target(path: Path) -> Target:
+    """The target of an engine that is whole and runs here."""
     from deploy.builders.registry import BUILDERS
     from deploy.targets import find_target
 
@@ -126,3 +143,4 @@ def _require_runnable(path: Path) -> None:
             f"{path}: built by {target.builder} for {target.title}; it {reason}. Here run the .onnx or .keras model "
             "that it was made of"
         )
+    return target

@@ -1,4 +1,5 @@
 import hashlib
+import os
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from schemas.sealed import Key, Kind, write_sealed
 from schemas.storage import write_json
 from tests.networks import crops, sharp_network
 from tests.shard_files import blob_face, small_spec, write_shard
+from tests.stand_ins.devices import XAVIER, stand_in
 
 FACES = {"a": range(9), "b": range(9, 11)}
 
@@ -124,6 +126,22 @@ def test_an_engine_that_runs_here_predicts_the_same_if_it_is_whole(files, tmp_pa
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
     built.file.write_bytes(built.file.read_bytes() + b"0")
     with pytest.raises(StorageError, match=r"engine\.onnx: damaged or changed"):
+        load_predictor(built.file)
+
+
+def test_a_gpu_s_engine_predicts_where_it_runs(files, tmp_path, monkeypatch):
+    programs = stand_in(tmp_path / "nx", XAVIER)
+    (programs.path / "trtexec").symlink_to(programs.trtexec)
+    monkeypatch.setenv("PATH", f"{programs.path}{os.pathsep}{os.environ['PATH']}")
+    built = build_engine(files / "model.onnx", find_target("xavier-nx"), tmp_path / "nx" / "engines")
+    predictor, images = load_predictor(built.file), crops(3)
+    assert (predictor.num_keypoints, predictor.input_size, predictor.channels) == (5, 80, 1)
+    for ours, theirs in zip(
+        predictor.predict(images), load_predictor(files / "model.onnx").predict(images), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=0.3)
+    programs.change(compute_capability=87)
+    with pytest.raises(ModelFileError, match=r"built by trtexec for Jetson Xavier NX.* it needs a device .*SM72"):
         load_predictor(built.file)
 
 
