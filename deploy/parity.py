@@ -140,7 +140,7 @@ def require_parity(parity: Parity, bound: ParityBound, what: str, *, confidence:
 def measure_latency(
     engine: Engine, images_BSSC: np.ndarray, *, batch: int, warm_up: int = WARM_UP_RUNS, runs: int = TIMED_RUNS
 ) -> Latency:
-    """Time `runs` calls of `batch` faces each, taken from `images_BSSC` in turn."""
+    """Time `runs` calls, each with the first `batch` faces of `images_BSSC`, again and again where they are fewer."""
     crops = np.resize(images_BSSC, (batch, *images_BSSC.shape[1:])).astype(np.float32)
     times_ms = []
     for _ in range(warm_up + runs):
