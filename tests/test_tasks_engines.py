@@ -18,7 +18,7 @@ from tests.networks import crops, sharp_network
 
 @pytest.mark.slow
 def test_an_int8_target_gets_the_fastest_precision_that_is_close_enough(tmp_path, monkeypatch):
-    network = sharp_network("FpeNet_release", width=4)
+    network = sharp_network()
     network.save(tmp_path / MODEL)
     onnx = export_onnx(network, tmp_path / "model.onnx").path
     images = FixedCrops(crops(4, seed=5))
