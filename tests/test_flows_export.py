@@ -1,6 +1,7 @@
 """`fpenet export` with TAO's options, through the command line."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -139,13 +140,15 @@ def test_values_that_are_none(project, options, message, capsys):
 
 @pytest.mark.slow
 def test_a_smaller_shift_leaves_more_layers_in_float(project, tmp_path, capsys):
-    """The fresh network's residual blocks add nothing yet, so the rest in float is enough for a shift of 0."""
-    options = ["--data_type", "int8", "--max_shift_px", "1e-6", "--cal_image_dir", project / "crops"]
-    assert export(project, "-o", tmp_path / "model.onnx", *options) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    kept = told.partition("in float: ")[2].partition(", and the soft-argmax")[0].split(", ")
-    assert {"conv_1", "conv_26"} < set(kept)
-    assert "All 0.000;" in told
+    kept, shift = [], []
+    for bound in ("10", "0.25"):
+        options = ["--data_type", "int8", "--max_shift_px", bound, "--cal_image_dir", project / "crops"]
+        assert export(project, "-o", tmp_path / f"{bound}.onnx", *options) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        kept.append(set(told.partition("in float: ")[2].partition(", and the soft-argmax")[0].split(", ")))
+        shift.append(float(re.search(r"All (\S+);", told)[1]))
+    assert {"conv_1", "conv_26"} <= kept[0] < kept[1]
+    assert shift[1] <= 0.25 < shift[0]
 
 
 @pytest.mark.slow
