@@ -84,7 +84,7 @@ class SubjectLeakError(InputError):
         shown = ", ".join(self.subjects[:10]) + (" ..." if len(self.subjects) > 10 else "")
         super().__init__(
             f"{place}: KPI subject{'s' if len(self.subjects) > 1 else ''} {shown} must not be trained on; "
-            "take them out of this set or out of the KPI list"
+            "take them out of this set, or out of the KPI list or sets"
         )
 
 

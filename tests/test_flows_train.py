@@ -49,6 +49,21 @@ def test_taos_documented_spec_trains(tmp_path, capsys):
     assert load_network(results / "model.keras").output_shape[0] == (None, 80, 2)
 
 
+def test_what_the_kpi_is_measured_on_is_not_trained_on(tmp_path, capsys):
+    """Neither the set itself nor the subjects that the KPI set's records name."""
+    faces, kpi = [tao_face(i) for i in range(4)], SET.replace("incar-0", "incar-1")
+    for name, part in ((SET, faces), (kpi, faces[:1])):
+        write_shard(tmp_path / "tfrecords" / name / "FpeTfRecords" / "data.tfrecords", part)
+    assert main(["train", "-e", str(tao_spec(tmp_path, pretrained_model_path="null"))]) == 2
+    assert f"KPI subject {faces[0].subject} must not be trained on" in capsys.readouterr().err
+    for place in ("train", "val"):
+        names = {"tfrecords_set_id_train": "a", "tfrecords_set_id_val": "b", "tfrecords_set_id_kpi": f"{SET} c"}
+        names |= {f"tfrecords_set_id_{place}": SET}
+        assert main(["train", "-e", str(tao_spec(tmp_path, pretrained_model_path="null", **names))]) == 2
+        told = capsys.readouterr().err
+        assert f"tfrecords_set_id_kpi: {SET} is in dataset_info.tfrecords_set_id_{place} too" in told
+
+
 def test_a_pretrained_model_that_cant_be_read_is_told_with_its_line(tmp_path, capsys):
     line = next(i for i, text in enumerate(SPEC.read_text().splitlines(), 1) if "pretrained_model_path" in text)
     for path, reason in (("/models/public.tlt", "only NVIDIA's container has"), ("/no.hdf5", "no such model file")):

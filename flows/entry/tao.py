@@ -44,8 +44,10 @@ def train(arguments: argparse.Namespace) -> int:
     if results is None:
         raise SpecError(f"{arguments.experiment_spec}: checkpoint_dir", "is not set; set it, or give -r")
     _check_pretrained(spec, arguments.experiment_spec)
+    kpi_files = _kpi_files(spec, arguments.experiment_spec)
     from model.devices import use_gpus
     from model.progress import TerminalProgress
+    from model.shards import named_subjects
     from model.training import train as train_network
     from schemas.config import SplitPolicy
     from schemas.storage import write_bytes
@@ -59,7 +61,7 @@ def train(arguments: argparse.Namespace) -> int:
         validation_files=validation_files,
         unlabelled_files=_set_files(spec, arguments.experiment_spec, spec.loss.elt_loss_info.unlabelled_sets or ""),
         directory=results,
-        kpi_subjects=SplitPolicy().kpi_subjects,
+        kpi_subjects={*SplitPolicy().kpi_subjects, *named_subjects(kpi_files)},
         allow_unknown_subjects=arguments.allow_unknown_subjects,
         progress=TerminalProgress(console),
         key=_key(arguments),
@@ -167,6 +169,25 @@ def _training_files(spec: ExperimentSpec, name: str, results: Path) -> tuple[lis
         train_files += divided[Split.TRAIN]
         validation_files += divided[Split.VALIDATION]
     return train_files, validation_files
+
+
+def _kpi_files(spec: ExperimentSpec, name: str) -> list[Path]:
+    """Files of the KPI sets, of which none may be learnt from or validated on; not all need be here while training."""
+    if spec.dataloader.kpiset_info is None:
+        return []
+    info, kpi_sets = _dataset_info(spec, name), spec.dataloader.kpiset_info.tfrecords_set_id_kpi
+    for place, sets in (
+        ("dataset_info.tfrecords_set_id_train", info.tfrecords_set_id_train),
+        ("dataset_info.tfrecords_set_id_val", info.tfrecords_set_id_val),
+        ("loss.elt_loss_info.unlabelled_sets", spec.loss.elt_loss_info.unlabelled_sets or ""),
+    ):
+        if shared := set(kpi_sets.split()).intersection(sets.split()):
+            raise SpecError(
+                place_in(name, "dataloader.kpiset_info.tfrecords_set_id_kpi"),
+                f"{', '.join(sorted(shared))} is in {place} too: an error on faces that training has seen says "
+                "nothing; name other sets here, or leave kpiset_info out while training",
+            )
+    return info.files(kpi_sets)
 
 
 def _set_files(spec: ExperimentSpec, name: str, sets: str) -> list[Path]:
