@@ -88,11 +88,14 @@ def test_int8_calibrates_on_a_tenth_of_the_training_faces_of_the_spec(project, t
     assert OnnxRuntimeEngine(out).predict(crops(3)).keypoints_BN2.shape == (3, N, 2)
 
 
-def test_tfonnx_names_a_fixed_batch_and_fp16(project, tmp_path, capsys):
+def test_tfonnx_names_a_fixed_batch_and_fp16_with_an_engine(project, tmp_path, capsys):
     out = tmp_path / "model.onnx"
     options = ["--data_type", "fp16", "--backend", "tfonnx", "--static_batch_size", 4, "-t", 11, "-d", "80,80,1"]
-    assert export(project, "-o", out, *options) == 0
-    assert "fp16, opset 11" in " ".join(capsys.readouterr().out.split())
+    engine = ["--engine_file", tmp_path / "model.engine", "--target", "cpu"]
+    assert export(project, "-o", out, *options, *engine) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "fp16, opset 11" in told
+    assert "fp16 engine for any CPU, ONNX Runtime," in told
     summary = summarise(out)
     assert summary.outputs == ("softargmax/strided_slice:0", "softargmax/strided_slice_1:0")
     assert (summary.batch, summary.opset, summary.input_shape) == (4, 11, (1, 80, 80))
@@ -110,6 +113,12 @@ def test_tfonnx_names_a_fixed_batch_and_fp16(project, tmp_path, capsys):
         (["--data_type", "int8", "--cal_image_dir", "CROPS", "--batches", "7"], "7 batches of 1 need 7 faces, 6 are"),
         (["--cal_image_dir", "CROPS"], "--cal_image_dir is for INT8 and would do nothing with --data_type fp32"),
         (["--max_batch_size", "8"], "--max_batch_size is for the engine and would do nothing without --engine_file"),
+        (["--engine_file", "e", "--target", "cpu-int8"], "--target cpu-int8 with --data_type fp32: export writes the"),
+        (
+            ["--engine_file", "e", "--target", "cpu", "--data_type", "int8", "--cal_image_dir", "CROPS"],
+            "put `cpu-int8` among the configuration's targets",
+        ),
+        (["--engine_file", "e", "--target", "cpi"], "there is no target 'cpi' (did you mean 'cpu'?)"),
         (["--backend", "uff"], "TensorRT 9 dropped UFF"),
         (["-t", "17"], "opset 17: 10 to 13 can be written"),
         (["--input_dims", "3,80,80"], "takes 1,80,80 (channels, height, width), not 3,80,80"),

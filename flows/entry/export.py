@@ -39,6 +39,7 @@ def run_export(arguments: argparse.Namespace, *, key: Key | None, training_files
         InputError: an option that can't act together with the others, or a value that can't be used.
     """
     refuse_idle(arguments)
+    refuse_int8_of_cpu(arguments)
     spec = load_spec(ExperimentSpec, arguments.experiment_spec) if arguments.experiment_spec else None
     form, model = _form(arguments, spec), Path(arguments.model)
     output = Path(arguments.output) if arguments.output else None
@@ -75,6 +76,27 @@ def refuse_idle(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"--{idle[0]} is for the engine and would do nothing without --engine_file: leave it out, or give "
             "--engine_file"
+        )
+
+
+def refuse_int8_of_cpu(arguments: argparse.Namespace) -> None:
+    """Stop at an engine of a CPU in INT8: Q/DQ stand where GPUs read them, which is slower than FP32 on a CPU.
+
+    Raises:
+        SpecError: no such target.
+        InputError: names the target, and what to do.
+    """
+    if arguments.engine_file is None or arguments.target is None:
+        return
+    from deploy.precision import CALIBRATED
+    from deploy.targets import OnnxRuntimeTarget, find_target
+
+    target = find_target(arguments.target)
+    if isinstance(target, OnnxRuntimeTarget) and (arguments.data_type == "int8" or target.precision in CALIBRATED):
+        raise InputError(
+            f"--target {target.name} with --data_type {arguments.data_type}: export writes the INT8 of GPUs, which a "
+            "CPU runs slower than FP32. For INT8 of a CPU put `cpu-int8` among the configuration's targets and run "
+            "`fpenet run retrain`; else give --target cpu --data_type fp32"
         )
 
 
@@ -165,8 +187,8 @@ def _build_engine(arguments: argparse.Namespace, onnx: Path, key: Key | None) ->
     built = build_engine_file(onnx, Path(arguments.engine_file), options, key=key)
     state = f"not run here: {built.not_runnable}" if built.not_runnable else "runs here"
     console.print(
-        f"{built.path}: engine for {built.target.title}, {built.size:,} bytes, by {built.builder} in "
-        f"{built.seconds:.1f} s; {state}"
+        f"{built.path}: {built.target.precision} engine for {built.target.title}, {built.size:,} bytes, by "
+        f"{built.builder} in {built.seconds:.1f} s; {state}"
     )
     return built
 

@@ -82,8 +82,8 @@ def _add_export(commands: Any) -> None:
         "export a trained model to ONNX",
         more="INT8 stands in the ONNX file, as Q/DQ; beside it are left the FP32 file (NAME.fp32.onnx) and the "
         "calibration cache (NAME.cal.bin) for builders that quantise by themselves. First and last convolution and "
-        "soft-argmax stay in float, and so do layers that move keypoints too far. INT8 is for GPUs: on a CPU "
-        "ONNX Runtime is faster with FP32.",
+        "soft-argmax stay in float, and so do layers that move keypoints too far. This INT8 is for GPUs: on a "
+        "CPU ONNX Runtime is faster with FP32. INT8 of a CPU, target `cpu-int8`, is made by `fpenet run retrain`.",
     )
     export.add_argument(
         "-m", "--model", required=True, metavar="FILE", help="trained model (.keras), encrypted or not"
