@@ -6,9 +6,12 @@ from pathlib import Path
 
 from prefect.utilities.annotations import quote
 
+from deploy.devices import FLEET, load_devices
+from deploy.targets import find_target
 from schemas.config import WorkflowConfig
 from schemas.errors import SpecError
 from schemas.experiment import ExperimentSpec
+from schemas.promotion_rules import load_rules
 from schemas.yamlspec import load_spec
 from tasks.calibration import CalibrationCrops
 from tasks.evaluate import KpiCrops
@@ -76,6 +79,18 @@ def make_candidate(settings: WorkflowConfig) -> str:
     )
     prepare_review(run, quote(conversion), quote(results))
     return str(report_run(run, quote(results)))
+
+
+def require_readable(settings: WorkflowConfig) -> None:
+    """Read what the configuration names for steps behind the training, so that a typo is told before the pull.
+
+    Raises:
+        SpecError: a target that the catalogue does not have; or the rules of promotion or the devices can't be read.
+    """
+    for target in settings.targets:
+        find_target(target)
+    load_rules(settings.promotion_rules)
+    load_devices(Path(settings.devices) if settings.devices else FLEET)
 
 
 def load_experiment(settings: WorkflowConfig) -> ExperimentSpec:

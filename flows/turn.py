@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from prefect.utilities.annotations import quote
 
-from flows.candidate import make_candidate
+from flows.candidate import make_candidate, require_readable
 from flows.inspection import inspect_labels
 from schemas.config import load_config
 from tasks.lease import Kind, Lease, Request, present, take_turn
@@ -40,9 +40,12 @@ def work_on_project(config: str, kind: Kind, *, project_id: int | None = None) -
         What came of the last work of this kind; or who the request was left to.
 
     Raises:
+        SpecError: see `flows.candidate.require_readable`.
         FpenetError: see `tasks.lease.take_turn`.
     """
     settings = load_config(config)
+    if kind != "quality":
+        require_readable(settings)
     run = Run(settings)
     told: dict[Kind, str] = {}
 

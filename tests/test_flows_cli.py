@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from flows.entry.cli import build_parser, main
+from flows.turn import work_on_project
 from model.faces.dataset import render_dataset
 from schemas.config import WorkflowConfig
 from schemas.errors import SpecError
-from tests.retrain_project import SUBJECTS, experiment
+from tests.retrain_project import SUBJECTS, experiment, write_project
 from tests.servers import free_port
 
 HEAVY = {"tensorflow", "keras", "mlflow", "prefect", "label_studio_sdk", "numpy", "pydantic", "onnx", "rich"}
@@ -85,6 +86,22 @@ def test_a_spec_that_wants_other_crops_than_are_converted_is_refused(tmp_path, d
     )
     with pytest.raises(SpecError, match=problem) if problem else nullcontext():
         load_experiment(settings)
+
+
+@pytest.mark.parametrize("kind", ["retrain", "look"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": ["cpu", "rtz"]}, r"there is no target 'rtz' \(did you mean 'rtx'\?\)"),
+        ({"promotion_rules": "none/rules.yaml"}, "none/rules.yaml: can't be read"),
+        ({"devices": "none/devices.yaml"}, "none/devices.yaml: can't be read"),
+    ],
+)
+def test_what_only_the_last_steps_need_is_read_before_the_first(kind, changes, message, tmp_path):
+    config = write_project(tmp_path, faces=tmp_path / "none", **changes)
+    with pytest.raises(SpecError, match=message):
+        work_on_project(str(config), kind)
+    assert not (tmp_path / "workspace").exists()
 
 
 def test_a_workspace_that_is_not_there(tmp_path, capsys):

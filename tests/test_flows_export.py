@@ -113,7 +113,10 @@ def test_tfonnx_names_a_fixed_batch_and_fp16_with_an_engine(project, tmp_path, c
         (["--data_type", "int8", "--cal_image_dir", "CROPS", "--batches", "7"], "7 batches of 1 need 7 faces, 6 are"),
         (["--cal_image_dir", "CROPS"], "--cal_image_dir is for INT8 and would do nothing with --data_type fp32"),
         (["--max_batch_size", "8"], "--max_batch_size is for the engine and would do nothing without --engine_file"),
-        (["--engine_file", "e", "--target", "cpu-int8"], "--target cpu-int8 with --data_type fp32: export writes the"),
+        (
+            ["--engine_file", "e", "--target", "cpu-int8"],
+            "--target cpu-int8 with --data_type fp32: export writes the",
+        ),
         (
             ["--engine_file", "e", "--target", "cpu", "--data_type", "int8", "--cal_image_dir", "CROPS"],
             "put `cpu-int8` among the configuration's targets",

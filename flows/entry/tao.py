@@ -172,7 +172,7 @@ def _training_files(spec: ExperimentSpec, name: str, results: Path) -> tuple[lis
 
 
 def _kpi_files(spec: ExperimentSpec, name: str) -> list[Path]:
-    """Files of the KPI sets, of which none may be learnt from or validated on; not all need be here while training."""
+    """Files of the KPI sets, which may not be learnt from or validated on; not all need be here while training."""
     if spec.dataloader.kpiset_info is None:
         return []
     info, kpi_sets = _dataset_info(spec, name), spec.dataloader.kpiset_info.tfrecords_set_id_kpi
