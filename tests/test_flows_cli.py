@@ -172,6 +172,7 @@ def test_tao_s_commands_one_after_the_other(tao_project, capsys):
     assert (root / "results/kpi_testing_error_per_region.csv").is_file()
     told = capsys.readouterr().out
     assert "Pupil" in told
+    assert f"spec: {root / 'results/experiment_spec.yaml'}" in "".join(told.splitlines())
 
     model = str(root / "results/model.keras.sealed")
     assert main(["export", "-m", model, "-o", str(root / "model.etlt"), "-t", "13", *key]) == 0
@@ -187,6 +188,24 @@ def test_tao_s_commands_one_after_the_other(tao_project, capsys):
         lines = (out / "result.txt").read_text().splitlines()
         assert [len(line.split()) for line in lines] == [161] * len(entries)
     assert (root / "out0/result.txt").read_text().split()[0] == (root / "out1/result.txt").read_text().split()[0]
+
+
+def test_evaluate_takes_the_spec_that_its_path_says(tmp_path, capsys, monkeypatch):
+    """A spec without KPI sets is told by its file, before any model is read."""
+    (tmp_path / "results").mkdir()
+    for name in ("experiment_spec.yaml", "other.yaml", "results/experiment_spec.yaml", "results/inside.yaml"):
+        (tmp_path / name).write_text(yaml.safe_dump(experiment()))
+    (tmp_path / "results/other.yaml").write_text("a copy")
+    monkeypatch.chdir(tmp_path)
+    for given, taken in (
+        (["-e", "other.yaml"], "other.yaml"),
+        (["-e", "inside.yaml"], "results/inside.yaml"),
+        ([], "results/experiment_spec.yaml"),
+    ):
+        assert main(["evaluate", "-m", "results", *given]) == 2
+        assert f"error: {taken}: dataloader.kpiset_info is missing" in capsys.readouterr().err
+    assert main(["evaluate", "-m", "nope"]) == 2
+    assert "nope: no such model or results folder" in capsys.readouterr().err
 
 
 def test_a_kpi_subject_in_a_training_set_is_refused(tmp_path, capsys):

@@ -81,14 +81,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
             "while training, to measure one of them name it in dataloader.kpiset_info.tfrecords_set_id_kpi"
         )
     place = Path(arguments.model)
+    if not place.exists():
+        raise InputError(f"{place}: no such model or results folder")
     folder = place if place.is_dir() else place.parent
     spec_file = _spec_path(arguments.experiment_spec, folder)
     spec = load_spec(ExperimentSpec, spec_file)
     if spec.dataloader.kpiset_info is None:
-        raise SpecError(
-            str(arguments.experiment_spec), "dataloader.kpiset_info is missing: there is no set to measure on"
-        )
-    files = _set_files(spec, arguments.experiment_spec, spec.dataloader.kpiset_info.tfrecords_set_id_kpi)
+        raise SpecError(str(spec_file), "dataloader.kpiset_info is missing: there is no set to measure on")
+    files = _set_files(spec, str(spec_file), spec.dataloader.kpiset_info.tfrecords_set_id_kpi)
     from tasks.evaluate_model import PAGE, evaluate_model
     from tasks.report import print_evaluation
 
@@ -99,7 +99,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
             model, spec, files, results, spec_file=spec_file, key=_key(arguments), progress=progress
         )
     print_evaluation(report, console)
-    console.print(f"tables: {results}\npage: {results / PAGE}")
+    console.print(f"spec: {spec_file}\ntables: {results}\npage: {results / PAGE}")
     return 0
 
 
@@ -200,12 +200,16 @@ def _dataset_info(spec: ExperimentSpec, name: str) -> DatasetInfo:
     return spec.dataloader.dataset_info
 
 
-def _spec_path(name: str, folder: Path) -> Path:
-    """A spec given as a path, or by its name inside the results folder."""
-    inside = folder / name
-    if not inside.is_file() and not Path(name).is_file():
+def _spec_path(name: str | None, folder: Path) -> Path:
+    """A spec given as a path, or else by its name inside the results folder; None is the one of the training."""
+    if name is None:
+        name, places = SPEC_FILE, [folder / SPEC_FILE, Path(SPEC_FILE)]
+    else:
+        places = [Path(name), folder / name]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
         raise InputError(f"{name}: no such spec, neither here nor in {folder}; give its path with -e")
-    return inside if inside.is_file() else Path(name)
+    return found
 
 
 def _key(arguments: argparse.Namespace) -> Key | None:

@@ -41,9 +41,9 @@ def add(commands: Any) -> None:
     evaluate.add_argument(
         "-e",
         "--experiment_spec",
-        default="experiment_spec.yaml",
         metavar="FILE",
-        help="experiment spec: a path, or a name inside the results folder (default: %(default)s)",
+        help="experiment spec: a path, or else a name inside the results folder (default: the training's, which is "
+        "experiment_spec.yaml there)",
     )
     evaluate.add_argument(
         "-r",
