@@ -16,6 +16,7 @@ import tensorflow as tf
 from model.record_tensors import BOX, FEATURES
 from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.experiment import ExperimentSpec
+from schemas.geometry import tight_square
 
 T = TypeVar("T")
 
@@ -94,6 +95,25 @@ def named_subjects(files: Sequence[Path]) -> set[str]:
     batches = tf.data.TFRecordDataset(there).batch(256).map(lambda records_B: tf.io.parse_example(records_B, wanted))
     with shard_errors():
         return {name.decode() for faces in batches.as_numpy_iterator() for name in faces["image/subject"] if name}
+
+
+def box_ratio(path: Path) -> float | None:
+    """How much larger the face boxes of a file are than the squares around their keypoints: what they were converted
+    with. The median of its first 256 faces; None where it is not there, or holds no face with keypoints.
+
+    Raises:
+        ShardError: the file is damaged.
+    """
+    ratios = []
+    with shard_errors():
+        for record in tf.data.TFRecordDataset([str(path)] if path.is_file() else []).take(256).as_numpy_iterator():
+            features = tf.train.Example.FromString(record).features.feature
+            values = np.array(features["train/landmarks"].float_list.value)
+            if len(values) < 4 or len(values) % 2 or not np.isfinite(values).all():
+                continue
+            side = tight_square(values.reshape(-1, 2)).width
+            ratios += [width / side for width in features["train/facebbx_w"].int64_list.value if side]
+    return float(np.median(ratios)) if ratios else None
 
 
 def read_records(files: Sequence[Path]) -> Iterator[bytes]:

@@ -64,6 +64,16 @@ def test_what_the_kpi_is_measured_on_is_not_trained_on(tmp_path, capsys):
         assert f"tfrecords_set_id_kpi: {SET} is in dataset_info.tfrecords_set_id_{place} too" in told
 
 
+def test_faces_converted_with_another_ratio_are_told(tmp_path, capsys):
+    for ratio, told in ((1.2, "bbox_enlarge_ratio of about 1.1"), (1.0, None)):
+        faces = [blob_face(i, num_keypoints=80, ratio=ratio) for i in range(4)]
+        write_shard(tmp_path / "tfrecords" / SET / "FpeTfRecords" / "data.tfrecords", faces, tao_only=True)
+        spec = tao_spec(tmp_path, pretrained_model_path="null", tfrecords_set_id_val="none")
+        assert main(["train", "-e", str(spec)]) == 2, "the validation set is not there"
+        out = " ".join(capsys.readouterr().out.split())
+        assert told in out if told else "bbox_enlarge_ratio" not in out
+
+
 def test_a_pretrained_model_that_cant_be_read_is_told_with_its_line(tmp_path, capsys):
     line = next(i for i, text in enumerate(SPEC.read_text().splitlines(), 1) if "pretrained_model_path" in text)
     for path, reason in (("/models/public.tlt", "only NVIDIA's container has"), ("/no.hdf5", "no such model file")):

@@ -20,6 +20,8 @@ console = Console(highlight=False)
 SPEC_FILE, MODEL_FILE = "experiment_spec.yaml", "model.keras"
 KEY_VARIABLE = "FPENET_KEY"
 KPI_TESTING = "kpi_testing"
+RATIO_TOLERANCE = 0.05
+"""Boxes are whole pixels: of a face of 40 pixels the ratio is known to so much."""
 
 
 def dataset_convert(arguments: argparse.Namespace) -> int:
@@ -54,6 +56,7 @@ def train(arguments: argparse.Namespace) -> int:
 
     use_gpus(arguments.gpus, arguments.gpu_index)
     train_files, validation_files = _training_files(spec, arguments.experiment_spec, results)
+    _warn_of_other_ratio(spec, train_files)
     write_bytes(results / SPEC_FILE, dump_spec(spec).encode())
     result = train_network(
         spec,
@@ -169,6 +172,21 @@ def _training_files(spec: ExperimentSpec, name: str, results: Path) -> tuple[lis
         train_files += divided[Split.TRAIN]
         validation_files += divided[Split.VALIDATION]
     return train_files, validation_files
+
+
+def _warn_of_other_ratio(spec: ExperimentSpec, files: list[Path]) -> None:
+    """Training crops by the boxes in the records, inference by the spec; TAO's specs know no ratio."""
+    from model.shards import box_ratio
+
+    told = spec.dataloader.bbox_enlarge_ratio
+    for path in files:
+        ratio = box_ratio(path)
+        if ratio is not None and abs(ratio - told) > RATIO_TOLERANCE:
+            console.print(
+                f"[yellow]warning[/] {path}: its faces were converted with a bbox_enlarge_ratio of about "
+                f"{ratio:.2f}, inference will crop with {told:g}: set dataloader.bbox_enlarge_ratio to that of the "
+                "dataset spec"
+            )
 
 
 def _kpi_files(spec: ExperimentSpec, name: str) -> list[Path]:
