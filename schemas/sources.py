@@ -112,6 +112,8 @@ class RenderedSource(SourceBase):
 class SlothSource(SourceBase):
     """A folder of Sloth/TAO ground-truth files: `gt` are patterns below `root`, images are below `image_root`.
 
+    Without a subject rule the key `subject` of an image entry, `<dataset>/<id>`, says whose face it is.
+
     `image_root` defaults to `root`. The set id of a file is its folder below `gt`, or its stem. `origin` is as in
     `PtsSource`: 0 in the format; files that were made of other ones may have kept theirs.
     """

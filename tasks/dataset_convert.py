@@ -23,7 +23,7 @@ from schemas.storage import make_folder, sha256_file, write_json
 from tasks.face_records import BoxedFace, embedded_records, face_records
 from tasks.faceboxes import FaceBoxer
 from tasks.images import ImageIndex, Progress
-from tasks.subjects import SubjectOf, subject_finder
+from tasks.subjects import BY_ENTRY, SubjectOf, subject_finder
 from tasks.validate import Counts, Validation, validate
 
 REPORT, INDEX, LOCK = "dataset_convert.json", "image-index.sqlite", ".dataset_convert.lock"
@@ -69,7 +69,7 @@ def dataset_convert(
     """
     save_root = Path(spec.save_root_path or "", spec.save_path)
     results = results_dir or save_root
-    subject_of = subject_finder(spec.subject)
+    subject_of = subject_finder(spec.subject or BY_ENTRY)
     index = ImageIndex(results / INDEX)
     make_folder(save_root)
     with FileLock(save_root / LOCK):

@@ -14,7 +14,7 @@ from schemas import label_studio, sloth
 from schemas.errors import AnnotationFileError
 from schemas.raw import RawRecord
 from schemas.sources import LabelStudioExportSource, SlothSource
-from tasks.subjects import SubjectOf, subject_finder
+from tasks.subjects import BY_ENTRY, SubjectOf, subject_finder
 
 _WILDCARD = re.compile(r"[*?\[]")
 _UNTIDY_NAME = re.compile(r"^/|^\./|//|/\.?/|/\.?$|^\.?$")  # which `Path` would write in another way
@@ -32,7 +32,8 @@ def pull_sloth(source: SlothSource) -> Iterator[RawRecord]:
     known = flags_known(
         source.occlusion, lambda: any(sloth.has_flags(e) for path, _ in files for e in sloth.read_entries(path))
     )
-    subject_of, find_image = subject_finder(source.subject), image_finder(Path(source.image_root or source.root))
+    subject_of = subject_finder(source.subject or BY_ENTRY)
+    find_image = image_finder(Path(source.image_root or source.root))
     return (
         sloth_record(
             entry,

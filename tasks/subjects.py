@@ -15,6 +15,10 @@ SubjectOf = Callable[[str, Mapping[str, Any]], str | None]
 """Called with the image's name and the fields around it (of the task's data, or of the Sloth entry)."""
 
 
+BY_ENTRY = SubjectRule(field="subject")
+"""The rule of a folder of Sloth/TAO ground truth that is given none: its entries may say it themselves."""
+
+
 def subject_finder(rule: SubjectRule | None) -> SubjectOf:
     """The function that finds subjects by `rule`; it returns None where the rule finds none.
 

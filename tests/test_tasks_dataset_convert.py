@@ -111,6 +111,14 @@ def test_subjects_come_from_the_rule(tmp_path):
     assert [r["image/subject"].bytes_list.value[0] for r in records_of(done.file)] == [b"", b""]
 
 
+def test_subjects_come_from_the_entries_where_there_is_no_rule(tmp_path):
+    entries = write_set(tmp_path, "afw", range(2))
+    entries[1]["subject"] = "afw/17"
+    (tmp_path / "gt" / "afw" / "gt.json").write_text(json.dumps(entries))
+    (done,) = dataset_convert(make_spec(tmp_path, "afw"))
+    assert [r["image/subject"].bytes_list.value[0] for r in records_of(done.file)] == [b"", b"afw/17"]
+
+
 def test_report_lists_everything_that_was_left_out(tmp_path):
     entries = write_set(tmp_path, "afw", range(6))
     entries[1]["annotations"][0]["P1x"] = None

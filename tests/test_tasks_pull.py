@@ -74,6 +74,12 @@ def test_a_folder_of_ground_truth(folder, workspace):
     assert (result.records, result.sets) == (5, {"kpi": 3, "train": 2})
 
 
+def test_entries_say_whose_face_it_is_where_no_rule_does(folder, workspace):
+    write(folder / "gt/train.json", [entry("images/1_a.png") | {"subject": "team/17"}, entry("images/2_a.png")])
+    subjects = [r.subject for r in records_of(pull(sloth_source(folder), workspace, num_keypoints=3))]
+    assert subjects == [None, None, None, "team/17", None]
+
+
 def test_forgotten_subjects_are_left_out(folder, workspace):
     Tombstones.of(workspace.root).with_grave("team/2", by="test", why="asked")
     rule = SubjectRule(dataset="team", pattern=r"(?P<subject>\d+)_")
