@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from model.evaluation import Predict
 from schemas.errors import ModelFileError, StorageError
 from schemas.experiment import ExperimentSpec
-from schemas.sealed import SUFFIX, Key, Kind, is_sealed, kind_of
+from schemas.sealed import SUFFIX, Key, Kind, is_sealed, kind_of, refuse_nvidias
 from schemas.storage import read_json, sha256_file
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def load_predictor(path: Path | str, *, key: Key | None = None) -> Predictor:
     path = Path(path)
     if is_sealed(path):
         return _onnx(path, key) if kind_of(path) is Kind.DEPLOYABLE else _keras(path, key)
+    refuse_nvidias(path)
     if path.suffix in ENGINES or _is_built(path):
         return _engine(path)
     if path.suffix not in (".keras", ".onnx"):

@@ -15,11 +15,10 @@ import numpy as np
 from model.network import HIDDEN_NAME
 from model.weights import load_network
 from schemas.errors import ModelFileError
-from schemas.sealed import Key, is_sealed
+from schemas.sealed import Key, is_sealed, refuse_nvidias
 
 log = logging.getLogger(__name__)
 
-CLOSED_SUFFIXES = (".tlt", ".etlt")
 GRIDS = "softargmax"
 """Layer whose weights are constants of the network's size, and nothing to learn from."""
 _UP = "conv2d_transpose"
@@ -54,12 +53,7 @@ def check_pretrained(path: Path) -> None:
     Raises:
         ModelFileError: it is NVIDIA's closed format, or not there.
     """
-    if path.suffix in CLOSED_SUFFIXES:
-        raise ModelFileError(
-            f"{path}: NVIDIA's .tlt and .etlt files are encrypted by a codec that only NVIDIA's container has, so no "
-            "key opens them here. Start from fresh weights (pretrained_model_path: null) or from an .hdf5: TAO 5 "
-            "writes what it trains, also out of a .tlt, as model.epoch-N.hdf5"
-        )
+    refuse_nvidias(path)
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file")
 

@@ -12,7 +12,7 @@ from keras.src.saving import saving_lib  # the public functions take paths only;
 
 import model.softargmax  # noqa: F401 - registers the layer that saved networks name
 from schemas.errors import ModelFileError
-from schemas.sealed import Key, Kind, is_sealed, read_content, sealed_path, write_sealed
+from schemas.sealed import Key, Kind, is_sealed, read_content, refuse_nvidias, sealed_path, write_sealed
 from schemas.storage import atomic_path
 
 log = logging.getLogger(__name__)
@@ -35,10 +35,12 @@ def load_network(path: Path | str, *, key: Key | None = None) -> keras.Model:
     """Read a network that `save_network` has written; a sealed one is decrypted in memory.
 
     Raises:
-        ModelFileError: the file is missing, damaged, or of another kind.
+        ModelFileError: the file is missing, damaged, NVIDIA's, or of another kind.
         SealedFileError: it is encrypted and can't be opened with this key, or it is a deployable one.
     """
     path = Path(path)
+    if not is_sealed(path):
+        refuse_nvidias(path)
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file")
     if key and not is_sealed(path):

@@ -20,10 +20,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn
 
-from schemas.errors import SealedFileError
+from schemas.errors import ModelFileError, SealedFileError
 from schemas.storage import canonical_json, write_bytes
 
 SUFFIX = ".sealed"
+NVIDIAS_SUFFIXES = (".tlt", ".etlt")
 MAGIC = b"\x89FPESEAL"
 VERSION = 1
 CIPHER = "AES-256-GCM"
@@ -97,6 +98,20 @@ def is_sealed(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return _says_sealed(file.read(len(MAGIC)), path)
+
+
+def refuse_nvidias(path: Path) -> None:
+    """Stop at a file that is encrypted by NVIDIA's own codec, whether it is there or not.
+
+    Raises:
+        ModelFileError: its name says so.
+    """
+    if path.suffix in NVIDIAS_SUFFIXES:
+        raise ModelFileError(
+            f"{path}: NVIDIA's .tlt and .etlt files are encrypted by a codec that only NVIDIA's container has, so no "
+            "key opens them here. TAO 5 writes what it trains, also out of a .tlt, as model.epoch-N.hdf5: train from "
+            "that here, or from fresh weights (model.model_parameters.pretrained_model_path: FILE.hdf5, or null)"
+        )
 
 
 def kind_of(path: Path) -> Kind:

@@ -13,7 +13,7 @@ from deploy.targets import find_target
 from model.evaluation import evaluate
 from model.evaluation_report import evaluation_report
 from model.pipeline import evaluation_batches
-from model.weights import save_network
+from model.weights import load_network, save_network
 from schemas.errors import ModelFileError, SealedFileError, StorageError
 from schemas.sealed import Key, Kind, write_sealed
 from schemas.storage import write_json
@@ -67,6 +67,14 @@ def test_what_is_no_model_is_named(files, name):
         (files / name).write_bytes(b"nonsense")
     with pytest.raises(ModelFileError, match=name):
         load_predictor(files / name)
+
+
+@pytest.mark.parametrize("suffix", ["tlt", "etlt"])
+def test_nvidia_s_files_are_told_as_such(tmp_path, suffix):
+    (tmp_path / f"model.{suffix}").write_bytes(b"encrypted")
+    for read in (load_predictor, load_network):
+        with pytest.raises(ModelFileError, match="a codec that only NVIDIA's container has"):
+            read(tmp_path / f"model.{suffix}")
 
 
 @pytest.mark.parametrize("form", ["tfonnx", "fixed batch", "heatmap", "fp16"])

@@ -151,5 +151,5 @@ def test_files_that_are_no_models_are_named(tmp_path):
     with pytest.raises(ModelFileError, match="no such model file"):
         load_pretrained(network(), tmp_path / "none.hdf5")
     for suffix in ("tlt", "etlt"):
-        with pytest.raises(ModelFileError, match=r"only NVIDIA's container has.*pretrained_model_path: null"):
+        with pytest.raises(ModelFileError, match=r"only NVIDIA's container has.*train from that here"):
             load_pretrained(network(), tmp_path / f"model.{suffix}")
