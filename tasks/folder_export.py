@@ -23,7 +23,7 @@ import csv
 import hashlib
 import io
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -33,7 +33,7 @@ import orjson
 
 from schemas.annotation import NOT_REJECTED
 from schemas.config import ValidationRules
-from schemas.errors import AnnotationFileError, SpecError
+from schemas.errors import AnnotationFileError, SpecError, ViolationsError
 from schemas.raw import RawRecord, read_raw
 from schemas.records import Face, Violation
 from schemas.sloth import face_to_sloth, image_entry
@@ -44,7 +44,7 @@ from tasks.lease import present
 from tasks.progress import StepProgress, silent
 from tasks.pull import pull
 from tasks.pull_files import task_data
-from tasks.validate import validate
+from tasks.validate import Counts, validate
 from tasks.workspace import Workspace
 
 GT, IMAGES, MANIFEST, NOTES = "gt", "images", "manifest.csv", "fpenet-export.json"
@@ -79,6 +79,7 @@ def export_source(
     Raises:
         SpecError: the folder holds something else, or another source.
         SourceError, AnnotationFileError: see `tasks.pull.pull`.
+        ViolationsError: every annotation breaks a rule; the folder stays as it was.
         StorageError: the folder or the workspace can't be written.
     """
     with present(workspace.lease):
@@ -98,9 +99,20 @@ def _export(
         progress=lambda done, of: progress("images", done, of),
     )
     index.close()
-    sets, images = write_folder(outcome.faces, folder, source=source.name, progress=progress)
     left_out = [violation for violation in outcome.violations if violation.code not in NOT_REJECTED]
+    if left_out and not outcome.counts.accepted:
+        raise ViolationsError(_nothing_left(source.name, outcome.counts, left_out))
+    sets, images = write_folder(outcome.faces, folder, source=source.name, progress=progress)
     return FolderExport(folder, sets, images, left_out, outcome.counts.skipped)
+
+
+def _nothing_left(source: str, counts: Counts, left_out: Sequence[Violation]) -> str:
+    codes = Counter(violation.code for violation in left_out)
+    reasons = ", ".join(f"{code} {number}" for code, number in codes.most_common(5))
+    return (
+        f"source '{source}': none of {counts.annotations} annotations can be used, and nothing was written: "
+        f"{reasons}. The first: {left_out[0]}"
+    )
 
 
 def write_folder(

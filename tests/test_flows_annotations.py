@@ -42,6 +42,23 @@ def test_convert_tells_what_it_wrote_and_what_not(project, capsys):
     assert "P68x" in entries[0]["annotations"][1] and "P69x" not in entries[0]["annotations"][1]
 
 
+def test_a_source_of_which_nothing_can_be_used_writes_nothing(project, capsys):
+    (project / "train.txt").write_text("no face\n" * 3)
+    assert convert(project) == 2
+    told = capsys.readouterr().err
+    assert "none of 3 annotations can be used, and nothing was written: malformed 3. The first: wflw:train" in told
+    assert not (project / "out").exists()
+
+
+def test_of_many_faces_left_out_the_first_are_named(project, capsys):
+    lines = (project / "train.txt").read_text().splitlines()
+    (project / "train.txt").write_text("\n".join([lines[0], *["no face"] * 8]))
+    assert convert(project) == 0
+    told = capsys.readouterr().out
+    assert told.count("left out wflw:") == 5
+    assert "left out 3 more: malformed 3" in told
+
+
 def test_a_source_that_the_configuration_does_not_have(project, capsys):
     assert convert(project, "wflv") == 2
     assert "no source 'wflv' (did you mean 'wflw'?); there are wflw" in capsys.readouterr().err

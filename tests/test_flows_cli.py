@@ -187,6 +187,11 @@ def test_tao_s_commands_one_after_the_other(tao_project, capsys):
         assert main(["inference", "-e", spec, "-m", path, *places, *key]) == 0
         lines = (out / "result.txt").read_text().splitlines()
         assert [len(line.split()) for line in lines] == [161] * len(entries)
+        places[3] = str(root / "nothing")
+        assert main(["inference", "-e", spec, "-m", path, *places[:4], *key]) == 2, "without -r"
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"none of {len(entries)} images could be used; the first: {entries[0]['filename']}: " in told
+        assert "no such file; check -r" in told
     assert (root / "out0/result.txt").read_text().split()[0] == (root / "out1/result.txt").read_text().split()[0]
 
 

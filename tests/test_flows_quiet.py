@@ -23,3 +23,10 @@ def test_what_a_failing_import_printed_is_shown(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("libfoo.so is missing")
     assert done.stderr.rstrip().endswith("ImportError: no foo")
+
+
+def test_opencv_says_nothing_of_an_image_that_is_not_there():
+    hold = "from flows.entry.quiet import hold_opencv_warnings; hold_opencv_warnings(); "
+    done = _run(hold + "import cv2; assert cv2.imread('no.png') is None")
+
+    assert (done.returncode, done.stderr) == (0, "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +13,14 @@ from rich.console import Console
 from flows.entry.progress import counting
 from schemas.config import load_config
 from schemas.errors import SpecError, nearest
+from schemas.records import Violation
 from schemas.sources import Source
 
 if TYPE_CHECKING:
     from tasks.workspace import Workspace
 
 console = Console(highlight=False)
+SHOWN = 5
 
 
 def convert(arguments: argparse.Namespace) -> int:
@@ -33,14 +37,22 @@ def convert(arguments: argparse.Namespace) -> int:
     return write_folder(sources[arguments.source], Path(arguments.folder), workspace, config.num_keypoints)
 
 
+def tell_left_out(violations: Sequence[Violation]) -> None:
+    """The first ones, and how many more there are of which kind."""
+    for violation in violations[:SHOWN]:
+        console.print(f"left out {violation}", markup=False)
+    if more := Counter(violation.code for violation in violations[SHOWN:]):
+        kinds = ", ".join(f"{code} {number:,}" for code, number in more.most_common())
+        console.print(f"left out {more.total():,} more: {kinds}", markup=False)
+
+
 def write_folder(source: Source, folder: Path, workspace: Workspace, num_keypoints: int) -> int:
     """Write the folder, and tell what is in it and what is not."""
     from tasks.folder_export import export_source
 
     with counting(console) as progress:
         done = export_source(source, folder, workspace, num_keypoints=num_keypoints, progress=progress)
-    for violation in done.left_out:
-        console.print(f"left out {violation}", markup=False)
+    tell_left_out(done.left_out)
     console.print(
         f"{done.folder}: {sum(done.sets.values()):,} faces in {', '.join(done.sets) or 'no set'}, {done.images:,} "
         f"pictures; {done.skipped:,} not annotated",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from flows.entry.commands import annotations, bundle, fleet, gateway, label_studio, lineage, review, tao, workflow
-from flows.entry.quiet import hold_tensorflow_start
+from flows.entry.quiet import hold_opencv_warnings, hold_tensorflow_start
 from schemas.errors import FpenetError
 
 DESCRIPTION = (
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its errors become one message and an exit code."""
     parsed = build_parser().parse_args(arguments)
     hold_tensorflow_start()
+    hold_opencv_warnings()
     module, function = parsed.handler.split(":")
     try:
         return getattr(importlib.import_module(module), function)(parsed) or 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from flows.entry.annotations import tell_left_out, write_folder
 from flows.entry.progress import counting
 from schemas.errors import SpecError
 from schemas.sources import LabelStudioSource, SubjectRule
@@ -34,8 +35,7 @@ def import_folder(arguments: argparse.Namespace) -> int:
             origin=arguments.origin,
             progress=progress,
         )
-    for violation in result.left_out:
-        console.print(f"left out {violation}", markup=False)
+    tell_left_out(result.left_out)
     console.print(
         f"project {result.project} '{result.title}': {result.imported:,} tasks added, {result.present:,} were there, "
         f"{len({violation.record for violation in result.left_out}):,} left out: {result.url}"
@@ -45,7 +45,6 @@ def import_folder(arguments: argparse.Namespace) -> int:
 
 def export_folder(arguments: argparse.Namespace) -> int:
     """Each project has a place of its own in the workspace, whatever the configurations there call it."""
-    from flows.entry.annotations import write_folder
     from tasks.workspace import Workspace
 
     project = int(arguments.project) if arguments.project.isdigit() else arguments.project

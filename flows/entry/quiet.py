@@ -1,4 +1,4 @@
-"""A terminal without what TensorFlow's libraries print while they are loaded.
+"""A terminal without what TensorFlow's libraries print while they are loaded, and OpenCV of every missing image.
 
 Six lines about oneDNN and CUDA come on every import, before TensorFlow's own log level is in force, so no setting
 keeps them back. They are held while `import tensorflow` runs, whoever imports it, and shown if it fails.
@@ -21,6 +21,11 @@ def hold_tensorflow_start() -> None:
     if "tensorflow" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions too
         sys.meta_path.insert(0, _Finder())
+
+
+def hold_opencv_warnings() -> None:
+    """Commands say themselves which images can't be read. Must come before OpenCV is imported: it reads this then."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 
 class _Finder(MetaPathFinder):

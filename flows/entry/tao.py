@@ -14,6 +14,7 @@ from rich.progress import Progress
 from schemas.errors import InputError, ModelFileError, SpecError
 from schemas.experiment import DatasetInfo, ExperimentSpec
 from schemas.sealed import Key, existing
+from schemas.storage import read_json
 from schemas.yamlspec import dump_spec, load_spec, place_in
 
 console = Console(highlight=False)
@@ -109,7 +110,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def inference(arguments: argparse.Namespace) -> int:
     spec = load_spec(ExperimentSpec, arguments.experiment_spec)
     from deploy.predictor import load_predictor
-    from model.inference import run_inference
+    from model.inference import RESULT_JSON, run_inference
 
     predictor = load_predictor(arguments.model, key=_key(arguments))
     predictor.require(spec)
@@ -124,6 +125,12 @@ def inference(arguments: argparse.Namespace) -> int:
             enlarge_ratio=spec.dataloader.bbox_enlarge_ratio,
             draw=not arguments.no_images,
             progress=progress,
+        )
+    if not summary.faces:
+        first = read_json(Path(arguments.output, RESULT_JSON))["skipped"][0]
+        raise InputError(
+            f"{arguments.input}: none of {summary.entries:,} images could be used; the first: {first['image']}: "
+            f"{first['reason']}; check -r, the folder that image names are relative to, and the face boxes"
         )
     console.print(
         f"{summary.faces:,} faces in {summary.images:,} images, {summary.skipped:,} skipped: {arguments.output}"
