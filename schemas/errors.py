@@ -181,7 +181,7 @@ class DeviceRefusedError(DeviceError):
 
 
 class ForwardError(FpenetError):
-    """Events that Prefect did not take. `final`: it never will, so there is no use in sending them again."""
+    """Prefect does not answer, or took no event. `final`: it never will, so there is no use in sending it again."""
 
     def __init__(self, problem: str, *, final: bool = False) -> None:
         super().__init__(problem)

@@ -69,7 +69,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         fsync_directory(path.parent)
     except OSError as error:
-        if error.errno in _REFUSED:
+        if error.errno in _REFUSED or error.filename == str(temporary):
             raise StorageError(
                 f"{path}: can't be written: {error.strerror}. Nothing half-written is left; "
                 "free space or choose another place, and run the same command again"

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from schemas.annotation import Problem
 from schemas.errors import StorageError
+from schemas.storage import make_folder
 from tasks.image_facts import ImageFacts, inspect_image
 
 Progress = Callable[[int, int], None]
@@ -116,7 +117,7 @@ class ImageIndex:
     def _open(self) -> sqlite3.Connection:
         if self._path is None:
             return _prepared(":memory:")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         try:
             return _prepared(str(self._path))
         except sqlite3.OperationalError:

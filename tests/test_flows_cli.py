@@ -104,6 +104,24 @@ def test_what_only_the_last_steps_need_is_read_before_the_first(kind, changes, m
     assert not (tmp_path / "workspace").exists()
 
 
+def test_a_workspace_that_can_t_be_made(tmp_path, capsys, monkeypatch):
+    for variable in ("PREFECT_API_URL", "PREFECT_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "file").write_text("in the way")
+    config = write_project(tmp_path, faces=tmp_path / "none", workspace=str(tmp_path / "file"))
+    assert main(["run", "retrain", "--config", str(config)]) == 5
+    assert f"{tmp_path}/file/prefect: can't be made" in capsys.readouterr().err
+
+
+def test_a_prefect_server_that_is_down_is_one_message(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", f"http://ada:secret@127.0.0.1:{free_port()}/api")
+    config = write_project(tmp_path, faces=tmp_path / "none")
+    assert main(["run", "retrain", "--config", str(config)]) == 1
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("fpenet: error: Prefect at http://127.0.0.1:")
+    assert told.endswith("/api does not answer: start it (prefect server start), or unset PREFECT_API_URL")
+
+
 def test_a_workspace_that_is_not_there(tmp_path, capsys):
     assert main(["status", "--workspace", str(tmp_path / "none")]) == 2
     assert "no such workspace" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 import errno
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,11 @@ def test_a_full_disk_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"file: can't be written: No space left"), atomic_path(tmp_path / "file"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_takes_no_files():
+    with pytest.raises(StorageError, match="/proc/file: can't be written"):
+        write_bytes(Path("/proc/file"), b"content")
 
 
 def test_equal_values_have_equal_hashes():

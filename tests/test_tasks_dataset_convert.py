@@ -225,6 +225,10 @@ def test_tensorflow_is_not_needed(tmp_path):
 
 def test_place_that_cannot_be_made_is_named(tmp_path):
     write_set(tmp_path, "afw", range(1))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="file: can't be made: File exists"):
+        dataset_convert(make_spec(tmp_path, "afw"), tmp_path / "file")
+    (tmp_path / "out").rename(tmp_path / "before")
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(StorageError, match="out: can't be made: File exists"):
         dataset_convert(make_spec(tmp_path, "afw"))

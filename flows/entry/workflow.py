@@ -10,13 +10,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from schemas.errors import InputError
+from schemas.errors import ForwardError, InputError
+from schemas.storage import make_folder
 from schemas.urls import without_credentials
 
 console = Console(highlight=False)
 
 OPTIONS = {"version": "rollout", "records": "drift"}
 """Of `fpenet run`: parameter -> the flow that takes it."""
+
+PREFECT_TIMEOUT_S = 30.0
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -25,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     options = _options(arguments)
     config = load_config(arguments.config)
+    _require_prefect()
     _quiet_prefect(Path(config.workspace), verbose=arguments.verbose)
     getattr(importlib.import_module(f"flows.{arguments.flow}"), arguments.flow)(arguments.config, **options)
     return 0
@@ -39,11 +43,26 @@ def _options(arguments: argparse.Namespace) -> dict[str, str]:
     return options
 
 
+def _require_prefect() -> None:
+    """Where a server is named, it answers: Prefect itself tells of another in a hundred lines."""
+    import httpx
+
+    if not (url := os.environ.get("PREFECT_API_URL")):
+        return
+    try:
+        httpx.get(f"{url.rstrip('/')}/health", timeout=PREFECT_TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        raise ForwardError(
+            f"Prefect at {without_credentials(url)} does not answer: start it (prefect server start), or unset "
+            "PREFECT_API_URL"
+        ) from None
+
+
 def _quiet_prefect(workspace: Path, *, verbose: bool) -> None:
     """Must come before Prefect is imported: it reads its settings then."""
     if not {"PREFECT_API_URL", "PREFECT_HOME"}.intersection(os.environ):
         home = (workspace / "prefect").resolve()
-        home.mkdir(parents=True, exist_ok=True)
+        make_folder(home)
         os.environ["PREFECT_HOME"] = str(home)
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # a busy machine takes 20
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
