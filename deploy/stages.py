@@ -148,7 +148,10 @@ def history(targets: Path, target: str) -> list[Event]:
         return [Event.model_validate_json(line) for line in log_lines(place)]
 
 
-_NOTHING = "target '{target}': nothing is staged; run the flow `retrain` with this target first"
+NOTHING_STAGED = (
+    "target '{target}': nothing is staged: `fpenet run retrain` with this target in the configuration builds and "
+    "stages its engine, or `fpenet run rollout` after an approval, where a device builds it"
+)
 _NO_CANARY = (
     "target '{target}': nothing is at canary; an engine comes into production by way of the canary devices: "
     "`fpenet promote --target {target} --to canary --config FILE` first"
@@ -161,7 +164,7 @@ def _changing(targets: Path, target: str) -> Iterator[Path]:
     """Hold the target's lock, with the log complete: one change at a time, whoever makes it."""
     place = targets / target
     if not place.is_dir():
-        raise InputError(_NOTHING.format(target=target))
+        raise InputError(NOTHING_STAGED.format(target=target))
     with FileLock(place / ".lock"):
         complete_log(place)
         yield place
@@ -174,7 +177,7 @@ def _candidate(place: Path, target: str, to: Promoted, has_canaries: bool) -> tu
     source: Stage = "canary" if to == "production" and has_canaries else "staging"
     pointer = _stage(place, source)
     if pointer is None:
-        raise InputError((_NOTHING if source == "staging" else _NO_CANARY).format(target=target))
+        raise InputError((NOTHING_STAGED if source == "staging" else _NO_CANARY).format(target=target))
     return pointer.engine, "" if has_canaries else "without a canary: the target has no canary devices"
 
 

@@ -182,6 +182,17 @@ def test_a_change_needs_the_configuration_and_an_approval(fleet, capsys):
     assert "not approved, override: a demo" in told
 
 
+@pytest.mark.parametrize("command", ["promote", "rollback", "deliver"])
+def test_a_target_that_is_unknown_or_has_nothing_staged(fleet, command, capsys):
+    code, told = called(capsys, command, "--target", "t5")
+    assert code == 2
+    assert "there is no target 't5' (did you mean 't4'?); known: cpu, " in told
+    code, told = called(capsys, command, "--target", "orin")
+    assert code == 2
+    assert "target 'orin': nothing is staged: `fpenet run retrain` with this target" in told
+    assert "or `fpenet run rollout` after an approval, where a device builds it" in told
+
+
 def test_a_canary_is_ended_in_words(fleet, capsys):
     fleet.stage("key1")
     called(capsys, "promote", "--target", "cpu", "--to", "canary")

@@ -18,6 +18,7 @@ from rich.table import Table
 from deploy.devices import FLEET, Device, load_devices
 from deploy.pointers import Event
 from deploy.stages import status as stages_of
+from deploy.targets import find_target
 from schemas.errors import DeviceError, InputError
 from tasks.fleet.deliveries import DeviceRecord, Measure
 from tasks.fleet.promotion import promote_target, roll_back_target, settle_target
@@ -70,6 +71,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def promote(arguments: argparse.Namespace) -> int:
+    find_target(arguments.target)
     place = _place(arguments)
     done = promote_target(
         place.targets,
@@ -96,6 +98,7 @@ def promote(arguments: argparse.Namespace) -> int:
 
 
 def rollback(arguments: argparse.Namespace) -> int:
+    find_target(arguments.target)
     place = _place(arguments)
     done = roll_back_target(
         place.targets,
@@ -112,6 +115,7 @@ def rollback(arguments: argparse.Namespace) -> int:
 
 
 def deliver(arguments: argparse.Namespace) -> int:
+    find_target(arguments.target)
     place = _place(arguments)
     records = settle_target(
         place.targets, arguments.target, place.devices, open_shell=open_device, measure=place.measure()

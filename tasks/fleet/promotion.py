@@ -54,7 +54,7 @@ def changing(targets: Path, target: str, *, patience_s: float = _PATIENCE_S) -> 
         InputError: somebody else holds it for longer than `patience_s`.
     """
     if not (targets / target).is_dir():
-        raise InputError(f"target '{target}': nothing is staged; run the flow `retrain` with this target first")
+        raise InputError(stages.NOTHING_STAGED.format(target=target))
     try:
         with FileLock(targets / target / LOCK, timeout=patience_s):
             yield
