@@ -442,7 +442,9 @@ def test_the_command_makes_keys_bundles_and_verifies(releases, tmp_path, monkeyp
     assert main(["bundle", "verify", str(bundle), "--public-key", f"{tmp_path}/other.pub"]) == 2
     assert "signed by another key" in capsys.readouterr().err
     monkeypatch.delenv("FPENET_SIGNING_KEY_FILE")
-    assert main(["bundle", "--target", "cpu", "--workspace", workspace]) == 0
+    config = {"workspace": workspace, "sources": [{"kind": "rendered", "name": "r"}], "experiment_spec": "none.yaml"}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    assert main(["bundle", "--target", "cpu", "--config", str(tmp_path / "config.yaml")]) == 0
     assert "unsigned" in capsys.readouterr().out
     default = releases["cpu"].directory.parent.parent / "bundles" / "cpu-production.tar.gz"
     assert main(["bundle", "verify", str(default)]) == 2

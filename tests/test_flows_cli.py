@@ -122,9 +122,11 @@ def test_a_prefect_server_that_is_down_is_one_message(tmp_path, capsys, monkeypa
     assert told.endswith("/api does not answer: start it (prefect server start), or unset PREFECT_API_URL")
 
 
-def test_a_workspace_that_is_not_there(tmp_path, capsys):
+def test_a_workspace_that_is_not_there_or_empty(tmp_path, capsys):
     assert main(["status", "--workspace", str(tmp_path / "none")]) == 2
     assert "no such workspace" in capsys.readouterr().err
+    assert main(["status", "--workspace", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}: no engine; name the configuration with --config\n"
 
 
 def test_doctor_tells_what_can_be_built_and_reached(capsys, monkeypatch):

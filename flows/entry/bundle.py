@@ -16,12 +16,12 @@ def bundle(arguments: argparse.Namespace) -> int:
     from deploy.bundle.bundle import make_bundle
     from deploy.bundle.release import release_at
     from deploy.bundle.signing import KEY_VARIABLE, signing_key_from_environment
+    from flows.entry.workspaces import workspace_of
     from tasks.bundle_accuracy import accuracy_of
-    from tasks.workspace import Workspace
 
     if not arguments.target:
         raise InputError("whose engine? name a target device with --target, such as cpu; `fpenet status` lists them")
-    workspace = Workspace(Path(arguments.workspace))
+    workspace = workspace_of(arguments)
     default = workspace.bundles / f"{arguments.target}-{arguments.stage}.tar.gz"
     output = Path(arguments.output) if arguments.output else default
     key = signing_key_from_environment()

@@ -64,6 +64,8 @@ def status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.file.write(orjson.dumps([asdict(target) for target in found], option=_JSON).decode())
         return 0
+    if not found:
+        console.print(f"{place.workspace.root}: no engine; name the configuration with --config", soft_wrap=True)
     _show_stages(found, datetime.now(UTC))
     for line in _remarks(found):
         console.print(line, soft_wrap=True)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import orjson
 from rich.console import Console
 
-from schemas.errors import InputError
+from flows.entry.workspaces import workspace_of
 from tasks.lineage.ask import ask
 from tasks.lineage.engines import EngineFacts
 from tasks.lineage.trace import Backward, Forward, Part, SnapshotContents, VersionTrace
-from tasks.workspace import Workspace
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
 _SHORT = 12
@@ -21,7 +19,7 @@ _SHORT = 12
 
 
 def lineage(arguments: argparse.Namespace) -> int:
-    answer = ask(arguments.name, _workspace(arguments), every=arguments.all or arguments.json)
+    answer = ask(arguments.name, workspace_of(arguments), every=arguments.all or arguments.json)
     if arguments.json:
         console.file.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode())
     elif isinstance(answer, Backward):
@@ -29,17 +27,6 @@ def lineage(arguments: argparse.Namespace) -> int:
     else:
         console.out("\n".join(_on(answer)))
     return 0
-
-
-def _workspace(arguments: argparse.Namespace) -> Workspace:
-    if arguments.config:
-        from schemas.config import load_config
-
-        return Workspace(Path(load_config(arguments.config).workspace))
-    root = Path(arguments.workspace)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such workspace; name the one of the run's configuration with --workspace")
-    return Workspace(root)
 
 
 def _back(answer: Backward) -> Iterable[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from flows.entry.commands.parsers import add_command, add_workspace
+from flows.entry.commands.parsers import add_command, add_place
 
 STAGES = ("production", "canary", "staging")
 EPILOG = """\
@@ -14,10 +14,12 @@ Triton model repository, a bill of materials (CycloneDX), and a README with what
 The same engine gives the same bytes.
 
 examples:
-  fpenet bundle keygen --key signing.pem              once; give signing.pem.pub to whoever will verify
-  FPENET_SIGNING_KEY_FILE=signing.pem \\
-    fpenet bundle --target t4 -o t4.tar.gz            the production engine of target t4, signed
-  fpenet bundle --target orin --stage canary -o orin  a folder, of the engine that the canary devices run
+  # once; give signing.pem.pub to whoever will verify
+  fpenet bundle keygen --key signing.pem
+  # the production engine of target t4, signed
+  FPENET_SIGNING_KEY_FILE=signing.pem fpenet bundle --target t4 --config faces.yaml -o t4.tar.gz
+  # a folder, of the engine that the canary devices run
+  fpenet bundle --target orin --stage canary --config faces.yaml -o orin
   fpenet bundle verify t4.tar.gz --public-key signing.pem.pub
 
 Without a signing key the bundle is unsigned and says so; `verify` refuses it unless --unsigned-ok is given.
@@ -41,7 +43,7 @@ def add(commands: Any) -> None:
         metavar="PATH",
         help="FILE.tar.gz, replaced, or a folder that is not there yet (default: bundles/ of the workspace)",
     )
-    add_workspace(bundle)
+    add_place(bundle)
     actions = bundle.add_subparsers(title="actions", metavar="ACTION")
 
     verify = add_command(

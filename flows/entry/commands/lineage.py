@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.entry.commands.parsers import add_command, add_workspace
+from flows.entry.commands.parsers import add_command, add_place
 
 _NAMES = (
     "an ENGINE by the first digits of its build key or SHA-256, or by its file; a VERSION as fpenet/3, or 3; an "
@@ -27,8 +27,6 @@ def add(commands: Any) -> None:
         more=_MORE,
     )
     lineage.add_argument("name", metavar="ENGINE|VERSION|ANNOTATION|SUBJECT", help=_NAMES)
-    place = lineage.add_mutually_exclusive_group()
-    add_workspace(place)
-    place.add_argument("--config", metavar="FILE", help="configuration (YAML) whose workspace is meant")
+    add_place(lineage)
     lineage.add_argument("--all", action="store_true", help="name every subject and annotation, not the first ten")
     lineage.add_argument("--json", action="store_true", help="write everything as JSON")

@@ -13,8 +13,15 @@ def add_command(commands: Any, name: str, handler: str, summary: str, *, more: s
     return parser
 
 
-def add_workspace(parser: argparse.ArgumentParser) -> None:
+def add_workspace(parser: Any) -> None:
     parser.add_argument("--workspace", default="workspace", metavar="DIR", help="workspace of the flow (%(default)s)")
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """`--workspace` or `--config`, as `flows.entry.workspaces` reads them."""
+    place = parser.add_mutually_exclusive_group()
+    add_workspace(place)
+    place.add_argument("--config", metavar="FILE", help="configuration (YAML) whose workspace is meant")
 
 
 def count(text: str) -> int:
