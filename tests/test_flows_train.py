@@ -62,6 +62,9 @@ def test_what_the_kpi_is_measured_on_is_not_trained_on(tmp_path, capsys):
         assert main(["train", "-e", str(tao_spec(tmp_path, pretrained_model_path="null", **names))]) == 2
         told = capsys.readouterr().err
         assert f"tfrecords_set_id_kpi: {SET} is in dataset_info.tfrecords_set_id_{place} too" in told
+    spec = tao_spec(tmp_path, pretrained_model_path="null", **names)
+    assert main(["train", "-e", str(spec), "--allow-unknown-subjects"]) == 2, "the training set is not there"
+    assert f"{SET} is in dataset_info.tfrecords_set_id_val too" in " ".join(capsys.readouterr().out.split())
 
 
 def test_faces_converted_with_another_ratio_are_told(tmp_path, capsys):

@@ -47,7 +47,7 @@ def train(arguments: argparse.Namespace) -> int:
     if results is None:
         raise SpecError(f"{arguments.experiment_spec}: checkpoint_dir", "is not set; set it, or give -r")
     _check_pretrained(spec, arguments.experiment_spec)
-    kpi_files = _kpi_files(spec, arguments.experiment_spec)
+    kpi_files = _kpi_files(spec, arguments.experiment_spec, shared_allowed=arguments.allow_unknown_subjects)
     from model.devices import use_gpus
     from model.progress import TerminalProgress
     from model.shards import named_subjects
@@ -196,8 +196,12 @@ def _warn_of_other_ratio(spec: ExperimentSpec, files: list[Path]) -> None:
             )
 
 
-def _kpi_files(spec: ExperimentSpec, name: str) -> list[Path]:
-    """Files of the KPI sets, which may not be learnt from or validated on; not all need be here while training."""
+def _kpi_files(spec: ExperimentSpec, name: str, *, shared_allowed: bool) -> list[Path]:
+    """Files of the KPI sets, which may not be learnt from or validated on; not all need be here while training.
+
+    Args:
+        shared_allowed: a set may be for training and for the KPI; that is told.
+    """
     if spec.dataloader.kpiset_info is None:
         return []
     info, kpi_sets = _dataset_info(spec, name), spec.dataloader.kpiset_info.tfrecords_set_id_kpi
@@ -207,11 +211,14 @@ def _kpi_files(spec: ExperimentSpec, name: str) -> list[Path]:
         ("loss.elt_loss_info.unlabelled_sets", spec.loss.elt_loss_info.unlabelled_sets or ""),
     ):
         if shared := set(kpi_sets.split()).intersection(sets.split()):
-            raise SpecError(
-                place_in(name, "dataloader.kpiset_info.tfrecords_set_id_kpi"),
-                f"{', '.join(sorted(shared))} is in {place} too: an error on faces that training has seen says "
-                "nothing; name other sets here, or leave kpiset_info out while training",
-            )
+            where = place_in(name, "dataloader.kpiset_info.tfrecords_set_id_kpi")
+            named = ", ".join(sorted(shared))
+            problem = f"{named} is in {place} too: an error on faces that training has seen says nothing"
+            if not shared_allowed:
+                raise SpecError(
+                    where, f"{problem}; name other sets here, or train all the same with --allow-unknown-subjects"
+                )
+            console.print(f"[yellow]warning[/] {where}: {problem}")
     return info.files(kpi_sets)
 
 
