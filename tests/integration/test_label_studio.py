@@ -44,14 +44,18 @@ N = 5
 FRAME = (60, 48)
 
 
-def write_folder(root, *, images=6, flagged=True):
+def write_folder(root, *, images=6, flagged=True, num_keypoints=N):
     """A folder as a team hands it over: float points, some occluded, two sets, a table of subjects."""
     rng = np.random.default_rng(7)
     entries = []
     for i in range(images):
         name = f"images/{i // 2:03d}_{i}.png"
-        points_N2 = np.round(rng.uniform(8, 40, (N, 2)), 2).astype(np.float32)
-        flags_N = (rng.random(N) < 0.4).astype(np.int8) if flagged else np.full(N, Flag.UNKNOWN, np.int8)
+        points_N2 = np.round(rng.uniform(8, 40, (num_keypoints, 2)), 2).astype(np.float32)
+        flags_N = (
+            (rng.random(num_keypoints) < 0.4).astype(np.int8)
+            if flagged
+            else np.full(num_keypoints, Flag.UNKNOWN, np.int8)
+        )
         box = tight_square(points_N2)
         entries.append(image_entry(name, [face_to_sloth(points_N2, flags_N, tight_box=box)], camera="05_1"))
         (root / "images").mkdir(parents=True, exist_ok=True)
@@ -221,10 +225,10 @@ def test_entries_that_can_t_become_tasks_are_named(label_studio, connection, tmp
 
 
 def test_a_project_for_other_keypoints_is_not_filled(label_studio, tmp_path, title):
-    root = write_folder(tmp_path / "team", images=2)
-    load(label_studio, root, title)
+    load(label_studio, write_folder(tmp_path / "team", images=2), title)
+    other = write_folder(tmp_path / "other", images=2, num_keypoints=6)
     with pytest.raises(SpecError, match="labelling config has no label P6"):
-        load(label_studio, root, title, num_keypoints=6)
+        load(label_studio, other, title, num_keypoints=6)
 
 
 def junk_tasks(image):
