@@ -5,7 +5,7 @@
 A model is a type and a width, with 68 keypoints, that of an experiment spec, or a graph, as `--keep` of
 `bench/quantisation.py` leaves it. Rounds of faces, one at a time, are measured in turn, so that a busy machine is
 busy for all, and within a round each finds its weights in the cache, as on a device of its own. Ratios are to the
-first model that is run the same way. Weights do not alter the time. Takes a minute.
+first model that is run the same way. Weights do not alter the time. Takes two minutes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from model.network import build_network
 from schemas.experiment import ExperimentSpec, ModelParameters
 from schemas.yamlspec import load_spec
 
-ROUNDS, FACES, WARM_UP = 20, 15, 3
+ROUNDS, FACES, WARM_UP = 40, 15, 3
 NUM_KEYPOINTS = 68
 
 

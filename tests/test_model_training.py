@@ -307,9 +307,10 @@ class FailingDevice(tf.distribute.OneDeviceStrategy):
 @pytest.mark.parametrize(
     ("fails", "message"),
     [
-        (
+        pytest.param(
             lambda number: tf.fill([2**52 + tf.cast(number, tf.int64)], 1.0)[0] > 0,
             r"^step 1: the device has too little memory: OOM when .* by allocator \w+; lower batch_size$",
+            marks=pytest.mark.slow,
         ),
         (lambda number: number < 2, r"^step 3: the device failed: assertion failed: \[No algorithm worked!\]; train"),
     ],

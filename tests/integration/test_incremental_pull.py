@@ -90,6 +90,7 @@ def test_only_what_changed_is_fetched(project, fetch, monkeypatch, at_most, in_o
     assert "14 records from label_studio: 2 new, 2 changed, 0 deleted" in str(second)
 
 
+@pytest.mark.slow
 def test_what_is_deleted_is_found_among_many(project, fetch):
     """Which of them is gone is found by counting, not by listing them all."""
     tasks = project.add(160, annotated=False)

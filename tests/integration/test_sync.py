@@ -180,7 +180,8 @@ def test_sync_by_hand(connection, project, configure, tmp_path):
     assert "but server changed " in told and "run it again after " in told
 
 
-@pytest.mark.parametrize("flow", ["retrain", pytest.param("quality", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("flow", ["retrain", "quality"])
 def test_while_another_run_is_at_it(configure, flow):
     """By hand while the nightly run works: said at once, and left for that run to do."""
     config = configure()
