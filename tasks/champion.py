@@ -11,6 +11,7 @@ from typing import Any
 from schemas.config import Tracking
 from schemas.errors import TrackingError
 from schemas.experiment import ExperimentSpec
+from schemas.urls import without_credentials
 from schemas.yamlspec import parse_spec
 from tasks.reuse import reuse_or_run
 from tasks.review.aliases import CHAMPION, recorded_version
@@ -105,9 +106,9 @@ def fetch_spec(current: CurrentModel, tracking: Tracking, workspace: Workspace) 
             text = mlflow.artifacts.load_text(f"runs:/{current.run_id}/{SPEC_ARTIFACT}")
         except (MlflowException, OSError) as error:
             raise TrackingError(
-                f"{current}: its run has no {SPEC_ARTIFACT} that could be read ({error}), so nobody knows what crop "
-                "it expects; put the artifacts of its run back"
-            ) from error
+                f"{current}: its run has no {SPEC_ARTIFACT} that could be read ({without_credentials(str(error))}), "
+                "so nobody knows what crop it expects; put the artifacts of its run back"
+            ) from None
     return parse_spec(ExperimentSpec, text, f"{SPEC_ARTIFACT} of {current}")
 
 
@@ -133,9 +134,10 @@ def _download(current: CurrentModel, tracking: Tracking, workspace: Workspace, d
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(directory)))
         except (MlflowException, OSError) as error:
             raise TrackingError(
-                f"{current} has no file {KERAS_FILE} that could be fetched ({error}); see that the artifacts of the "
-                "registry are where they were, and that the version was registered by this project"
-            ) from error
+                f"{current} has no file {KERAS_FILE} that could be fetched ({without_credentials(str(error))}); see "
+                "that the artifacts of the registry are where they were, and that the version was registered by this "
+                "project"
+            ) from None
 
 
 def _refuse_damaged(path: Path, current: CurrentModel) -> None:

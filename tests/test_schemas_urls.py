@@ -15,6 +15,8 @@ from schemas.urls import without_credentials
         ),
         ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
         ("http://mlflow.test/a", "http://mlflow.test/a"),
+        ("http://images.test/face@2x.png", "http://images.test/face@2x.png"),
+        ("http://images.test:8080/face@2x.png", "http://images.test:8080/face@2x.png"),
     ],
 )
 def test_users_and_passwords_are_not_shown(text, shown):
