@@ -1,6 +1,5 @@
 import os
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 
@@ -8,7 +7,7 @@ from schemas.errors import SourceUnreachableError
 from tasks.image_download import ImageStore
 from tasks.label_studio import client as label_studio_client
 from tasks.label_studio.client import connected
-from tests.servers import HOST, free_port
+from tests.servers import HOST, free_port, serving
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -27,12 +26,8 @@ def site(tmp_path):
     server = ThreadingHTTPServer((HOST, 0), lambda *args: Handler(*args, directory=str(tmp_path / "site")))
     server.seen = []
     server.url = f"http://{HOST}:{server.server_port}"
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import traceback
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 from filelock import FileLock, Timeout
@@ -14,7 +13,7 @@ from tasks.review.aliases import drop, move
 from tasks.tracking import RegisteredVersion, kpi_metrics, register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
-from tests.servers import HOST, free_port
+from tests.servers import HOST, free_port, serving
 
 PASSWORD = "s3cret"
 
@@ -161,12 +160,8 @@ class Broken(BaseHTTPRequestHandler):
 def broken_server():
     server = ThreadingHTTPServer((HOST, 0), Broken)
     server.health = 200
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
 
 
 def test_a_server_that_is_of_no_use_is_named_without_its_password(

@@ -1,6 +1,5 @@
 """Tracking against a real MLflow server over HTTP."""
 
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tasks.tracking import mlflow_client, register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
 from tests.mlflow_servers import mlflow_server
-from tests.servers import HOST
+from tests.servers import HOST, serving
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +72,10 @@ class _Proxy(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def proxy(url):
-    with ThreadingHTTPServer((HOST, 0), _Proxy) as server:
-        server.url = url
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    server = ThreadingHTTPServer((HOST, 0), _Proxy)
+    server.url = url
+    with serving(server):
         yield f"http://team:secret@{HOST}:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 def test_an_upload_that_is_refused_is_told_without_the_password(proxy, tmp_path):
