@@ -1,35 +1,32 @@
 """What each idea alone brings: a plain network, the same with one idea, and with all of them, for the same time.
 
-    python bench/ablation.py --data FACES --out runs/ablation --minutes 15 --seeds 0 1 2
+    python bench/ablation.py --data FACES --out runs/ablation --record bench/ablation.json
 
 How many epochs fit into the minutes is measured first, all networks taking turns, and is the same for all seeds.
-Trained is on the training subjects of w300, ytf68 and w300occ, measured on the held-out ones. What is in `--out`
+Trained is on the training subjects of w300, ytf68 and w300occ, measured on the held-out ones. What is in `--record`
 already is not done again, so that it can be stopped and gone on with. With three seeds and 15 minutes it takes eight
-hours.
+hours; `bench/ablation.json` holds what was measured so far, and the command prints its table.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from model_accuracy import bring_in
-from timed_training import Work, add_arguments, epochs_in, measured, trained_for
+from timed_training import Record, Work, add_arguments, measured, trained_for
 
 from schemas.experiment import ExperimentSpec
 from schemas.records import Split
-from schemas.storage import read_json, write_json
 from schemas.yamlspec import parse_spec
 from tasks.convert import Conversion
 
 FULL = Path(__file__).parent.parent / "examples" / "real-faces-spec.yaml"
-RESULT, EPOCHS = "result.json", "epochs.json"
 
 NONE, ALL = "none", "all of them"
 ORIGIN = "labels count from 0.5 and 1"
@@ -61,23 +58,20 @@ def main() -> None:
     every = [NONE, *WITHOUT, ALL]
     parser.add_argument("--ideas", nargs="+", default=every, choices=every, help="(default: none, each, all of them)")
     given = parser.parse_args()
-    machine = platform.processor() or platform.machine()
-    print(f"{machine}, {os.cpu_count()} cores, {given.minutes:g} minutes each", flush=True)
-    if not (given.out / EPOCHS).exists():
-        works = {idea: prepared(given, idea, given.seeds[0])[0] for idea in (NONE, *WITHOUT, ALL)}
-        write_json(given.out / EPOCHS, epochs_in(given.minutes, works))
-    epochs, results = read_json(given.out / EPOCHS), {idea: [] for idea in given.ideas}
-    print(epochs, flush=True)
+    record = Record(given, lambda: {idea: prepared(given, idea, given.seeds[0])[0] for idea in every})
+    results: dict[str, list[dict[str, float]]] = {idea: [] for idea in given.ideas}
     for seed in given.seeds:
-        for idea in given.ideas:
-            folder = given.out / f"{idea.replace(' ', '-')}-{seed}"
-            if not (folder / RESULT).exists():
-                work, sets = prepared(given, idea, seed)
-                cost = trained_for(epochs[idea], work, folder)
-                write_json(folder / RESULT, measured(folder, work.spec, sets) | cost)
-            results[idea].append(read_json(folder / RESULT))
-            print(folder.name, results[idea][-1], flush=True)
+        for idea, found in results.items():
+            found.append(
+                record.result(f"{idea}, seed {seed}", partial(trained, given, record.epochs[idea], idea, seed))
+            )
     show(results)
+
+
+def trained(given: argparse.Namespace, epochs: int, idea: str, seed: int) -> dict[str, float]:
+    (work, sets), folder = prepared(given, idea, seed), given.out / f"{idea.replace(' ', '-')}-{seed}"
+    cost = trained_for(epochs, work, folder)
+    return measured(folder, work.spec, sets) | cost
 
 
 def spec_with(idea: str, seed: int) -> ExperimentSpec:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -31,6 +30,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from hardware import hardware
 
 from schemas.config import ConversionSettings
 from tasks.dataset_convert import INDEX, dataset_convert
@@ -225,7 +226,7 @@ def main() -> None:
         for changed in (False, True):
             make_snapshot(arguments.folder, frames, faces, changed=changed)
     size = sum((arguments.folder / name).stat().st_size for name in frames) / len(frames)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; frames of {size / 1e6:.2f} MB")
+    print(f"{hardware()}; frames of {size / 1e6:.2f} MB")
     rates(arguments)
     memory(arguments)
     one_changed(arguments)

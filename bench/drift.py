@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+from hardware import hardware
 
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
 from deploy.drift_client import Profile
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, nargs="+", default=[100, 500, 2000], help="a day")
     parser.add_argument("--trials", type=int, default=100)
     options = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    print(hardware())
     config = load_config(options.config)
     workspace = Workspace(Path(config.workspace))
     model = current_model(config.tracking, workspace)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from hardware import hardware
 
 from deploy.onnx_export import export_onnx
 from deploy.predictor import Predictor, load_predictor
@@ -169,7 +169,7 @@ def _entry(path: Path, box: Box) -> dict:
 
 
 def show_rates(folder: Path, given: argparse.Namespace) -> None:
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {given.model}, batch", end=" ")
+    print(f"{hardware()}; {given.model}, batch", end=" ")
     print(f"{given.batch_size}; {given.rounds} rounds; medians\n")
     for kind in given.kinds:
         predictor = load_predictor(folder / f"model.{kind}")

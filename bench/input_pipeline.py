@@ -14,7 +14,6 @@ Takes five minutes on two cores; `--only steps --rounds 3 --models ResidualUNet:
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tensorflow as tf
+from hardware import hardware
 from plain_input import plain_batches
 
 from model.faces.sitting import Sitting
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=["FpeNet_public:64", "ResidualUNet:32"], help="type:width")
     parser.add_argument("--only", choices=["inputs", "steps"], help="one of the two parts")
     arguments = parser.parse_args()
-    print(f"{os.cpu_count()} cores, TensorFlow {tf.__version__}, {arguments.faces} faces, {arguments.rounds} rounds")
+    print(f"{hardware()}, TensorFlow {tf.__version__}, {arguments.faces} faces, {arguments.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:
         embedded, frames = write_data(Path(folder), arguments.faces)
         if arguments.only != "steps":

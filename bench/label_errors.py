@@ -19,8 +19,6 @@ heads are rendered, keypoints only, with an annotator's noise. The defaults take
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Sequence
@@ -28,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from hardware import hardware
 
 from model.faces.expression import EXPRESSIONS
 from model.faces.identity import sample_identity
@@ -193,7 +192,7 @@ def main() -> None:
     number = (options.faces, options.keypoints)
     faces = stored_faces(options.data, options.keypoints) if options.data else rendered_faces(*number)
     flagged, what = bool((faces.flags_FN >= 0).any()), options.data.name if options.data else "rendered"
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; ", end="")
+    print(f"{hardware()}; ", end="")
     print(f"{what}: {len(faces.subjects)} faces of {len(set(faces.subjects))} subjects")
     lists, sizes = {"ours": our_list, "plain": plain_list}, tuple(options.moved)
     show("order and place", measure(faces, list(SPOIL), options, sizes, lists))

@@ -11,16 +11,15 @@ models. What is in `--out` already is not trained again. Six trainings.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from model_accuracy import bring_in
-from timed_training import Work, add_arguments, epochs_in, measured, trained_for
+from timed_training import Record, Work, add_arguments, measured, trained_for
 
 from model.labelling_curve import curve_chart
 from model.shards import read_records
@@ -28,7 +27,7 @@ from model.tfrecords import write_records
 from schemas.augmentation import SpatialAugmentation
 from schemas.experiment import EltLoss, ExperimentSpec
 from schemas.records import Split
-from schemas.storage import read_json, write_bytes, write_json
+from schemas.storage import write_bytes
 from schemas.yamlspec import load_spec
 from tasks.convert import Conversion
 
@@ -36,7 +35,6 @@ SPEC = Path(__file__).parent.parent / "examples" / "real-faces-spec.yaml"
 SHARES = (0.05, 0.2, 1.0)
 MOVES = SpatialAugmentation(rotate_rad_max=0.35, translate_max_x=8, translate_max_y=8, zoom_min=0.9, zoom_max=1.1)
 """Honari et al. 2018: 20 to 30 degrees, a tenth of the side, a tenth of the size."""
-RESULT, EPOCHS = "result.json", "epochs.json"
 ALONE, WITH_ELT = "alone", "with ELT"
 
 
@@ -46,8 +44,6 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the labels (default: 0.05 0.2 1)")
     parser.add_argument("--chart", type=Path, help="SVG file to draw: the error on w300")
     given = parser.parse_args()
-    machine = platform.processor() or platform.machine()
-    print(f"{machine}, {os.cpu_count()} cores, {given.minutes:g} minutes each", flush=True)
     spec = load_spec(ExperimentSpec, SPEC)
     sets = dict(bring_in(given.data, given.workspace, spec))
     works = {
@@ -55,21 +51,21 @@ def main() -> None:
         for share in given.shares
         for kind in (ALONE, WITH_ELT)
     }
-    if not (given.out / EPOCHS).exists():
-        write_json(given.out / EPOCHS, epochs_in(given.minutes, works))
-    epochs, results = read_json(given.out / EPOCHS), {}
-    print(epochs, flush=True)
-    for name, work in works.items():
-        folder = given.out / name.replace(", ", "-").replace(" ", "-")
-        if not (folder / RESULT).exists():
-            cost = trained_for(epochs[name], work, folder)
-            faces = {"labelled faces": len(set(read_records(work.files)))}
-            write_json(folder / RESULT, faces | measured(folder, work.spec, sets) | cost)
-        results[name] = read_json(folder / RESULT)
-        print(name, results[name], flush=True)
+    record = Record(given, lambda: works)
+    results = {
+        name: record.result(name, partial(trained, given.out, record.epochs[name], name, work, sets))
+        for name, work in works.items()
+    }
     show(results)
     if given.chart:
         write_bytes(given.chart, chart(results, given.shares).encode())
+
+
+def trained(out: Path, epochs: int, name: str, work: Work, sets: Mapping[str, Conversion]) -> dict[str, float]:
+    folder = out / name.replace(", ", "-").replace(" ", "-")
+    cost = trained_for(epochs, work, folder)
+    faces = {"labelled faces": len(set(read_records(work.files)))}
+    return faces | measured(folder, work.spec, sets) | cost
 
 
 def show(results: Mapping[str, Mapping[str, float]]) -> None:

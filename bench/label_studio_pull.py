@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import resource
 import socket
 import statistics
@@ -37,6 +36,7 @@ from typing import Any
 import cv2
 import httpx
 import numpy as np
+from hardware import hardware
 
 from schemas.config import ValidationRules
 from schemas.geometry import tight_square
@@ -68,9 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with _server(folder, chosen.url) as url, connected(url, os.environ[TOKEN_ENV]) as connection:
-            print(
-                f"{platform.machine()}, {_processor()}, {os.cpu_count()} cores; Label Studio {connection.version()}"
-            )
+            print(f"{hardware()}; Label Studio {connection.version()}")
             bench = _fill(connection, folder, chosen.tasks)
             for repetition in range(chosen.repetitions):
                 bench.measure(chosen.changed, repetition)
@@ -215,11 +213,6 @@ def _is_up(url: str) -> bool:
         return httpx.get(url, timeout=5).is_success
     except httpx.TransportError:
         return False
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

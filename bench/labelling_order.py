@@ -19,8 +19,6 @@ on two cores; the defaults with --data take about 25 minutes, those without 2.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -29,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from face_folders import converted, folder_source
+from hardware import hardware
 
 from model.evaluation import evaluate
 from model.labelling_curve import curve_chart, labels_for_error
@@ -137,8 +136,7 @@ def main() -> None:
 
 def measure(given: argparse.Namespace) -> list[Point]:
     """Train everything, telling of each training as it ends."""
-    hardware = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    print(f"{hardware}; ResidualUNet:{given.width} at {given.side} px, {given.steps} steps of {BATCH}", flush=True)
+    print(f"{hardware()}; ResidualUNet:{given.width} at {given.side} px, {given.steps} steps of {BATCH}", flush=True)
     points: list[Point] = []
     with tempfile.TemporaryDirectory() as name:
         pool = make_pool(Path(name), given)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from hardware import hardware
 
 from schemas.storage import write_json
 from tasks.lineage.index import index_path, open_index
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--engines", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}")
+    print(f"{hardware()}; Python {platform.python_version()}")
     with tempfile.TemporaryDirectory() as folder:
         workspace = make_workspace(
             Path(folder), faces=options.faces, snapshots=options.snapshots, engines=options.engines

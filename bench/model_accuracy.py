@@ -18,8 +18,6 @@ deviations), the same for all models; "covered" has something in front of every 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from face_folders import converted, folder_source
+from hardware import hardware
 from unseen_occluders import occluded
 
 from deploy.predictor import load_predictor
@@ -81,7 +80,7 @@ def main() -> None:
         "--graphs", type=Path, nargs="+", default=[], metavar="ONNX", help="of the last spec's model"
     )
     given = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", flush=True)
+    print(hardware(), flush=True)
     if given.command == "train":
         train_spec(given)
     else:

@@ -17,8 +17,6 @@ The defaults take a minute.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,6 +26,7 @@ from pathlib import Path
 import cv2
 import imagehash
 import numpy as np
+from hardware import hardware
 from PIL import Image
 
 from model.faces.sitting import Sitting
@@ -166,7 +165,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=int, default=6, help="of each of them")
     parser.add_argument("--faces", type=int, default=10_000, help="random signatures to search")
     options = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; ", end="")
+    print(f"{hardware()}; ", end="")
     measure_changes(options.people, options.photographs)
     if options.data:
         measure_data(options.data, options.keypoints)

@@ -11,14 +11,13 @@ first model that is run the same way. Weights do not alter the time. Takes two m
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from hardware import hardware
 
 from deploy.builders.base import Engine, Predictions
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
@@ -94,7 +93,7 @@ def main() -> None:
             engines |= {(Path(model).stem, way): engine for way, engine in engines_of(model, place).items()}
         times = in_turn(list(engines.values()), face_1SSC)
     medians, tails = np.median(times, axis=0), np.percentile(times, 99, axis=0)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread, {len(times)} runs")
+    print(f"{hardware()}, one thread, {len(times)} runs")
     print("| model | by | p50 ms | p99 ms | times faster |\n|---|---|---|---|---|")
     first = {}
     for (model, way), p50, p99 in zip(engines, medians, tails, strict=True):

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from hardware import hardware
 from model_accuracy import SETS, bring_in
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -161,7 +162,7 @@ def main() -> None:
     faces = TrainingFaces(np.concatenate(list(chosen)))
     held_out = [file for name in given.sets for file in sets[name].files[Split.KPI]]
     images_BSSC = np.concatenate([batch.images_BHWC for batch in evaluation_batches(held_out, spec)])
-    print(f"{platform.processor() or platform.machine()}, {platform.platform()}, one thread")
+    print(f"{hardware()}, {platform.platform()}, one thread")
     print(f"{chosen.origin}, measured on {len(images_BSSC)} held-out faces, gates of {target.name}")
     with tempfile.TemporaryDirectory() as folder:
         exported = export_onnx(load_network(given.model), Path(folder) / "model.onnx").path

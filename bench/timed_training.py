@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hardware import hardware
+
 from deploy.predictor import load_predictor
 from model.confidence import confidence_quality
 from model.evaluation import evaluate
@@ -20,6 +22,7 @@ from model.training import MODEL_FILE, train
 from model.weights import load_network
 from schemas.experiment import ExperimentSpec
 from schemas.records import Flag, Split
+from schemas.storage import read_json, write_json
 from tasks.convert import Conversion
 
 WARM_UP, ROUNDS, STEPS_OF_ROUND = 4, 10, 4
@@ -39,6 +42,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings")
     parser.add_argument("--workspace", type=Path, default=Path("workspace/bench"), help="(default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=15.0, help="of each training (default: %(default)s)")
+    parser.add_argument("--record", type=Path, help="JSON file of what was measured (default: record.json in --out)")
+
+
+class Record:
+    """What was measured, in one file: what is in it is not done again, on another machine either. So that a training
+    is the same wherever it is done, epochs are as many as fit into the minutes where the file was begun."""
+
+    def __init__(self, given: argparse.Namespace, works: Callable[[], Mapping[str, Work]]) -> None:
+        print(f"{hardware()}, {given.minutes:g} minutes each", flush=True)
+        self._path = given.record or given.out / "record.json"
+        if not self._path.exists():
+            epochs = epochs_in(given.minutes, works())
+            write_json(self._path, {"minutes": given.minutes, "on": hardware(), "epochs": epochs, "results": {}})
+        self._content = read_json(self._path)
+        if self._content["minutes"] != given.minutes:
+            raise SystemExit(
+                f"{self._path} is of trainings of {self._content['minutes']:g} minutes: name another file"
+            )
+        self.epochs: Mapping[str, int] = self._content["epochs"]
+        print(f"as many epochs as on {self._content['on']}: {self.epochs}", flush=True)
+
+    def result(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        results = self._content["results"]
+        if name not in results:
+            results[name] = measure()
+            write_json(self._path, self._content)
+        print(name, results[name], flush=True)
+        return results[name]
 
 
 def epochs_in(minutes: float, works: Mapping[str, Work]) -> dict[str, int]:

@@ -10,8 +10,6 @@ medians over rounds. Takes two minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
+from hardware import hardware
 
 from model.learner import Learner, spec_network
 from model.losses import heatmap_cross_entropy, keypoint_loss, visibility_cross_entropy
@@ -95,7 +94,7 @@ def main() -> None:
             run(STEPS)
             if turn:
                 times[name].append((time.perf_counter() - started) / STEPS)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, batch {spec.dataloader.batch_size}")
+    print(f"{hardware()}, batch {spec.dataloader.batch_size}")
     print("| step | ms, median | fastest | faces/s | times the plain fit's |\n|---|---|---|---|---|")
     for name, values in times.items():
         median, base = statistics.median(values), statistics.median(times[f"{name.split(',')[0]}, plain Keras fit"])

@@ -34,6 +34,7 @@ import cv2
 import numpy as np
 import orjson
 import pyarrow as pa
+from hardware import hardware
 from jsonschema import Draft202012Validator
 
 import schemas
@@ -61,7 +62,7 @@ def main() -> None:
     chosen = parser.parse_args()
     os.sched_setaffinity(0, {chosen.core})
     pa.set_cpu_count(1)
-    print(f"{platform.machine()}, {_processor()}, core {chosen.core}; Python {platform.python_version()}, ", end="")
+    print(f"{hardware()}, core {chosen.core}; Python {platform.python_version()}, ", end="")
     print(", ".join(f"{name} {version(name)}" for name in ("orjson", "jsonschema", "numpy", "pyarrow")), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -177,11 +178,6 @@ def _make_images(folder: Path, number: int) -> Path:
     images.inspect(paths)
     images.close()
     return folder / "index"
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

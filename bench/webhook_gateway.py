@@ -39,6 +39,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
+from hardware import hardware
 
 from schemas.label_studio_config import labelling_config
 from tasks.gateway.journal import read_status
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--disk", type=Path, default=None, metavar="DIR", help="where the journal is kept")
     chosen = parser.parse_args()
     names = ("fastapi", "uvicorn", "starlette", "h11")
-    print(f"{platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; ", end="")
+    print(f"{hardware()}, load average {os.getloadavg()[0]:.1f}; ", end="")
     print(f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in names))
     turns = max(1, round(chosen.seconds / chosen.turn))
     with tempfile.TemporaryDirectory(dir=chosen.disk) as folder:
