@@ -27,7 +27,6 @@ PACKAGES = (
     "tensorrt",
     "cuda-python",
     "asyncssh",
-    "prefect-dask",
 )
 
 

@@ -124,9 +124,9 @@ def _is_built(path: Path) -> bool:
 
 
 def _runnable_target(path: Path) -> Target:
-    """The target of an engine that is whole and runs here."""
+    """The target of an engine that is whole and runs here, as it was when the engine was built."""
     from deploy.builders.registry import BUILDERS
-    from deploy.targets import find_target
+    from deploy.targets import target_as_built
 
     if not path.is_file():
         raise ModelFileError(f"{path}: no such engine file")
@@ -138,7 +138,7 @@ def _runnable_target(path: Path) -> Target:
     built = read_json(path.with_name(BUILD_RECORD))
     if sha256_file(path) != built["engine_sha256"]:
         raise StorageError(f"{path}: damaged or changed: not the engine that {BUILD_RECORD} tells of; build it again")
-    target = find_target(built["target"]["name"])
+    target = target_as_built(built["target"])
     if reason := BUILDERS[target.builder].not_runnable(target):
         raise ModelFileError(
             f"{path}: built by {target.builder} for {target.title}; it {reason}. Here run the .onnx or .keras model "

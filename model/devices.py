@@ -50,6 +50,11 @@ def chosen_gpus(count: int | None, indices: Sequence[int] | None, *, available: 
         raise InputError(f"--gpu_index {' '.join(map(str, indices))}: each GPU once, counted from 0")
     if max(indices, default=-1) >= available:
         there = "there is 1 GPU" if available == 1 else f"there are {available} GPUs"
-        hint = "leave out --gpus and --gpu_index to train on the CPU" if not available else "ask for fewer"
+        hint = (
+            "ask for fewer"
+            if available
+            else "install the extra 'gpu' (README.md, Start) and see `fpenet doctor`, or leave out --gpus and "
+            "--gpu_index to train on the CPU"
+        )
         raise InputError(f"GPU {max(indices)} was asked for and {there}, counted from 0; {hint}")
     return indices

@@ -15,7 +15,7 @@ import numpy as np
 from model.network import HIDDEN_NAME
 from model.weights import load_network
 from schemas.errors import ModelFileError
-from schemas.sealed import Key, is_sealed, refuse_nvidias
+from schemas.sealed import Key, is_sealed, no_such_model, refuse_nvidias
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def check_pretrained(path: Path) -> None:
     """
     refuse_nvidias(path)
     if not path.is_file():
-        raise ModelFileError(f"{path}: no such model file")
+        raise no_such_model(path)
 
 
 def load_pretrained(network: keras.Model, path: Path | str, *, key: Key | None = None) -> LoadedWeights:

@@ -12,7 +12,16 @@ from keras.src.saving import saving_lib  # the public functions take paths only;
 
 import model.softargmax  # noqa: F401 - registers the layer that saved networks name
 from schemas.errors import ModelFileError
-from schemas.sealed import Key, Kind, is_sealed, read_content, refuse_nvidias, sealed_path, write_sealed
+from schemas.sealed import (
+    Key,
+    Kind,
+    is_sealed,
+    no_such_model,
+    read_content,
+    refuse_nvidias,
+    sealed_path,
+    write_sealed,
+)
 from schemas.storage import atomic_path
 
 log = logging.getLogger(__name__)
@@ -42,7 +51,7 @@ def load_network(path: Path | str, *, key: Key | None = None) -> keras.Model:
     if not is_sealed(path):
         refuse_nvidias(path)
     if not path.is_file():
-        raise ModelFileError(f"{path}: no such model file")
+        raise no_such_model(path)
     if key and not is_sealed(path):
         log.warning("%s: not encrypted; the key is not needed", path)
     content = io.BytesIO(read_content(path, Kind.TRAINABLE, key))

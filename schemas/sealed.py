@@ -92,6 +92,13 @@ def existing(path: Path) -> Path:
     return sealed if sealed.is_file() and not path.exists() else path
 
 
+def no_such_model(path: Path) -> ModelFileError:
+    """For where there is no file; tells of the sealed one."""
+    sealed = existing(path)
+    hint = "" if sealed == path else f"; {sealed} is there: name that, with its key"
+    return ModelFileError(f"{path}: no such model file{hint}")
+
+
 def is_sealed(path: Path) -> bool:
     """Whether a file's content or its name says so; False where there is no file."""
     if not path.is_file():

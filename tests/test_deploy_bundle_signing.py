@@ -187,6 +187,31 @@ def test_what_only_other_readers_of_an_archive_see_is_not_vouched_for(unseen, ke
         verify_bundle(path, public_key=tmp_path / "ours.pub")
 
 
+@pytest.mark.parametrize("size", [-512, 2**87], ids=["negative", "beyond any disk"])
+def test_an_archive_whose_sizes_are_none_is_refused(size, signed, tmp_path):
+    """A negative size leads readers back to the same member for ever."""
+    write_bundle(tmp_path / "bundle.tar.gz", "fpenet-x", signed)
+    members = gzip.decompress((tmp_path / "bundle.tar.gz").read_bytes()).rstrip(b"\0")
+    members += bytes(-len(members) % tarfile.BLOCKSIZE)
+    header = bytearray(tarfile.TarInfo("fpenet-x/more").tobuf(tarfile.USTAR_FORMAT))
+    header[124:136] = size.to_bytes(12, "big", signed=True) if size < 0 else b"\x80" + size.to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path = tmp_path / "forged.tar.gz"
+    path.write_bytes(gzip.compress(members + bytes(header) + bytes(2 * tarfile.BLOCKSIZE)))
+    with pytest.raises(SignatureError, match=f"^{path}: "):
+        read_bundle(path)
+
+
+def test_an_archive_of_headers_about_headers_is_refused(tmp_path):
+    about = tarfile.TarInfo("about")
+    about.type = tarfile.XHDTYPE
+    path = tmp_path / "forged.tar.gz"
+    path.write_bytes(gzip.compress(about.tobuf(tarfile.USTAR_FORMAT) * 5000 + bytes(2 * tarfile.BLOCKSIZE)))
+    with pytest.raises(SignatureError, match=f"^{path}: not a whole archive"):
+        read_bundle(path)
+
+
 @pytest.mark.parametrize("mode", [0o6777, 0o666])
 def test_an_archive_with_other_modes_is_refused(mode, signed, tmp_path):
     members = [(tarfile.TarInfo(f"fpenet-x/{name}"), content) for name, content in sorted(signed.items())]

@@ -16,7 +16,7 @@ from model.pipeline import evaluation_batches
 from model.weights import load_network, save_network
 from schemas.errors import ModelFileError, SealedFileError, StorageError
 from schemas.sealed import Key, Kind, write_sealed
-from schemas.storage import write_json
+from schemas.storage import read_json, write_json
 from tests.networks import crops, sharp_network
 from tests.shard_files import blob_face, small_spec, write_shard
 from tests.stand_ins.devices import XAVIER, stand_in
@@ -148,6 +148,13 @@ def test_a_gpu_s_engine_predicts_where_it_runs(files, tmp_path, monkeypatch):
         predictor.predict(images), load_predictor(files / "model.onnx").predict(images), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, atol=0.3)
+    record = read_json(built.file.with_name("build.json"))
+    record["target"] |= {"tensorrt": "8.4"}
+    write_json(built.file.with_name("build.json"), record)
+    with pytest.raises(ModelFileError, match=r"8\.4"):
+        load_predictor(built.file)  # as it was built, whatever the catalogue says today
+    record["target"] |= {"tensorrt": "8.5"}
+    write_json(built.file.with_name("build.json"), record)
     programs.change(compute_capability=87)
     with pytest.raises(ModelFileError, match=r"built by trtexec for Jetson Xavier NX.* it needs a device .*SM72"):
         load_predictor(built.file)
@@ -159,7 +166,7 @@ def test_an_engine_for_another_device_says_what_can_run_it(tmp_path):
     with pytest.raises(ModelFileError, match="runs on the device it was built for"):
         load_predictor(plan)
     sha256 = hashlib.sha256(b"engine").hexdigest()
-    record = {"engine": "engine.plan", "engine_sha256": sha256, "target": {"name": "rtx"}}
+    record = {"engine": "engine.plan", "engine_sha256": sha256, "target": find_target("rtx").build_settings()}
     write_json(tmp_path / "build.json", record)
     with pytest.raises(ModelFileError, match=r"built by tensorrt-rtx for Turing.*not run by this project"):
         load_predictor(plan)

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -150,6 +151,15 @@ def test_the_matrix_fits_a_terminal_and_names_who_lacks_what(fleet, capsys):
     assert max(map(len, lines[:3])) <= 100
     assert "no engine yet: h100" in told
     assert "cpu-c (cpu, main): offline, runs nothing, asked 20" in told
+
+
+def test_devices_of_targets_that_are_not_built_are_told(fleet, capsys):
+    config = yaml.safe_load(Path("fleet.yaml").read_text())
+    Path("fleet.yaml").write_text(yaml.safe_dump(config | {"targets": ["h100"]}))
+    told = called(capsys, "status")[1]
+    assert "nothing is built for: cpu-a (cpu), cpu-b (cpu), cpu-c (cpu)" in told
+    Path("fleet.yaml").write_text(yaml.safe_dump(config))
+    assert "nothing is built for" not in called(capsys, "status")[1]
 
 
 def test_status_asks_the_devices_and_speaks_json(fleet, capsys):

@@ -62,9 +62,20 @@ def test_what_the_kpi_is_measured_on_is_not_trained_on(tmp_path, capsys):
         assert main(["train", "-e", str(tao_spec(tmp_path, pretrained_model_path="null", **names))]) == 2
         told = capsys.readouterr().err
         assert f"tfrecords_set_id_kpi: {SET} is in dataset_info.tfrecords_set_id_{place} too" in told
+
+
+def test_a_set_for_training_and_for_the_kpi_can_be_allowed(tmp_path, capsys):
+    """Its own subjects are learnt from then; those of the other KPI set still are not."""
+    faces, kpi = [tao_face(i) for i in range(5)], SET.replace("incar-0", "incar-1")
+    names = {"tfrecords_set_id_train": SET, "tfrecords_set_id_val": "val", "tfrecords_set_id_kpi": f"{SET} {kpi}"}
     spec = tao_spec(tmp_path, pretrained_model_path="null", **names)
-    assert main(["train", "-e", str(spec), "--allow-unknown-subjects"]) == 2, "the training set is not there"
-    assert f"{SET} is in dataset_info.tfrecords_set_id_val too" in " ".join(capsys.readouterr().out.split())
+    for other, code in ((faces[0], 2), (faces[4], 0)):
+        for name, part in ((SET, faces[:3]), ("val", faces[3:4]), (kpi, [other])):
+            write_shard(tmp_path / "tfrecords" / name / "FpeTfRecords" / "data.tfrecords", part)
+        assert main(["train", "-e", str(spec), "--allow-unknown-subjects"]) == code
+        told = capsys.readouterr()
+        assert f"{SET} is in dataset_info.tfrecords_set_id_train too" in " ".join(told.out.split())
+        assert (f"KPI subject {other.subject} must not be trained on" in told.err) == (code == 2)
 
 
 def test_faces_converted_with_another_ratio_are_told(tmp_path, capsys):

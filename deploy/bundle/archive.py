@@ -20,6 +20,16 @@ SUFFIXES = (".tar.gz", ".tgz")
 TIME = 315532800
 """1980-01-01 UTC on every member: nothing of when and where a bundle was made, and no tool warns of it."""
 SCRIPTS = (".sh",)
+_DAMAGED = (
+    tarfile.TarError,
+    EOFError,
+    gzip.BadGzipFile,
+    zlib.error,
+    ValueError,
+    OverflowError,
+    RecursionError,
+)
+"""What the readers raise at headers that nobody means."""
 
 
 def is_archive(path: Path) -> bool:
@@ -62,13 +72,13 @@ def read_bundle(path: Path) -> dict[str, bytes]:
     try:
         unpacked = gzip.decompress(path.read_bytes())
         with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as archive:
-            members = [_member(path, archive, member) for member in archive.getmembers()]
+            members = [_member(path, archive, member) for member in iter(archive.next, None)]
         files = {name: content for _, name, content in members}
         folders = {folder for folder, _, _ in members}
         if len(folders) != 1 or len(files) < len(members):
             raise SignatureError(f"{path}: does not hold one folder, or holds a file twice: no bundle does")
         same = unpacked == _tar(folders.pop(), files)
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
+    except _DAMAGED as error:
         raise SignatureError(f"{path}: not a whole archive: {error}") from error
     if not same:
         raise SignatureError(
@@ -128,7 +138,7 @@ def _member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> tu
     folder, *parts = member.name.split("/")
     if not parts or {"", ".", ".."} & {folder, *parts}:
         raise SignatureError(f"{path}: {member.name}: a path that leads out: no bundle holds such")
-    content = archive.extractfile(member) if member.isreg() else None
+    content = archive.extractfile(member) if member.isreg() and member.size >= 0 else None
     if content is None:
         raise SignatureError(f"{path}: {member.name}: a link, a folder or a special file: no bundle holds such")
     return folder, "/".join(parts), content.read()

@@ -20,10 +20,11 @@ the whole line, from annotations to checked engines:
 
 TAO's commands keep their options and spec files:
   fpenet dataset_convert -e dataset_config.yaml
-  fpenet train -e experiment_spec.yaml -r results -k KEY
-  fpenet evaluate -m results -e experiment_spec.yaml
+  fpenet train -e experiment_spec.yaml -r results --allow-unknown-subjects
+  fpenet evaluate -m results
   fpenet export -m results/model.keras -o model.onnx
   fpenet inference -e experiment_spec.yaml -i faces.json -m model.onnx -o out -r images
+With a key (-k KEY, or FPENET_KEY) given to all of them, the files are model.keras.sealed and model.onnx.sealed.
 
 `fpenet COMMAND --help` explains one command. Exit codes: 0 done, 2 bad input, 3 a source can't deliver,
 4 a gate refused, 5 storage, 6 MLflow, 7 no engine was built, 8 a device failed, 1 anything else.

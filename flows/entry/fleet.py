@@ -19,10 +19,11 @@ from deploy.devices import FLEET, Device, load_devices
 from deploy.pointers import Event
 from deploy.stages import status as stages_of
 from deploy.targets import find_target
-from schemas.errors import DeviceError, InputError
+from flows.entry.workspaces import workspace_of
+from schemas.errors import DeviceError
 from tasks.fleet.deliveries import DeviceRecord, Measure
 from tasks.fleet.promotion import promote_target, roll_back_target, settle_target
-from tasks.fleet.status import DeviceStatus, StageRow, TargetStatus, fleet_status
+from tasks.fleet.status import DeviceStatus, StageRow, TargetStatus, fleet_status, left_out
 from tasks.fleet.work_pool import open_device
 from tasks.review.approval import accepted_version
 from tasks.workspace import Workspace
@@ -69,6 +70,8 @@ def status(arguments: argparse.Namespace) -> int:
     _show_stages(found, datetime.now(UTC))
     for line in _remarks(found):
         console.print(line, soft_wrap=True)
+    if place.config and (missed := left_out(place.config, place.devices)):
+        console.print(f"[yellow]warning[/] {escape(missed)}", soft_wrap=True)
     return 0
 
 
@@ -239,10 +242,7 @@ def _place(arguments: argparse.Namespace) -> _Place:
         config = load_config(arguments.config)
         devices = load_devices(Path(config.devices) if config.devices else FLEET)
         return _Place(Workspace(Path(config.workspace)), tuple(config.targets), tuple(devices.values()), config)
-    root = Path(arguments.workspace)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such workspace; name the run's configuration with --config")
-    return _Place(Workspace(root), (), tuple(load_devices().values()))
+    return _Place(workspace_of(arguments), (), tuple(load_devices().values()))
 
 
 def _decider(arguments: argparse.Namespace) -> str:

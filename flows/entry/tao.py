@@ -197,20 +197,21 @@ def _warn_of_other_ratio(spec: ExperimentSpec, files: list[Path]) -> None:
 
 
 def _kpi_files(spec: ExperimentSpec, name: str, *, shared_allowed: bool) -> list[Path]:
-    """Files of the KPI sets, which may not be learnt from or validated on; not all need be here while training.
+    """Files of KPI sets, whose subjects may not be learnt from or validated on; not all need be here while training.
 
     Args:
-        shared_allowed: a set may be for training and for the KPI; that is told.
+        shared_allowed: a set may be for training and for the KPI; that is told, and it is not among the files.
     """
     if spec.dataloader.kpiset_info is None:
         return []
-    info, kpi_sets = _dataset_info(spec, name), spec.dataloader.kpiset_info.tfrecords_set_id_kpi
+    info, kpi_sets = _dataset_info(spec, name), spec.dataloader.kpiset_info.tfrecords_set_id_kpi.split()
+    held_out = list(kpi_sets)
     for place, sets in (
         ("dataset_info.tfrecords_set_id_train", info.tfrecords_set_id_train),
         ("dataset_info.tfrecords_set_id_val", info.tfrecords_set_id_val),
         ("loss.elt_loss_info.unlabelled_sets", spec.loss.elt_loss_info.unlabelled_sets or ""),
     ):
-        if shared := set(kpi_sets.split()).intersection(sets.split()):
+        if shared := set(kpi_sets).intersection(sets.split()):
             where = place_in(name, "dataloader.kpiset_info.tfrecords_set_id_kpi")
             named = ", ".join(sorted(shared))
             problem = f"{named} is in {place} too: an error on faces that training has seen says nothing"
@@ -219,7 +220,8 @@ def _kpi_files(spec: ExperimentSpec, name: str, *, shared_allowed: bool) -> list
                     where, f"{problem}; name other sets here, or train all the same with --allow-unknown-subjects"
                 )
             console.print(f"[yellow]warning[/] {where}: {problem}")
-    return info.files(kpi_sets)
+            held_out = [one for one in held_out if one not in shared]
+    return info.files(" ".join(held_out))
 
 
 def _set_files(spec: ExperimentSpec, name: str, sets: str) -> list[Path]:
@@ -235,10 +237,10 @@ def _dataset_info(spec: ExperimentSpec, name: str) -> DatasetInfo:
 def _spec_path(name: str | None, folder: Path) -> Path:
     """A spec given as a path, or else by its name inside the results folder; None is the one of the training."""
     if name is None:
-        name, places = SPEC_FILE, [folder / SPEC_FILE, Path(SPEC_FILE)]
-    else:
-        places = [Path(name), folder / name]
-    found = next((place for place in places if place.is_file()), None)
+        if not (folder / SPEC_FILE).is_file():
+            raise InputError(f"{folder}: the training's {SPEC_FILE} is not there; give a spec with -e")
+        return folder / SPEC_FILE
+    found = next((place for place in (Path(name), folder / name) if place.is_file()), None)
     if found is None:
         raise InputError(f"{name}: no such spec, neither here nor in {folder}; give its path with -e")
     return found

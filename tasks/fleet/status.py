@@ -13,6 +13,7 @@ from deploy.delivery import CurrentEngine, inspect
 from deploy.devices import Device, Ring
 from deploy.pointers import Pointer, Stage, StageStatus
 from deploy.shells.opening import OpenShell
+from schemas.config import WorkflowConfig
 from schemas.errors import FpenetError
 from schemas.storage import read_json
 from tasks.fleet.deliveries import DeviceRecord, Measured, Outcome, is_behind, outcome_of, read_records
@@ -118,6 +119,16 @@ def fleet_status(
     ordered = dict.fromkeys([*names, *sorted(place.name for place in targets.glob("*/"))])
     found = [_of_target(targets, name, [d for d in devices if d.target == name], ask) for name in ordered]
     return [replace(target, note=_note(rollout, target.target)) for target in found]
+
+
+def left_out(config: WorkflowConfig, devices: Iterable[Device]) -> str:
+    """Which devices of the configuration's file no engine is built for, as it does not name their target; or ''."""
+    missed = [f"{d.name} ({d.target})" for d in devices if config.devices and d.target not in config.targets]
+    return (
+        f"not among the `targets` of the configuration, so nothing is built for: {', '.join(missed)}"
+        if missed
+        else ""
+    )
 
 
 def _note(rollout: RolloutResult | None, target: str) -> str:

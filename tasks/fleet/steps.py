@@ -25,6 +25,7 @@ from tasks.fleet.plan import Plan
 from tasks.fleet.promotion import finish_rollbacks
 from tasks.fleet.results import BAD, RolloutResult, TargetRow, in_order, load_result
 from tasks.fleet.rollout import roll_out_target
+from tasks.fleet.status import left_out
 from tasks.fleet.work_pool import open_device
 from tasks.gateway.outgoing import MODEL_RESOURCE
 from tasks.review.approval import Accepted, Standing, accepted_version
@@ -84,6 +85,8 @@ def roll_out(run: Run, begun: RolloutResult) -> Path:
         The rollout's page.
     """
     devices = fleet_of(run)
+    if missed := left_out(run.config, devices):
+        run.console.print(f"[yellow]warning[/] {escape(missed)}", soft_wrap=True)
     with run.step("fetch") as step:
         material = fetch_material(begun.model_name, begun.model_version, run.config.tracking, run.workspace)
         faces = len(material.expected.keypoints_BN2)  # read and run here once, and not by every target's thread

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from flows.entry.commands.parsers import add_command, add_workspace
+from flows.entry.commands.parsers import add_command, add_place
 
 
 def add(commands: Any) -> None:
@@ -17,9 +17,7 @@ def add(commands: Any) -> None:
         more="An engine that has gone on stands at its last stage. It tells what is written down here; with --check "
         "the devices are asked. Without --config the devices are those that come with the project: this machine.",
     )
-    place = status.add_mutually_exclusive_group()
-    _add_config(place)
-    add_workspace(place)
+    add_place(status)
     status.add_argument("--check", action="store_true", help="ask every device what it runs, and who changed it")
     status.add_argument("--json", action="store_true", help="write everything as JSON")
 
@@ -58,7 +56,7 @@ def add(commands: Any) -> None:
         "that a device has not run before is measured on it first, as by the flow rollout.",
     )
     deliver.add_argument("--target", required=True, metavar="NAME", help="kind of device, such as t4")
-    _add_config(deliver, required=True)
+    _add_config(deliver)
 
 
 def _add_change(commands: Any, name: str, summary: str, *, more: str) -> argparse.ArgumentParser:
@@ -66,10 +64,10 @@ def _add_change(commands: Any, name: str, summary: str, *, more: str) -> argpars
     parser.add_argument("--target", required=True, metavar="NAME", help="kind of device, such as t4")
     parser.add_argument("--by", metavar="NAME", help="who decides (default: the login name)")
     parser.add_argument("--reason", default="", metavar="TEXT", help="why; kept in the target's log")
-    _add_config(parser, required=True)
+    _add_config(parser)
     return parser
 
 
-def _add_config(parser: Any, *, required: bool = False) -> None:
+def _add_config(parser: Any) -> None:
     told = "configuration (YAML): its workspace, targets and devices"
-    parser.add_argument("--config", metavar="FILE", required=required, help=told)
+    parser.add_argument("--config", metavar="FILE", required=True, help=told)

@@ -24,7 +24,7 @@ Label Studio: `fpenet label-studio init` makes the webhook; by hand, under Setti
 MLflow 3 (a server with a database, and MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY to keep the secret with): `fpenet review
 init` makes the webhook; by hand:
   MlflowClient().create_webhook(name="fpenet", url="https://GATEWAY/webhooks/mlflow", secret="the secret",
-                                events=["model_version_alias.created", "model_version_tag.set"])
+      events=["model_version_tag.set", "model_version_alias.created", "model_version.created"])
   It sends to https and public addresses only, unless the server has MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https and
   MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true.
 

@@ -21,7 +21,9 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     """`--workspace` or `--config`, as `flows.entry.workspaces` reads them."""
     place = parser.add_mutually_exclusive_group()
     add_workspace(place)
-    place.add_argument("--config", metavar="FILE", help="configuration (YAML) whose workspace is meant")
+    place.add_argument(
+        "--config", metavar="FILE", help="configuration (YAML): its workspace, and its devices where it is about them"
+    )
 
 
 def count(text: str) -> int:

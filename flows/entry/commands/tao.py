@@ -28,7 +28,8 @@ def add(commands: Any) -> None:
     train.add_argument(
         "--allow-unknown-subjects",
         action="store_true",
-        help="accept TFRecords that do not say whose face it is, as TAO's own: KPI subjects may be among them",
+        help="accept TFRecords that do not say whose face it is, as TAO's own: KPI subjects may be among them; and a "
+        "set that the spec names for training and for the KPI",
     )
     train.add_argument(
         "--gpus", type=int, metavar="N", help="GPUs to use, each with the spec's batch_size (default: all visible)"

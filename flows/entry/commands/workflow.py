@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 from flows.entry.commands.parsers import add_command
 
-FLOWS = ("retrain", "drift", "quality", "review", "rollout", "suggest", "sync")
+FLOWS = {
+    "retrain": "the whole line: pull, validate, train, evaluate, export, build, stage for review",
+    "sync": "pull what changed; retrain if enough did",
+    "quality": "annotators' agreement, likely wrong labels, the same picture twice",
+    "suggest": "pre-annotations and what to label next, into Label Studio",
+    "review": "act on reviewers' decisions in MLflow; then roll out",
+    "rollout": "bring the version that was accepted last to the devices",
+    "drift": "compare what devices counted with what their model was tested on",
+}
 """Each is the function of its name in `flows.<name>`, and takes the path of a configuration."""
+_RUN = "flows:\n" + "\n".join(f"  {name:<9} {does}" for name, does in FLOWS.items())
 
 
 def add(commands: Any) -> None:
@@ -18,7 +28,8 @@ def add(commands: Any) -> None:
         "run a flow here, without a Prefect server to start",
         more="Running it again redoes only what has changed, and says what it reused.",
     )
-    run.add_argument("flow", choices=FLOWS, help="which flow")
+    run.epilog, run.formatter_class = _RUN, argparse.RawDescriptionHelpFormatter
+    run.add_argument("flow", choices=FLOWS, metavar="FLOW", help="one of those below")
     run.add_argument("--config", required=True, metavar="FILE", help="configuration (YAML)")
     run.add_argument(
         "--version", metavar="V", help="rollout only: begin anew with this version; default: the one accepted last"
