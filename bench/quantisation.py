@@ -7,8 +7,8 @@ FP16 scales gets it (TensorRT 8.x), and as ONNX Runtime does (target `cpu-int8`)
 `onnxruntime.quantization.quantize_static` as its documentation shows it: largest magnitudes, symmetric, a scale per
 channel, Q/DQ around every operator; with the last convolution in float and biases left alone, without which
 TensorRT-RTX does not read it. Calibrated on training faces of all sets of `bench/model_accuracy.py`, measured on the
-held-out ones of `--sets` against FP32. The latency is that
-of one face on one thread, all graphs in turn. Takes a few minutes.
+held-out ones of `--sets` against FP32. The latency is that of one face on one thread, all graphs in turn. Takes a few
+minutes.
 """
 
 from __future__ import annotations
