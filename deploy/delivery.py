@@ -7,7 +7,7 @@
     current.json           which one to run; replaced in one step
 
 A folder is named by build key and the engine's bytes: built again of the same, an engine may have others, and is not
-to be written over the one that runs. Earlier releases named it by the build key alone; such are found and kept.
+to be written over the one that runs.
 
 Whoever runs the engine on the device reads `current.json` and nothing else. Its SHA-256 is written down before and
 after it is replaced, so a step that was cut off is told apart from a file that somebody else changed.

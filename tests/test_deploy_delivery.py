@@ -10,7 +10,6 @@ from deploy.delivery import activate, changed_by_hand, current_engine, deactivat
 from deploy.devices import Device, LocalReach
 from deploy.shells.opening import open_shell
 from schemas.errors import DeviceError, DeviceOfflineError, StorageError
-from schemas.storage import sha256_file
 from tests.engines import engine_directory
 from tests.killed import killed_at_fsync
 from tests.ssh_servers import device_server
@@ -134,23 +133,6 @@ def test_the_same_built_again_with_other_bytes_leaves_the_one_that_runs(any_plac
         assert not deliver(shell, first, "t4").copied
         assert bring(shell, first).kept == (folder(again), folder(first))
         assert inspect(shell, "t4") == (runs, "")
-
-
-def test_an_engine_under_the_name_that_earlier_releases_gave_it_goes_on(place, tmp_path):
-    first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
-    with open_shell(place.device) as shell:
-        bring(shell, first)
-        for path in place.current, place.current.with_name("activated.json"):
-            path.write_bytes(path.read_bytes().replace(folder(first).encode(), b"key1"))
-        (place.directory / "t4/engines" / folder(first)).rename(place.directory / "t4/engines/key1")
-        activated = json.loads(place.current.with_name("activated.json").read_bytes())
-        activated["contents"] = [sha256_file(place.current)]
-        place.current.with_name("activated.json").write_text(json.dumps(activated))
-        runs, found = inspect(shell, "t4")
-        assert (runs.engine, found) == ("engines/key1/engine.onnx", "")
-        done = bring(shell, second)
-        assert (done.before, done.kept, done.found) == (runs, ("key1", folder(second)), "")
-        assert activate(shell, runs, "t4").kept == (folder(second), "key1")
 
 
 def test_a_device_is_told_what_was_staged_and_not_what_is_beside_the_engine_by_now(place, tmp_path):
