@@ -22,6 +22,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from deploy.device.scratch import remove_cut_off
 from deploy.shells.base import Shell
 from schemas.errors import DeviceError, StorageError
 from schemas.storage import canonical_json, read_json, sha256_file
@@ -150,7 +151,7 @@ def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path | None
     copied = there != engine.engine_sha256
     if not copied and shell.read(f"{place}/{MANIFEST}") == content:
         return Delivery(engine, path, copied=False)
-    _clear(shell, place)
+    remove_cut_off(shell, place)
     try:
         if copied:
             _put(shell, directory / Path(engine.engine).name, path, engine.engine_sha256)
@@ -179,7 +180,7 @@ def activate(shell: Shell, engine: CurrentEngine, target: str) -> Activation:
     before = None if found else current_engine(shell, target)
     activated, new = _activated(shell, target), _sha256(engine.content)
     earlier = [folder for folder in activated.kept if folder != engine.folder][-(KEPT - 1) :]
-    _clear(shell, target)
+    remove_cut_off(shell, target)
     if before != engine:
         old = [_sha256(before.content)] if before else activated.contents or [_NONE]
         _write_activated(shell, target, _Activated(kept=activated.kept, contents=[*old, new]))
@@ -204,7 +205,7 @@ def deactivate(shell: Shell, target: str) -> str:
         DeviceOfflineError: it went away; it runs what it ran, or nothing.
     """
     found, activated = changed_by_hand(shell, target), _activated(shell, target)
-    _clear(shell, target)
+    remove_cut_off(shell, target)
     _write_activated(shell, target, _Activated(kept=activated.kept, contents=[*activated.contents, _NONE]))
     shell.remove(f"{target}/{CURRENT}")
     _write_activated(shell, target, _Activated(kept=activated.kept, contents=[_NONE]))
@@ -250,13 +251,6 @@ def _put(shell: Shell, local: Path, path: str, sha256: str) -> None:
         raise DeviceError(
             f"device '{shell.name}': {path} reads back with other bytes than it was given ({back}); check its disk"
         )
-
-
-def _clear(shell: Shell, place: str) -> None:
-    """Remove what a copy that was cut off has left."""
-    for name in shell.list(place):
-        if name.startswith("."):
-            shell.remove(f"{place}/{name}")
 
 
 def _sha256(content: bytes) -> str:

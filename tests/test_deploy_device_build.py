@@ -76,6 +76,17 @@ def test_an_engine_built_there_lies_here_with_its_timing_cache(bench):
     assert [path.name for path in (bench.server.directory / "timing").iterdir()] == ["sm72-tensorrt-8.5.2.cache"]
 
 
+def test_timings_that_were_cut_off_are_gone_with_the_next_build(bench):
+    bench.server.vanish_after_bytes = bench.model.stat().st_size
+    with pytest.raises(DeviceOfflineError):
+        bench.build()
+    timing = bench.server.directory / "timing"
+    assert [path.suffix for path in timing.iterdir()] == [".tmp"]
+    bench.server.come_back()
+    bench.build()
+    assert [path.name for path in timing.iterdir()] == ["sm72-tensorrt-8.5.2.cache"]
+
+
 def test_timings_that_can_not_be_kept_are_told_and_fail_no_build(bench, caplog):
     bench.server.capacity = bench.model.stat().st_size
     assert bench.build().engine.is_file()

@@ -86,9 +86,10 @@ def watch(device, references):
 def test_a_device_gets_the_profile_of_its_model_and_what_it_counts_comes_back(device, references, tmp_path):
     folder = tmp_path / "dock-7"
     run_engine(folder)
+    place = folder / "cpu/drift"
+    write_bytes(place / ".profile.npz.0a1b2c3d.tmp", b"of a connection that broke")
     (first,) = watch(device, references)
     assert (first.state, first.problems) == ("no records", ())
-    place = folder / "cpu/drift"
     assert {path.name for path in place.iterdir()} == {"profile.npz", "drift_client.py"}
     record(place / "profile.npz", place / "records")
     (steady,) = watch(device, references)

@@ -10,7 +10,7 @@ from deploy.builders.base import BUILD_TIMEOUT_S, BuildResult
 from deploy.builders.process import Finished
 from deploy.builders.trtexec_lines import build_line
 from deploy.device.facts import DeviceFacts, free_bytes, read_facts, require_match
-from deploy.device.scratch import scratch
+from deploy.device.scratch import remove_cut_off, scratch
 from deploy.shells.base import Shell
 from deploy.targets import GpuTarget, Target, TrtexecTarget
 from schemas.errors import DeviceError, EngineBuildError, StorageError
@@ -132,11 +132,13 @@ def _bring(shell: Shell, folder: str, name: str, directory: Path, finished: Fini
 
 
 def _keep_timing(shell: Shell, folder: str, directory: Path, facts: DeviceFacts) -> str | None:
-    """Only a build that went well leaves its timings for the next one, which is slower without them and no worse."""
+    """Only a build that went well leaves its timings for the next one, which is slower without them and no worse; so
+    is the one after another build, whose timings this one may cut off while they are written."""
     cache = shell.read(f"{folder}/{TIMING_CACHE}")
     if cache is None:
         return None
     try:
+        remove_cut_off(shell, TIMING)
         shell.write(cache, _timing(facts))
     except (DeviceError, StorageError) as error:
         log.warning("the next build will take longer, its timings were not kept: %s", error)

@@ -1,4 +1,4 @@
-"""Folders for work in progress on a device."""
+"""Work in progress on a device: folders for it, and what is left of files that were cut off."""
 
 from __future__ import annotations
 
@@ -35,3 +35,11 @@ def scratch(shell: Shell, parent: str, *, leftover_s: float = LEFTOVER_S) -> Ite
     finally:
         if not gone:
             shell.remove(folder)
+
+
+def remove_cut_off(shell: Shell, folder: str) -> None:
+    """Remove from a folder what is left of files that were being written when the connection or the writer ended.
+    Whoever writes there at this moment fails."""
+    for name in shell.list(folder):
+        if name.startswith("."):
+            shell.remove(f"{folder}/{name}")

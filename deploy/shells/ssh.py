@@ -162,7 +162,7 @@ class SshShell:
 
     async def _replace(self, pieces: Iterator[bytes], path: PurePosixPath, size: int) -> None:
         """Each has a temporary name of its own: two may write one file at once. What a device that went away keeps
-        begins with a dot, and `deploy.delivery` removes it."""
+        begins with a dot; whoever writes into that folder later removes it (`deploy.device.scratch`)."""
         temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"))
         await self._sftp.makedirs(str(path.parent), exist_ok=True)
         try:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 import deploy.drift_client
 from deploy.delivery import CURRENT, CurrentEngine
+from deploy.device.scratch import remove_cut_off
 from deploy.devices import Device
 from deploy.shells.base import Shell
 from schemas.config import WorkflowConfig
@@ -119,5 +120,6 @@ def _equip(shell: Shell, target: str, references: References) -> str:
     for local in (reference.profile, Path(deploy.drift_client.__file__)):
         remote = f"{target}/{FOLDER}/{PROFILE if local == reference.profile else local.name}"
         if shell.sha256(remote) != sha256_file(local):
+            remove_cut_off(shell, f"{target}/{FOLDER}")
             shell.put(local, remote)
     return ""
