@@ -11,6 +11,9 @@ to be written over the one that runs.
 
 Whoever runs the engine on the device reads `current.json` and nothing else. Its SHA-256 is written down before and
 after it is replaced, so a step that was cut off is told apart from a file that somebody else changed.
+
+Engines come here to be run by the device. To be measured they are copied elsewhere (`tasks.fleet.check`): whoever
+activates an engine removes all others here, and knows nothing of who measures one.
 """
 
 from __future__ import annotations
@@ -139,7 +142,7 @@ def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path | None
 
     Raises:
         StorageError: the local engine is not the one that was built; or the device's disk is full, and nothing that
-            was copied is left there, unless it is an engine that it runs or keeps.
+            was copied is left there, unless it was whole there before, or is by now.
         DeviceError: the device refuses, or reads back other bytes than it was given.
         DeviceOfflineError: it went away; the same call completes the delivery when it is back.
     """
@@ -151,23 +154,37 @@ def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path | None
     copied = there != engine.engine_sha256
     if not copied and shell.read(f"{place}/{MANIFEST}") == content:
         return Delivery(engine, path, copied=False)
-    remove_cut_off(shell, place)
+    if copied:
+        put_whole(shell, directory / Path(engine.engine).name, path, engine.engine_sha256)
     try:
-        if copied:
-            _put(shell, directory / Path(engine.engine).name, path, engine.engine_sha256)
         shell.write(content, f"{place}/{MANIFEST}")
     except StorageError:
-        current, kept = current_engine(shell, target), _activated(shell, target).kept
-        if copied and engine.folder not in (*kept, current and current.folder):
-            shell.remove(place)
+        if copied and shell.read(f"{place}/{MANIFEST}") is None:
+            shell.remove(path)
         raise
     changed = copied and there is not None
     found = f"the file of {engine} was changed on the device; it is replaced" if changed else ""
     return Delivery(engine, path, copied=True, found=found)
 
 
+def put_whole(shell: Shell, local: Path, path: str, sha256: str) -> None:
+    """Copy a file to a device, and have the device read it back.
+
+    Raises:
+        DeviceError: it reads back other bytes than those of this SHA-256; they are removed there.
+    """
+    shell.put(local, path)
+    back = shell.sha256(path)
+    if back != sha256:
+        shell.remove(path)
+        raise DeviceError(
+            f"device '{shell.name}': {path} reads back with other bytes than it was given ({back}); check its disk"
+        )
+
+
 def activate(shell: Shell, engine: CurrentEngine, target: str) -> Activation:
-    """Have a device run an engine that was delivered to it; earlier ones but the last are removed there.
+    """Have a device run an engine that was delivered to it; earlier ones but the last are removed there, and what
+    copies that were cut off have left.
 
     Raises:
         StorageError: the disk is full; it runs what it ran.
@@ -192,8 +209,11 @@ def activate(shell: Shell, engine: CurrentEngine, target: str) -> Activation:
     done = _Activated(kept=[*earlier, engine.folder], contents=[new])
     if activated != done:
         _write_activated(shell, target, done)
-    for folder in sorted(set(shell.list(f"{target}/engines")) - set(done.kept)):
-        shell.remove(_place(target, folder))
+    for folder in shell.list(f"{target}/engines"):
+        if folder in done.kept:
+            remove_cut_off(shell, _place(target, folder))
+        else:
+            shell.remove(_place(target, folder))
     return Activation(engine, before != engine, before, tuple(done.kept), found)
 
 
@@ -241,16 +261,6 @@ def inspect(shell: Shell, target: str) -> tuple[CurrentEngine | None, str]:
     if current and not found and shell.sha256(f"{target}/{current.engine}") != current.engine_sha256:
         found = f"the file of {current} on device '{shell.name}' is gone or was changed by hand"
     return current, found
-
-
-def _put(shell: Shell, local: Path, path: str, sha256: str) -> None:
-    shell.put(local, path)
-    back = shell.sha256(path)
-    if back != sha256:
-        shell.remove(path)
-        raise DeviceError(
-            f"device '{shell.name}': {path} reads back with other bytes than it was given ({back}); check its disk"
-        )
 
 
 def _sha256(content: bytes) -> str:

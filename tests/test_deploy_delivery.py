@@ -1,6 +1,7 @@
 """Engines on devices: this machine, and one behind a real SSH server."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from deploy.delivery import activate, changed_by_hand, current_engine, deactivate, deliver, described, inspect
 from deploy.devices import Device, LocalReach
 from deploy.shells.opening import open_shell
+from deploy.shells.ssh import SshShell
 from schemas.errors import DeviceError, DeviceOfflineError, StorageError
 from tests.engines import engine_directory
 from tests.killed import killed_at_fsync
@@ -230,7 +232,44 @@ def test_no_room_for_the_manifest_leaves_no_engine(server, tmp_path):
         server.capacity = 300_100
         with pytest.raises(StorageError, match=r"manifest\.json can't be written"):
             deliver(shell, engine_directory(tmp_path / "engines", "key1", size=300_000), "t4")
-        assert shell.list("t4/engines") == []
+    assert not [path for path in server.directory.rglob("*") if path.is_file()]
+
+
+def test_two_deliveries_of_one_engine_at_once_leave_it_whole(place, tmp_path, monkeypatch):
+    """The second begins, and ends, when the first has written all bytes to its temporary file."""
+    engine, copy = engine_directory(tmp_path / "engines", "key1"), shutil.copyfile
+
+    def copied(source, to):
+        copy(source, to)
+        monkeypatch.setattr(shutil, "copyfile", copy)
+        with open_shell(place.device) as second:
+            assert deliver(second, engine, "t4").copied
+
+    monkeypatch.setattr(shutil, "copyfile", copied)
+    with open_shell(place.device) as shell:
+        first = deliver(shell, engine, "t4")
+        assert (first.copied, first.found) == (True, "")
+        assert activate(shell, first.engine, "t4").changed
+        assert inspect(shell, "t4") == (first.engine, "")
+
+
+def test_no_room_for_the_manifest_leaves_what_another_delivery_has_finished(server, tmp_path, monkeypatch):
+    first, second = (engine_directory(tmp_path / name, "key1", version=name) for name in ("7", "8"))
+    put = SshShell.put
+
+    def put_and_meanwhile(shell, local, remote):
+        put(shell, local, remote)
+        monkeypatch.setattr(SshShell, "put", put)
+        with open_shell(server.device(target="t4")) as other:
+            assert not deliver(other, second, "t4").found
+        server.capacity = sum(path.stat().st_size for path in server.directory.rglob("*") if path.is_file())
+
+    monkeypatch.setattr(SshShell, "put", put_and_meanwhile)
+    with open_shell(server.device(target="t4")) as shell:
+        with pytest.raises(StorageError, match=r"manifest\.json can't be written"):
+            deliver(shell, first, "t4")
+        server.capacity = None
+        assert not deliver(shell, second, "t4").copied
 
 
 def test_no_room_for_the_manifest_of_another_version_leaves_the_engine_that_runs(server, tmp_path):

@@ -11,14 +11,16 @@ import pytest
 
 from deploy import stages
 from deploy.builders import trtexec
+from deploy.device.run import MODULE
 from deploy.devices import Device, LocalReach
+from deploy.shells.local import LocalShell
 from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError
 from schemas.storage import write_json
 from tasks.fleet import rollout
 from tasks.fleet.ascent import Ascent, build_here
 from tasks.fleet.catch_up import catch_up, told
-from tasks.fleet.check import Checked
+from tasks.fleet.check import Checked, check_on
 from tasks.fleet.deliveries import read_record
 from tasks.fleet.pending import utc_now
 from tasks.fleet.plan import Plan
@@ -355,6 +357,28 @@ def test_a_rollback_while_a_device_is_measured_keeps_the_engine_from_it(released
     after = released.go_on("8", row, released.roll_back)
     assert "production holds fpenet version 7" in after.why and after.waits_for == ()
     assert released.running() == {"c1": "7", "m1": "7", "m2": "7"}
+
+
+def test_an_engine_is_measured_though_another_is_activated_meanwhile(released, monkeypatch):
+    """By hand, say; nothing is left there of one that nobody activates."""
+    released.devices.this_machine("c1")
+    released.go_on("7", released.at_canary("7"))
+    (device,), run = released.devices.devices, LocalShell.run
+
+    def and_deliver(shell, command, **options):
+        if MODULE in command:
+            monkeypatch.setattr(LocalShell, "run", run)
+            assert [record.outcome for record in settle_target(released.targets, "cpu", [device])] == ["active"]
+        return run(shell, command, **options)
+
+    monkeypatch.setattr(LocalShell, "run", and_deliver)
+    checked = check_on(device, open_device, released.built["8"], released._materials["8"])
+    assert (checked.row.state, checked.row.why) == ("passed", "")
+    assert LocalShell.run is run
+    place = released.devices.folder / "c1"
+    (folder,) = (place / "cpu/engines").iterdir()
+    assert folder.name.startswith(released.built["7"].key)
+    assert not list((place / "running").iterdir())
 
 
 def test_what_others_staged_meanwhile_does_not_get_into_production(released):

@@ -1,4 +1,4 @@
-"""One engine on one device: delivered, run, held against the gates; and later made the one that it runs."""
+"""One engine on one device: copied there, run, held against the gates; and later made the one that it runs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from deploy import stages
-from deploy.delivery import deliver
+from deploy.delivery import put_whole
 from deploy.device.facts import DeviceFacts, read_facts, require_match, require_same
-from deploy.device.run import run_there
+from deploy.device.run import CROPS_LEFT_S, RUNNING, run_there
+from deploy.device.scratch import scratch
 from deploy.devices import Device, program_of
 from deploy.engine import BuiltEngine, Measured
 from deploy.engine_directory import RECORD
@@ -53,10 +54,10 @@ class Checked:
 
 
 def check_on(device: Device, open_shell: OpenShell, built: BuiltEngine, material: Material) -> Checked:
-    """Deliver, run and gate an engine on a device; what goes wrong there is in the row."""
+    """Run and gate an engine on a device; what goes wrong there is in the row."""
     began = time.perf_counter()
     try:
-        measured, facts, found = _measure(device, open_shell, built, material.kpi())
+        measured, facts = _measure(device, open_shell, built, material.kpi())
     except FpenetError as error:
         return Checked(_failed(device, error, time.perf_counter() - began))
     parity = compare(material.expected, measured.predictions)
@@ -66,7 +67,7 @@ def check_on(device: Device, open_shell: OpenShell, built: BuiltEngine, material
         device=device.name,
         ring=device.ring,
         state="gated" if beyond else "passed",
-        why="; ".join(filter(None, (found, *(gate.words for gate in beyond)))),
+        why="; ".join(gate.words for gate in beyond),
         facts=_described(facts),
         seconds=time.perf_counter() - began,
         **_numbers(parity, measured.latency),
@@ -89,7 +90,7 @@ def activate_on(
     except FpenetError as error:
         note_failure(targets, device, stage, error)
         return replace(row, state=outcome_of(error), why=str(error))
-    found = "; ".join(filter(None, (row.why, delivery.found, done.found)))
+    found = "; ".join(filter(None, (delivery.found, done.found)))
     note_active(targets, device, stage, done, found)
     note_measured(targets, device, built.key, deliveries.Measured(px=row.parity_px, fps=row.fps))
     return replace(row, state="active", why=found)
@@ -104,17 +105,20 @@ def _held(targets: Path, target: str, stage: Promoted, built: BuiltEngine) -> St
 
 def _measure(
     device: Device, open_shell: OpenShell, built: BuiltEngine, images_BSSC: np.ndarray
-) -> tuple[Measured, DeviceFacts, str]:
-    """What the device measured, what it is, and what was wrong with the engine that it had before, or ''."""
+) -> tuple[Measured, DeviceFacts]:
+    """What the device measured, and what it is. It runs a copy that is removed: `deploy.delivery.activate` removes
+    engines that nobody has activated, also while one is measured."""
     target = built.target
     program = program_of(device, target)
     with open_shell(device) as shell:
         facts = read_facts(shell, target, program=program)
         require_match(facts, target)
         require_same(read_json(built.directory / RECORD), facts)
-        delivery = deliver(shell, built.directory, target.name)
-        predictions, latency = run_there(shell, target, delivery.path, images_BSSC, program=program)
-    return Measured(predictions, latency, device.name), facts, delivery.found
+        with scratch(shell, RUNNING, leftover_s=CROPS_LEFT_S) as folder:
+            engine = f"{folder}/{built.file.name}"
+            put_whole(shell, built.file, engine, built.sha256)
+            predictions, latency = run_there(shell, target, engine, images_BSSC, program=program)
+    return Measured(predictions, latency, device.name), facts
 
 
 def _failed(device: Device, error: FpenetError, seconds: float) -> DeviceRow:

@@ -18,7 +18,7 @@ DeviceState = Literal["active", "passed", "gated", "failed", "refused", "offline
 """What a device is to the new engine.
 
 active       it runs it
-passed       it has it, and it passed there; others of its ring did not, so it runs the earlier one
+passed       it passed there; others of its ring did not, so the device runs the earlier one
 gated        a number was beyond its bound there
 failed       the device did not do what it was asked
 refused      engine and device do not match, or it lets nobody in
