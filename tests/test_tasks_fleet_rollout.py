@@ -457,6 +457,17 @@ def test_devices_that_missed_a_rollout_and_new_ones_are_measured_and_brought_up(
     assert told(released.catch_up()) == ""
 
 
+def test_a_rollback_that_was_cut_off_behind_its_last_device_is_over(released):
+    released.devices.this_machine("c1")
+    for version in ("7", "8"):
+        released.go_on(version, released.at_canary(version))
+    released.roll_back()
+    cut_off = released.targets / "cpu" / UNFINISHED
+    write_json(cut_off, {"number": len(stages.history(released.targets, "cpu"))})
+    assert released.catch_up() == ()
+    assert not cut_off.exists()
+
+
 def test_a_device_that_can_t_run_what_its_stage_holds_is_asked_once(released, tmp_path):
     released.devices.this_machine("c1")
     released.go_on("7", released.at_canary("7"))

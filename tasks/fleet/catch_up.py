@@ -52,7 +52,7 @@ def catch_up(
             for name in RINGS:
                 if group := ring(late, target, name):
                     rows += _ring_caught_up(targets, group, open_shell, material_of)
-            if late and (targets / target / UNFINISHED).is_file():
+            if (targets / target / UNFINISHED).is_file():
                 with changing(targets, target):
                     end_cut_off(targets, target, devices)
         except FpenetError as error:  # of this target, such as a record that can't be read
