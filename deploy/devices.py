@@ -17,6 +17,7 @@ FLEET = Path(__file__).with_name("devices.yaml")
 
 Text = Annotated[str, Field(min_length=1)]
 Ring = Literal["canary", "main"]
+RINGS: tuple[Ring, ...] = ("canary", "main")
 
 
 WORKERS_PYTHON = "python of the worker"

@@ -89,21 +89,30 @@ def promote(
         StorageError: the engine's file or its manifest is gone or was changed since it was staged.
     """
     with _changing(targets, target) as place:
-        engine, note = _candidate(place, target, to, has_canaries)
-        if expected is not None and engine.build_key != expected:
-            raise InputError(
-                f"target '{target}': {engine} came between; engine {expected} was to go to {to}, and nothing changed"
-            )
-        _verify(engine, place)
-        _verify_manifest(engine, place)
-        current = _stage(place, to)
+        engine, current, note = _promotable(place, target, to, has_canaries, expected, allow)
         if current is not None and engine.is_same(current.engine):
             return current
-        note = "; ".join(filter(None, (note, allow(engine) if allow else "")))
         earlier = _earlier(current, engine) if current and to == "production" else []
         action: Action = "canary" if to == "canary" else "promote"
         event = new_event(place, action, engine, current and current.engine, by, why, note)
         return point(place, to, Pointer(event=event, earlier=earlier))
+
+
+def promotable(
+    targets: Path,
+    target: str,
+    *,
+    to: Promoted = "production",
+    has_canaries: bool = False,
+    allow: Callable[[StagedEngine], str] | None = None,
+) -> StagedEngine:
+    """The engine that `promote` would take to a stage. Nothing changes.
+
+    Raises:
+        InputError, StorageError: as `promote`.
+    """
+    with _changing(targets, target) as place:
+        return _promotable(place, target, to, has_canaries, None, allow)[0]
 
 
 def rollback(targets: Path, target: str, *, by: str, why: str) -> Pointer:
@@ -113,7 +122,7 @@ def rollback(targets: Path, target: str, *, by: str, why: str) -> Pointer:
 
     Raises:
         InputError: there is no such canary, and no engine was in production before this one.
-        StorageError: the earlier engine's file is gone or was changed.
+        StorageError: the earlier engine's file or its manifest is gone or was changed.
     """
     with _changing(targets, target) as place:
         current, canary = read_pointer(place, "production"), _stage(place, "canary")
@@ -125,6 +134,7 @@ def rollback(targets: Path, target: str, *, by: str, why: str) -> Pointer:
             held = "nothing is in production" if current is None else f"{current.engine} is the first"
             raise InputError(f"target '{target}': there is no earlier production engine to go back to: {held}")
         _verify(current.earlier[-1], place)
+        _verify_manifest(current.earlier[-1], place)
         event = new_event(place, "rollback", current.earlier[-1], current.engine, by, why)
         return point(place, "production", Pointer(event=event, earlier=current.earlier[:-1]))
 
@@ -168,6 +178,28 @@ def _changing(targets: Path, target: str) -> Iterator[Path]:
     with FileLock(place / ".lock"):
         complete_log(place)
         yield place
+
+
+def _promotable(
+    place: Path,
+    target: str,
+    to: Promoted,
+    has_canaries: bool,
+    expected: str | None,
+    allow: Callable[[StagedEngine], str] | None,
+) -> tuple[StagedEngine, Pointer | None, str]:
+    """The engine, what the stage holds now, and what is to be noted."""
+    engine, note = _candidate(place, target, to, has_canaries)
+    if expected is not None and engine.build_key != expected:
+        raise InputError(
+            f"target '{target}': {engine} came between; engine {expected} was to go to {to}, and nothing changed"
+        )
+    _verify(engine, place)
+    _verify_manifest(engine, place)
+    current = _stage(place, to)
+    if allow is not None and not (current and engine.is_same(current.engine)):
+        note = "; ".join(filter(None, (note, allow(engine))))
+    return engine, current, note
 
 
 def _candidate(place: Path, target: str, to: Promoted, has_canaries: bool) -> tuple[StagedEngine, str]:

@@ -9,14 +9,16 @@ import pytest
 import yaml
 
 from deploy.engine import Provenance
+from deploy.stages import status
 from flows.entry import fleet as commands
 from flows.entry.cli import main
 from tasks.fleet import material
 from tasks.fleet.deliveries import read_record
-from tasks.fleet.material import Material
+from tasks.fleet.material import Material, fetch_material
 from tests.calibration_crops import FixedCrops
 from tests.delivered_fleets import Fleet
 from tests.engines import small_engine
+from tests.servers import free_port
 from tests.small_graphs import pictures, small_graph
 
 
@@ -133,6 +135,32 @@ def test_an_engine_runs_where_it_passes_whoever_brings_it(fleet, capsys, monkeyp
     assert measured.px == 0 and measured.fps > 0
     monkeypatch.delattr(material, "fetch_material")  # nothing is compared where it has run
     assert called(capsys, "deliver", "--target", "cpu")[0] == 0
+
+
+def test_without_the_registry_nothing_is_promoted_and_no_device_has_failed(fleet, capsys, monkeypatch):
+    """Nor the one that is offline: the same command does it all when the registry is back."""
+    config = Path("fleet.yaml")
+    there = config.read_text()
+    down = there + yaml.safe_dump({"tracking": {"uri": f"http://127.0.0.1:{free_port()}"}})
+
+    def without_registry(*words):
+        with monkeypatch.context() as stack:
+            stack.setattr(material, "fetch_material", fetch_material)
+            config.write_text(down)
+            code, told = called(capsys, *words, "--target", "cpu")
+            config.write_text(there)
+        assert (code, "can't be reached" in told) == (6, True)
+
+    fleet.stage("key1")
+    for stage, before in ("canary", {}), ("production", {"cpu-a": "active"}):
+        without_registry("promote", "--to", stage)
+        assert status(fleet.targets, "cpu").pointer(stage) is None
+        assert fleet.outcomes() == before
+        assert called(capsys, "promote", "--target", "cpu", "--to", stage)[0] == 0
+    before = read_record(fleet.targets, "cpu", "cpu-c")
+    without_registry("deliver")
+    assert read_record(fleet.targets, "cpu", "cpu-c") == before
+    assert before.outcome == "offline"
 
 
 def test_the_matrix_fits_a_terminal_and_names_who_lacks_what(fleet, capsys):

@@ -5,14 +5,22 @@ from pathlib import Path
 import pytest
 
 from deploy.delivery import inspect
+from deploy.engine import Provenance
 from deploy.engine_directory import BuiltEngine
 from deploy.shells.opening import open_shell
 from deploy.targets import find_target
+from schemas.errors import ShardError
+from schemas.experiment import ExperimentSpec
+from schemas.records import Split
 from schemas.storage import read_json, sha256_file, write_json
-from tasks.fleet.check import activate_on
+from tasks.convert import Conversion
+from tasks.evaluate import KpiCrops
+from tasks.fleet.check import activate_on, check_on
+from tasks.fleet.material import Material
 from tasks.fleet.promotion import settle_target
 from tasks.fleet.results import DeviceRow
 from tests.delivered_fleets import Fleet
+from tests.retrain_project import experiment
 
 
 @pytest.fixture
@@ -60,3 +68,13 @@ def test_an_engine_that_is_at_its_stage_no_more_reaches_no_device(fleet):
     row = activate_on(device, open_shell, engine, passed, stage="production", targets=fleet.targets)
     assert (row.state, row.why) == ("failed", "target 't4': engine key2 is not at production any more")
     assert fleet.running() == {"t4-b": ""}
+
+
+def test_faces_that_are_gone_here_are_no_failure_of_a_device(fleet):
+    (device,) = fleet.devices
+    shards = {Split.KPI: [fleet.root / "kpi.tfrecords"]}
+    conversion = Conversion("key", shards, {"splits": {Split.KPI: {"files": []}}}, written=0, reused=1)
+    crops = KpiCrops(conversion, ExperimentSpec.model_validate(experiment()))
+    material = Material(Provenance("fpenet", "1", "s"), fleet.root / "model.onnx", crops, crops)
+    with pytest.raises(ShardError, match=r"kpi\.tfrecords"):
+        check_on(device, open_shell, built(fleet.root / "engines" / "key1"), material)

@@ -250,13 +250,24 @@ def test_a_tampered_engine_reaches_no_device(fleet):
     with pytest.raises(StorageError, match="not the file that was built"):
         fleet.promote()
     assert fleet.running() == {"t4-a": "key1", "t4-b": ""}
-    records = settle_target(fleet.targets, "t4", fleet.devices)
-    assert [(record.outcome, record.current.build_key) for record in records] == [("failed", "key1")]
+    with pytest.raises(StorageError, match="not the file that was built"):
+        settle_target(fleet.targets, "t4", fleet.devices)
     manifest = read_json(directory / "manifest.json")
     write_json(directory / "manifest.json", manifest | {"engine_sha256": sha256_file(directory / "engine.onnx")})
-    (record,) = settle_target(fleet.targets, "t4", fleet.devices)
-    assert "is not the file that was built" in record.why
+    with pytest.raises(StorageError, match="is not the file that was built"):
+        settle_target(fleet.targets, "t4", fleet.devices)
+    assert fleet.outcomes() == {"t4-a": "active"}, "a fault of this machine is none of a device"
     assert fleet.running() == {"t4-a": "key1", "t4-b": ""}
+
+
+def test_production_is_not_taken_back_to_an_engine_whose_manifest_is_gone(fleet):
+    for name in ("key1", "key2"):
+        fleet.release(name)
+    stages.manifest_path(fleet.targets, "t4", stages.history(fleet.targets, "t4")[0].engine).unlink()
+    with pytest.raises(StorageError, match="is not the manifest that it was staged with"):
+        roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    assert stages.status(fleet.targets, "t4").production.engine.build_key == "key2"
+    assert fleet.outcomes() == {"t4-a": "active", "t4-b": "active"}
 
 
 def test_what_somebody_changed_on_a_device_is_told_and_set_right(fleet):

@@ -11,18 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from deploy import stages
-from deploy.devices import Device, ring
+from deploy.devices import RINGS, Device, ring
 from deploy.engine import BuiltEngine, read_engine
 from deploy.pointers import Pointer, Promoted, StagedEngine
-from schemas.errors import DeviceOfflineError, DeviceRefusedError, FpenetError, GateError
+from schemas.errors import FpenetError
 from tasks.fleet.check import OpenShell, activate_on, check_on
-from tasks.fleet.deliveries import Measure, Measured, behind, engine_directory, note_failure, read_record
+from tasks.fleet.deliveries import Measure, behind, engine_directory, error_of, note_failure, read_record
 from tasks.fleet.material import MaterialOf
-from tasks.fleet.plan import RINGS, at_once
+from tasks.fleet.plan import at_once
 from tasks.fleet.promotion import UNFINISHED, changing, end_cut_off
 from tasks.fleet.results import BAD, DeviceRow
-
-_ERRORS: dict[str, type[FpenetError]] = {"offline": DeviceOfflineError, "refused": DeviceRefusedError}
 
 
 def catch_up(
@@ -63,14 +61,12 @@ def catch_up(
 
 
 def measure_by(targets: Path, open_shell: OpenShell, material_of: MaterialOf) -> Measure:
-    """What measures an engine on a device for whoever brings it there by hand."""
+    """What measures an engine on devices, for whoever brings it there."""
 
-    def measure(device: Device, engine: StagedEngine) -> Measured:
-        built = read_engine(engine_directory(targets, device.target, engine))
-        row = check_on(device, open_shell, built, material_of(engine)).row
-        if row.state != "passed":
-            raise _error_of(row)
-        return Measured(px=row.parity_px, fps=row.fps)
+    def measure(engine: StagedEngine, devices: Sequence[Device]) -> list[DeviceRow]:
+        built = read_engine(engine_directory(targets, devices[0].target, engine))
+        material = material_of(engine)
+        return at_once(lambda device: check_on(device, open_shell, built, material).row, devices)
 
     return measure
 
@@ -116,7 +112,7 @@ def _activated(
         stage: Promoted = "production" if wanted[0] == "production" else "canary"
         if row.state == "passed":
             return activate_on(device, open_shell, built, row, stage=stage, targets=targets)
-        note_failure(targets, device, stage, _error_of(row))
+        note_failure(targets, device, stage, error_of(row))
         return row
 
     try:
@@ -124,11 +120,6 @@ def _activated(
             return at_once(finished, list(zip(devices, rows, strict=True)))
     except FpenetError as error:  # somebody else is changing the target
         return [replace(row, state="not reached", why=str(error)) for row in rows]
-
-
-def _error_of(row: DeviceRow) -> FpenetError:
-    """Of a device that did not pass."""
-    return _ERRORS.get(row.state, GateError)(row.why)
 
 
 def _failed_before(targets: Path, device: Device, pointer: Pointer) -> DeviceRow | None:

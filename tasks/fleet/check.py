@@ -54,13 +54,18 @@ class Checked:
 
 
 def check_on(device: Device, open_shell: OpenShell, built: BuiltEngine, material: Material) -> Checked:
-    """Run and gate an engine on a device; what goes wrong there is in the row."""
+    """Run and gate an engine on a device; what goes wrong there is in the row.
+
+    Raises:
+        FpenetError: the crops or the graph to compare on are gone here, or were changed.
+    """
+    images_BSSC, expected = material.kpi(), material.expected
     began = time.perf_counter()
     try:
-        measured, facts = _measure(device, open_shell, built, material.kpi())
+        measured, facts = _measure(device, open_shell, built, images_BSSC)
     except FpenetError as error:
         return Checked(_failed(device, error, time.perf_counter() - began))
-    parity = compare(material.expected, measured.predictions)
+    parity = compare(expected, measured.predictions)
     gates = gate_engine(built.target, parity=parity, latency=measured.latency, size=built.size)
     beyond = tuple(failures(gates))
     row = DeviceRow(

@@ -7,7 +7,7 @@ brings the record up to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,14 +23,28 @@ from deploy.pointers import Stage, StagedEngine, StageStatus
 from deploy.shells.base import Shell
 from deploy.shells.opening import OpenShell, open_shell
 from deploy.targets import find_target
-from schemas.errors import DeviceOfflineError, DeviceRefusedError, EngineMismatchError, FpenetError, StorageError
+from schemas.errors import (
+    DeviceOfflineError,
+    DeviceRefusedError,
+    EngineMismatchError,
+    FpenetError,
+    GateError,
+    StorageError,
+)
 from schemas.storage import read_json, write_json
 from schemas.yamlspec import SpecModel
+from tasks.fleet.results import DeviceRow
 
 Outcome = Literal["active", "offline", "refused", "failed"]
 
-Measure = Callable[[Device, StagedEngine], "Measured"]
-"""Runs an engine on a device and holds it against its gates; an FpenetError where it does not pass."""
+Measure = Callable[[StagedEngine, Sequence[Device]], Sequence[DeviceRow]]
+"""Runs an engine on devices and holds it against its gates. An FpenetError is of this machine: it lacks what that
+takes."""
+
+Tried = Mapping[tuple[str, str], DeviceRow]
+"""What came of that, by device and SHA-256 of the engine."""
+
+_ERRORS: dict[str, type[FpenetError]] = {"offline": DeviceOfflineError, "refused": DeviceRefusedError}
 
 
 class Measured(SpecModel):
@@ -81,12 +95,17 @@ def outcome_of(error: FpenetError) -> Outcome:
     return "refused" if isinstance(error, DeviceRefusedError | EngineMismatchError) else "failed"
 
 
+def error_of(row: DeviceRow) -> FpenetError:
+    """Of a device that did not pass."""
+    return _ERRORS.get(row.state, GateError)(row.why)
+
+
 def bring_all(
     targets: Path,
     status: StageStatus,
     devices: Iterable[Device],
     open_shell: OpenShell = open_shell,
-    measure: Measure | None = None,
+    tried: Tried | None = None,
 ) -> list[DeviceRecord]:
     """Have every device run what its ring ought to, all at once; those for which there is nothing are left alone, but
     one that runs a canary that was ended runs nothing then.
@@ -94,11 +113,17 @@ def bring_all(
     What goes wrong with a device is in its record, and no reason for another to wait.
 
     Args:
-        measure: asked first of an engine that is none of those that a device has run and kept; None measures nothing.
+        tried: what engines are on devices that have not run them: those that did not pass there do not run there.
+
+    Raises:
+        StorageError: an engine that devices ought to run is gone here, or was changed. No device was asked then.
     """
     todo = [device for device in devices if status.wanted(device.ring) or _is_left(targets, status, device)]
+    for name in {device.ring for device in todo}:
+        if wanted := status.wanted(name):
+            engine_directory(targets, status.target, wanted[1].engine)
     with ThreadPoolExecutor(max_workers=max(1, len(todo))) as pool:
-        return list(pool.map(lambda device: _bring_one(targets, status, device, open_shell, measure), todo))
+        return list(pool.map(lambda device: _bring_one(targets, status, device, open_shell, tried or {}), todo))
 
 
 def bring(shell: Shell, targets: Path, device: Device, engine: StagedEngine) -> tuple[Delivery, Activation]:
@@ -134,6 +159,12 @@ def is_behind(status: StageStatus, device: Device, record: DeviceRecord | None) 
     if wanted is None:
         return status.ended is not None and record is not None and record.runs(status.ended)
     return record is None or not record.runs(wanted[1].engine)
+
+
+def has_run(targets: Path, device: Device, engine: StagedEngine) -> bool:
+    """Whether a device is known to have run these very bytes, and to have them still."""
+    record = read_record(targets, device.target, device.name)
+    return record is not None and engine.engine_sha256 in [kept.engine_sha256 for kept in record.kept]
 
 
 def note_active(targets: Path, device: Device, stage: Stage, activation: Activation, found: str = "") -> DeviceRecord:
@@ -217,14 +248,14 @@ def _is_left(targets: Path, status: StageStatus, device: Device) -> bool:
 
 
 def _bring_one(
-    targets: Path, status: StageStatus, device: Device, open_shell: OpenShell, measure: Measure | None
+    targets: Path, status: StageStatus, device: Device, open_shell: OpenShell, tried: Tried
 ) -> DeviceRecord:
     wanted = status.wanted(device.ring)
     stage: Stage = wanted[0] if wanted else "canary"
-    measured = None
+    row = tried.get((device.name, wanted[1].engine.engine_sha256)) if wanted else None
+    if row is not None and row.state != "passed":
+        return note_failure(targets, device, stage, error_of(row))
     try:
-        if measure and wanted and not _has_run(targets, device, wanted[1].engine):
-            measured = measure(device, wanted[1].engine)
         with open_shell(device) as shell:
             if wanted is None:
                 return _note_idle(targets, device, deactivate(shell, device.target))
@@ -233,15 +264,9 @@ def _bring_one(
         return note_failure(targets, device, stage, error)
     found = "; ".join(filter(None, (delivery.found, activation.found)))
     record = note_active(targets, device, stage, activation, found)
-    if measured:
-        note_measured(targets, device, activation.engine.build_key, measured)
+    if row is not None:
+        note_measured(targets, device, activation.engine.build_key, Measured(px=row.parity_px, fps=row.fps))
     return record
-
-
-def _has_run(targets: Path, device: Device, engine: StagedEngine) -> bool:
-    """Whether a device is known to have run these very bytes, and to have them still."""
-    record = read_record(targets, device.target, device.name)
-    return record is not None and engine.engine_sha256 in [kept.engine_sha256 for kept in record.kept]
 
 
 def _require_loadable(shell: Shell, device: Device, manifest: dict[str, Any]) -> None:

@@ -8,14 +8,13 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TypeVar
 
-from deploy.devices import Device, Ring, ring
+from deploy.devices import RINGS, Device, Ring, ring
 from deploy.engine import BuiltEngine
 from deploy.targets import Target
 from tasks.fleet.check import Checked, OpenShell, check_on
 from tasks.fleet.material import Material
 from tasks.workspace import Workspace
 
-RINGS: tuple[Ring, ...] = ("canary", "main")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -8,7 +8,7 @@ about to make, so that the same command again completes it and does not go back 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,22 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from deploy import stages
-from deploy.devices import Device, ring
+from deploy.devices import RINGS, Device, Ring, ring
 from deploy.pointers import Pointer, Promoted, StagedEngine, StageStatus
 from deploy.shells.opening import OpenShell, open_shell
 from schemas.errors import FpenetError, InputError, ReviewError
 from schemas.storage import read_json, write_json
-from tasks.fleet.deliveries import DeviceRecord, Measure, behind, bring_all, is_behind, read_record
+from tasks.fleet.deliveries import (
+    DeviceRecord,
+    Measure,
+    Tried,
+    behind,
+    bring_all,
+    has_run,
+    is_behind,
+    read_record,
+)
+from tasks.fleet.results import DeviceRow
 from tasks.review.approval import Accepted
 
 LOCK, UNFINISHED = ".changing.lock", ".rollback.json"
@@ -84,30 +94,31 @@ def promote_target(
         devices: the fleet, of all targets.
         accepted: the approval that stands, as `tasks.review.approval.accepted_version` has it.
         override: why an engine of another version goes there nevertheless; kept in the log.
-        measure: see `tasks.fleet.deliveries.bring_all`.
+        measure: asked of devices that have not run the engine, before anything changes; None measures nothing.
 
     Raises:
         ReviewError: the engine's version is not the one that was accepted, and there is no override.
         InputError: nothing is at the stage before; or no canary device runs the engine yet.
         StorageError: the engine's file is gone or was changed.
+        FpenetError: this machine lacks what it takes to measure the engine. No stage has changed.
     """
     canaries = ring(devices, target, "canary")
     asked = canaries if to == "canary" else _of(devices, target)
+
+    def allow(engine: StagedEngine) -> str:
+        return _allowed(target, engine, accepted, override)
+
     with changing(targets, target):
         before = stages.status(targets, target)
         if to == "production" and canaries:
             _require_canary(targets, before, canaries)
-        pointer = stages.promote(
-            targets,
-            target,
-            by=by,
-            why=why,
-            to=to,
-            has_canaries=bool(canaries),
-            allow=lambda engine: _allowed(target, engine, accepted, override),
-        )
+        engine = stages.promotable(targets, target, to=to, has_canaries=bool(canaries), allow=allow)
+        held = before.pointer(to)
+        same = held is not None and engine.is_same(held.engine)
+        tried = _tried(targets, asked, _wanted(before) if same else dict.fromkeys(RINGS, engine), measure)
+        pointer = stages.promote(targets, target, by=by, why=why, to=to, has_canaries=bool(canaries), allow=allow)
         changed = before.pointer(to) != pointer
-        return Promotion(target, to, pointer, changed, _settled(targets, target, asked, open_shell, measure))
+        return Promotion(target, to, pointer, changed, _settled(targets, target, asked, open_shell, tried))
 
 
 def roll_back_target(
@@ -118,7 +129,7 @@ def roll_back_target(
 
     Raises:
         InputError: there is no such canary, and no engine was in production before this one.
-        StorageError: the earlier engine's file is gone or was changed.
+        StorageError: the file or the manifest of the engine to go back to is gone or was changed.
     """
     with changing(targets, target):
         pointer = _cut_off(targets, target)
@@ -153,10 +164,15 @@ def settle_target(
     rollback that was cut off is complete then: the next one goes back one engine more.
 
     Args:
-        measure: see `tasks.fleet.deliveries.bring_all`.
+        measure: asked of devices that have not run what they ought to; None measures nothing.
+
+    Raises:
+        StorageError: an engine that they ought to run is gone here, or was changed.
+        FpenetError: this machine lacks what it takes to measure it.
     """
     with changing(targets, target):
-        return _all_settled(targets, target, devices, open_shell, measure)
+        tried = _tried(targets, _of(devices, target), _wanted(stages.status(targets, target)), measure)
+        return _all_settled(targets, target, devices, open_shell, tried)
 
 
 def finish_rollbacks(
@@ -207,17 +223,40 @@ def _of(devices: Sequence[Device], target: str) -> list[Device]:
     return [device for device in devices if device.target == target]
 
 
+def _wanted(status: StageStatus) -> dict[Ring, StagedEngine]:
+    """What the devices of each ring ought to run."""
+    return {name: found[1].engine for name in RINGS if (found := status.wanted(name))}
+
+
+def _tried(
+    targets: Path, devices: Sequence[Device], wanted: Mapping[Ring, StagedEngine], measure: Measure | None
+) -> Tried | None:
+    """What the engines are on those devices that have not run them."""
+    if measure is None:
+        return None
+    new = [
+        (engine, device)
+        for device in devices
+        if (engine := wanted.get(device.ring)) and not has_run(targets, device, engine)
+    ]
+    found: dict[tuple[str, str], DeviceRow] = {}
+    for sha256, engine in {engine.engine_sha256: engine for engine, _ in new}.items():
+        rows = measure(engine, [device for each, device in new if each.engine_sha256 == sha256])
+        found |= {(row.device, sha256): row for row in rows}
+    return found
+
+
 def _settled(
-    targets: Path, target: str, devices: Sequence[Device], open_shell: OpenShell, measure: Measure | None = None
+    targets: Path, target: str, devices: Sequence[Device], open_shell: OpenShell, tried: Tried | None = None
 ) -> tuple[DeviceRecord, ...]:
-    return tuple(bring_all(targets, stages.status(targets, target), devices, open_shell, measure))
+    return tuple(bring_all(targets, stages.status(targets, target), devices, open_shell, tried))
 
 
 def _all_settled(
-    targets: Path, target: str, devices: Sequence[Device], open_shell: OpenShell, measure: Measure | None = None
+    targets: Path, target: str, devices: Sequence[Device], open_shell: OpenShell, tried: Tried | None = None
 ) -> tuple[DeviceRecord, ...]:
     """Every device of a target was asked then; those that are offline are asked again without a rollback."""
-    records = _settled(targets, target, _of(devices, target), open_shell, measure)
+    records = _settled(targets, target, _of(devices, target), open_shell, tried)
     (targets / target / UNFINISHED).unlink(missing_ok=True)
     return records
 
