@@ -79,7 +79,7 @@ def promote(
 
     Args:
         has_canaries: whether the target has canary devices; without them production takes what is at `staging`.
-        expected: build key of the engine that is meant; None takes whichever is there.
+        expected: SHA-256 of the engine that is meant; None takes whichever is there.
         allow: asked before anything changes; it raises where the engine may not come there, and returns what the log
             is to note.
 
@@ -190,9 +190,9 @@ def _promotable(
 ) -> tuple[StagedEngine, Pointer | None, str]:
     """The engine, what the stage holds now, and what is to be noted."""
     engine, note = _candidate(place, target, to, has_canaries)
-    if expected is not None and engine.build_key != expected:
+    if expected is not None and engine.engine_sha256 != expected:
         raise InputError(
-            f"target '{target}': {engine} came between; engine {expected} was to go to {to}, and nothing changed"
+            f"target '{target}': {engine} came between; another engine was to go to {to}, and nothing changed"
         )
     _verify(engine, place)
     _verify_manifest(engine, place)

@@ -12,7 +12,7 @@ from deploy.pointers import Promoted
 from deploy.shells.opening import open_shell
 from deploy.stages import stage
 from schemas.storage import write_json
-from tasks.fleet.deliveries import read_records
+from tasks.fleet.deliveries import Measure, read_records
 from tasks.fleet.promotion import Promotion, promote_target
 from tasks.review.approval import Accepted, accepted_version
 from tasks.workspace import Workspace
@@ -46,11 +46,11 @@ class Fleet:
         self.workspace.accepted.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.workspace.accepted, asdict(accepted))
 
-    def promote(self, to: Promoted = "production", *, override: str = "") -> Promotion:
-        accepted = accepted_version(self.workspace)
-        return promote_target(
-            self.targets, self.target, self.devices, to=to, **WHO, accepted=accepted, override=override
-        )
+    def promote(
+        self, to: Promoted = "production", *, override: str = "", measure: Measure | None = None
+    ) -> Promotion:
+        how = {"accepted": accepted_version(self.workspace), "override": override, "measure": measure}
+        return promote_target(self.targets, self.target, self.devices, to=to, **WHO, **how)
 
     def release(self, name: str, *, size: int = 0) -> None:
         self.stage(name, size=size)

@@ -291,13 +291,12 @@ def test_changes_by_several_processes_do_not_interleave(tmp_path):
 
 def test_only_the_engine_that_is_meant_is_promoted(tmp_path):
     targets = tmp_path / "targets"
-    for name in ("key1", "key2"):
-        stages.stage(targets, "cpu", engine(tmp_path, name), **WHO)
+    first, second = (stages.stage(targets, "cpu", engine(tmp_path, name), **WHO).engine for name in ("key1", "key2"))
     before = stages.history(targets, "cpu")
-    with pytest.raises(InputError, match=r"engine key2 .* came between; engine key1 was to go to production"):
-        stages.promote(targets, "cpu", **WHO, expected="key1")
+    with pytest.raises(InputError, match=r"engine key2 .* came between; another engine was to go to production"):
+        stages.promote(targets, "cpu", **WHO, expected=first.engine_sha256)
     assert stages.history(targets, "cpu") == before
-    assert stages.promote(targets, "cpu", **WHO, expected="key2").engine.build_key == "key2"
+    assert stages.promote(targets, "cpu", **WHO, expected=second.engine_sha256).engine.build_key == "key2"
 
 
 def test_an_engine_under_another_check_or_version_is_nothing_to_go_back_to(tmp_path):

@@ -13,6 +13,7 @@ from schemas.storage import read_json, sha256_file, write_json
 from tasks.fleet import promotion
 from tasks.fleet.deliveries import Measured, behind, note_measured, read_record, read_records
 from tasks.fleet.promotion import UNFINISHED, changing, finish_rollbacks, roll_back_target, settle_target
+from tasks.fleet.results import DeviceRow
 from tests.delivered_fleets import WHO, Fleet
 from tests.engines import engine_directory
 from tests.killed import killed_at_fsync
@@ -306,6 +307,67 @@ def test_who_holds_a_target_is_waited_for(fleet):
         changing(fleet.targets, "t4", patience_s=0.01),
     ):
         pass
+
+
+def measured(happens, *devices):
+    """A `Measure` by which all devices pass, once something else has happened; `devices` are those to be asked."""
+
+    def measure(engine, asked):
+        assert [device.name for device in asked] == list(devices)
+        happens()
+        return [DeviceRow(device.name, device.ring, "passed", parity_px=0.02, fps=90.0) for device in asked]
+
+    return measure
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Nobody waits for who holds a target."""
+    monkeypatch.setattr(promotion, "changing", partial(changing, patience_s=0.1))
+
+
+def test_a_rollback_does_not_wait_for_devices_that_are_measured(fleet, impatient):
+    """And what it has taken back is not promoted by who measured meanwhile."""
+    fleet.release("key1")
+    fleet.stage("key2")
+    fleet.promote("canary")
+    back = partial(roll_back_target, fleet.targets, "t4", fleet.devices, **WHO)
+    with pytest.raises(InputError, match="somebody else has changed it while devices were measured"):
+        fleet.promote(measure=measured(back, "t4-b"))
+    assert fleet.running() == {"t4-a": "key1", "t4-b": "key1"}
+    fleet.promote("canary")
+    fleet.promote(measure=measured(lambda: None, "t4-b"))
+    assert fleet.running() == {"t4-a": "key2", "t4-b": "key2"}
+    assert read_record(fleet.targets, "t4", "t4-b").measured == {"key2": Measured(px=0.02, fps=90.0)}
+
+
+def test_asking_a_new_device_undoes_no_rollback_that_comes_meanwhile(fleet, impatient):
+    fleet.stage("key1")
+    fleet.promote("canary")
+    fleet.local("t4-c", "canary")
+    back = partial(roll_back_target, fleet.targets, "t4", fleet.devices, **WHO)
+    with pytest.raises(InputError, match="nothing was promoted"):
+        fleet.promote("canary", measure=measured(back, "t4-c"))
+    assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-c"), "")
+
+
+def test_what_is_staged_while_devices_are_measured_is_not_promoted(fleet, impatient):
+    fleet.stage("key1")
+    with pytest.raises(InputError, match=r"engine key2 .* came between"):
+        fleet.promote("canary", measure=measured(lambda: fleet.stage("key2"), "t4-a"))
+    assert fleet.running() == {"t4-a": "", "t4-b": ""}
+
+
+def test_a_new_device_gets_nothing_that_it_was_not_measured_with(fleet, impatient):
+    fleet.release("key1")
+    fleet.release("key2")
+    back = partial(roll_back_target, fleet.targets, "t4", list(fleet.devices), **WHO)
+    fleet.local("t4-c", "main")
+    with pytest.raises(InputError, match="what 't4-c' ought to run has changed while devices were measured"):
+        settle_target(fleet.targets, "t4", fleet.devices, measure=measured(back, "t4-c"))
+    assert fleet.running() == {"t4-a": "key1", "t4-b": "key1", "t4-c": ""}
+    settle_target(fleet.targets, "t4", fleet.devices, measure=measured(lambda: None, "t4-c"))
+    assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-c"), "key1")
 
 
 _PROMOTE = """

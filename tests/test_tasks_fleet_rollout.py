@@ -479,6 +479,28 @@ def test_a_device_that_can_t_run_what_its_stage_holds_is_asked_once(released, tm
     assert "m1 failed (" in told(again)
 
 
+def test_a_device_that_is_behind_is_left_where_its_stage_changes_while_it_is_measured(released, monkeypatch):
+    released.devices.this_machine("c1")
+    for name in ("m1", "m2"):
+        released.devices.this_machine(name, ring="main")
+    released.go_on("7", released.at_canary("7"))
+    released.away.add("m2")
+    released.go_on("8", released.at_canary("8"))
+    released.away.clear()
+    run = LocalShell.run
+
+    def and_roll_back(shell, command, **options):
+        if MODULE in command:
+            monkeypatch.setattr(LocalShell, "run", run)
+            released.roll_back()
+        return run(shell, command, **options)
+
+    monkeypatch.setattr(LocalShell, "run", and_roll_back)
+    (row,) = released.catch_up()
+    assert (row.device, row.state, row.why) == ("m2", "not reached", "its stage changed meanwhile")
+    assert released.running() == {"c1": "7", "m1": "7", "m2": "7"}
+
+
 def test_an_engine_that_is_staged_in_between_does_not_get_into_production(released, monkeypatch):
     released.devices.this_machine("m1", ring="main")
     passed = Ascent(released.built["7"], "here", (), (DeviceRow("m1", "main", "passed"),), (), "")

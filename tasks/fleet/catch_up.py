@@ -12,15 +12,15 @@ from pathlib import Path
 
 from deploy import stages
 from deploy.devices import RINGS, Device, ring
-from deploy.engine import BuiltEngine, read_engine
-from deploy.pointers import Pointer, Promoted, StagedEngine
+from deploy.engine import read_engine
+from deploy.pointers import Pointer, StagedEngine
 from schemas.errors import FpenetError
-from tasks.fleet.check import OpenShell, activate_on, check_on
-from tasks.fleet.deliveries import Measure, behind, engine_directory, error_of, note_failure, read_record
+from tasks.fleet.check import OpenShell, check_on
+from tasks.fleet.deliveries import Measure, behind, bring_all, engine_directory, read_record
 from tasks.fleet.material import MaterialOf
-from tasks.fleet.plan import at_once
 from tasks.fleet.promotion import UNFINISHED, changing, end_cut_off
 from tasks.fleet.results import BAD, DeviceRow
+from tasks.fleet.threads import at_once
 
 
 def catch_up(
@@ -89,37 +89,33 @@ def _ring_caught_up(
         return list(failed.values())
     engine = wanted[1].engine
     try:
-        material, built = material_of(engine), read_engine(engine_directory(targets, todo[0].target, engine))
+        checked = measure_by(targets, open_shell, material_of)(engine, todo)
     except FpenetError as error:  # of the version: nothing to compare on here, or its engine is gone
         return [
             *failed.values(),
             *(DeviceRow(device.name, device.ring, "not reached", str(error)) for device in todo),
         ]
-    checked = at_once(lambda device: check_on(device, open_shell, built, material).row, todo)
-    return [*failed.values(), *_activated(targets, todo, built, checked, open_shell)]
+    return [*failed.values(), *_activated(targets, todo, engine, checked, open_shell)]
 
 
 def _activated(
-    targets: Path, devices: Sequence[Device], built: BuiltEngine, rows: Sequence[DeviceRow], open_shell: OpenShell
+    targets: Path, devices: Sequence[Device], engine: StagedEngine, rows: Sequence[DeviceRow], open_shell: OpenShell
 ) -> list[DeviceRow]:
     """Devices that passed run the engine, unless the stage has changed meanwhile."""
-
-    def finished(asked: tuple[Device, DeviceRow]) -> DeviceRow:
-        device, row = asked
-        wanted = stages.status(targets, device.target).wanted(device.ring)
-        if wanted is None or wanted[1].engine.engine_sha256 != built.sha256:
-            return replace(row, state="not reached", why="its stage changed meanwhile")
-        stage: Promoted = "production" if wanted[0] == "production" else "canary"
-        if row.state == "passed":
-            return activate_on(device, open_shell, built, row, stage=stage, targets=targets)
-        note_failure(targets, device, stage, error_of(row))
-        return row
-
+    target, sha256 = devices[0].target, engine.engine_sha256
     try:
-        with changing(targets, devices[0].target):
-            return at_once(finished, list(zip(devices, rows, strict=True)))
+        with changing(targets, target):
+            held = stages.status(targets, target)
+            wanted = held.wanted(devices[0].ring)
+            if wanted is None or wanted[1].engine.engine_sha256 != sha256:
+                return [replace(row, state="not reached", why="its stage changed meanwhile") for row in rows]
+            records = bring_all(targets, held, devices, open_shell, {(row.device, sha256): row for row in rows})
     except FpenetError as error:  # somebody else is changing the target
         return [replace(row, state="not reached", why=str(error)) for row in rows]
+    return [
+        replace(row, state=record.outcome, why=record.why) if row.state == "passed" else row
+        for row, record in zip(rows, records, strict=True)
+    ]
 
 
 def _failed_before(targets: Path, device: Device, pointer: Pointer) -> DeviceRow | None:

@@ -8,7 +8,6 @@ brings the record up to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -29,11 +28,13 @@ from schemas.errors import (
     EngineMismatchError,
     FpenetError,
     GateError,
+    InputError,
     StorageError,
 )
 from schemas.storage import read_json, write_json
 from schemas.yamlspec import SpecModel
 from tasks.fleet.results import DeviceRow
+from tasks.fleet.threads import at_once
 
 Outcome = Literal["active", "offline", "refused", "failed"]
 
@@ -95,11 +96,6 @@ def outcome_of(error: FpenetError) -> Outcome:
     return "refused" if isinstance(error, DeviceRefusedError | EngineMismatchError) else "failed"
 
 
-def error_of(row: DeviceRow) -> FpenetError:
-    """Of a device that did not pass."""
-    return _ERRORS.get(row.state, GateError)(row.why)
-
-
 def bring_all(
     targets: Path,
     status: StageStatus,
@@ -114,16 +110,20 @@ def bring_all(
 
     Args:
         tried: what engines are on devices that have not run them: those that did not pass there do not run there.
+            None measures nothing.
 
     Raises:
-        StorageError: an engine that devices ought to run is gone here, or was changed. No device was asked then.
+        InputError: a device ought to run an engine that it has not run, and that is none of `tried`.
+        StorageError: an engine that devices ought to run is gone here, or was changed.
+        No device was asked then.
     """
     todo = [device for device in devices if status.wanted(device.ring) or _is_left(targets, status, device)]
+    if tried is not None:
+        _require_tried(targets, status, todo, tried)
     for name in {device.ring for device in todo}:
         if wanted := status.wanted(name):
             engine_directory(targets, status.target, wanted[1].engine)
-    with ThreadPoolExecutor(max_workers=max(1, len(todo))) as pool:
-        return list(pool.map(lambda device: _bring_one(targets, status, device, open_shell, tried or {}), todo))
+    return at_once(lambda device: _bring_one(targets, status, device, open_shell, tried or {}), todo)
 
 
 def bring(shell: Shell, targets: Path, device: Device, engine: StagedEngine) -> tuple[Delivery, Activation]:
@@ -247,6 +247,18 @@ def _is_left(targets: Path, status: StageStatus, device: Device) -> bool:
     return status.wanted(device.ring) is None and is_behind(status, device, record)
 
 
+def _require_tried(targets: Path, status: StageStatus, devices: Iterable[Device], tried: Tried) -> None:
+    for device in devices:
+        wanted = status.wanted(device.ring)
+        if wanted is None or has_run(targets, device, wanted[1].engine):
+            continue
+        if (device.name, wanted[1].engine.engine_sha256) not in tried:
+            raise InputError(
+                f"target '{status.target}': what '{device.name}' ought to run has changed while devices were "
+                "measured; run the same command again"
+            )
+
+
 def _bring_one(
     targets: Path, status: StageStatus, device: Device, open_shell: OpenShell, tried: Tried
 ) -> DeviceRecord:
@@ -254,7 +266,7 @@ def _bring_one(
     stage: Stage = wanted[0] if wanted else "canary"
     row = tried.get((device.name, wanted[1].engine.engine_sha256)) if wanted else None
     if row is not None and row.state != "passed":
-        return note_failure(targets, device, stage, error_of(row))
+        return note_failure(targets, device, stage, _error_of(row))
     try:
         with open_shell(device) as shell:
             if wanted is None:
@@ -267,6 +279,11 @@ def _bring_one(
     if row is not None:
         note_measured(targets, device, activation.engine.build_key, Measured(px=row.parity_px, fps=row.fps))
     return record
+
+
+def _error_of(row: DeviceRow) -> FpenetError:
+    """Of a device that did not pass."""
+    return _ERRORS.get(row.state, GateError)(row.why)
 
 
 def _require_loadable(shell: Shell, device: Device, manifest: dict[str, Any]) -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from deploy.devices import RINGS, Device, Ring, ring
 from deploy.engine import BuiltEngine
 from deploy.targets import Target
 from tasks.fleet.check import Checked, OpenShell, check_on
 from tasks.fleet.material import Material
+from tasks.fleet.threads import at_once
 from tasks.workspace import Workspace
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +40,3 @@ class Plan:
     def check_all(self, devices: Sequence[Device], built: BuiltEngine) -> list[Checked]:
         """An engine on several devices at once, in their order."""
         return at_once(lambda device: check_on(device, self.open_shell, built, self.material), devices)
-
-
-def at_once(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Results in the order of the items, each worked on in a thread of its own, with the context of this one."""
-    waiting = list(items)
-    contexts = [copy_context() for _ in waiting]
-    with ThreadPoolExecutor(max(1, len(waiting))) as pool:
-        return list(pool.map(lambda context, item: context.run(work, item), contexts, waiting))

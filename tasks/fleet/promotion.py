@@ -1,9 +1,10 @@
 """Promotion and rollback: the pointer of a target, and then its devices.
 
 Whoever changes a target holds its lock from the pointer to the last device, so that two changes come one after the
-other on every device as they do in the log. A process that dies has changed the pointer or has not; the same command
-again, or `settle_target`, brings the devices to what the pointers say. A rollback notes beforehand which change it is
-about to make, so that the same command again completes it and does not go back one engine more.
+other on every device as they do in the log. An engine is measured before that on devices that have not run it: that
+takes minutes, for which no rollback has to wait. A process that dies has changed the pointer or has not; the same
+command again, or `settle_target`, brings the devices to what the pointers say. A rollback notes beforehand which
+change it is about to make, so that the same command again completes it and does not go back one engine more.
 """
 
 from __future__ import annotations
@@ -94,11 +95,13 @@ def promote_target(
         devices: the fleet, of all targets.
         accepted: the approval that stands, as `tasks.review.approval.accepted_version` has it.
         override: why an engine of another version goes there nevertheless; kept in the log.
-        measure: asked of devices that have not run the engine, before anything changes; None measures nothing.
+        measure: asked of devices that have not run the engine, before anything changes, and while others may change
+            the target; None measures nothing, and takes whichever engine is there.
 
     Raises:
         ReviewError: the engine's version is not the one that was accepted, and there is no override.
-        InputError: nothing is at the stage before; or no canary device runs the engine yet.
+        InputError: nothing is at the stage before; or no canary device runs the engine yet; or others have changed
+            the target while devices were measured.
         StorageError: the engine's file is gone or was changed.
         FpenetError: this machine lacks what it takes to measure the engine. No stage has changed.
     """
@@ -108,15 +111,25 @@ def promote_target(
     def allow(engine: StagedEngine) -> str:
         return _allowed(target, engine, accepted, override)
 
+    seen = tried = expected = None
+    if measure is not None:
+        with changing(targets, target):
+            seen = _ready(targets, target, to, canaries)
+            engine = stages.promotable(targets, target, to=to, has_canaries=bool(canaries), allow=allow)
+        tried, expected = _tried(targets, asked, _wanted_with(engine, to, seen), measure), engine.engine_sha256
     with changing(targets, target):
-        before = stages.status(targets, target)
-        if to == "production" and canaries:
-            _require_canary(targets, before, canaries)
-        engine = stages.promotable(targets, target, to=to, has_canaries=bool(canaries), allow=allow)
-        held = before.pointer(to)
-        same = held is not None and engine.is_same(held.engine)
-        tried = _tried(targets, asked, _wanted(before) if same else dict.fromkeys(RINGS, engine), measure)
-        pointer = stages.promote(targets, target, by=by, why=why, to=to, has_canaries=bool(canaries), allow=allow)
+        _require_unchanged(targets, target, seen)
+        before = _ready(targets, target, to, canaries)
+        pointer = stages.promote(
+            targets,
+            target,
+            by=by,
+            why=why,
+            to=to,
+            has_canaries=bool(canaries),
+            expected=expected,
+            allow=allow,
+        )
         changed = before.pointer(to) != pointer
         return Promotion(target, to, pointer, changed, _settled(targets, target, asked, open_shell, tried))
 
@@ -164,14 +177,20 @@ def settle_target(
     rollback that was cut off is complete then: the next one goes back one engine more.
 
     Args:
-        measure: asked of devices that have not run what they ought to; None measures nothing.
+        measure: asked of devices that have not run what they ought to, while others may change the target; None
+            measures nothing.
 
     Raises:
+        InputError: others have changed the target while devices were measured.
         StorageError: an engine that they ought to run is gone here, or was changed.
         FpenetError: this machine lacks what it takes to measure it.
     """
+    tried = None
+    if measure is not None:
+        with changing(targets, target):
+            wanted = _wanted(stages.status(targets, target))
+        tried = _tried(targets, _of(devices, target), wanted, measure)
     with changing(targets, target):
-        tried = _tried(targets, _of(devices, target), _wanted(stages.status(targets, target)), measure)
         return _all_settled(targets, target, devices, open_shell, tried)
 
 
@@ -228,12 +247,15 @@ def _wanted(status: StageStatus) -> dict[Ring, StagedEngine]:
     return {name: found[1].engine for name in RINGS if (found := status.wanted(name))}
 
 
-def _tried(
-    targets: Path, devices: Sequence[Device], wanted: Mapping[Ring, StagedEngine], measure: Measure | None
-) -> Tried | None:
+def _wanted_with(engine: StagedEngine, stage: Promoted, before: StageStatus) -> dict[Ring, StagedEngine]:
+    """The same once an engine was promoted to a stage, if it is not there already."""
+    held = before.pointer(stage)
+    same = held is not None and engine.is_same(held.engine)
+    return _wanted(before) if same else dict.fromkeys(RINGS, engine)
+
+
+def _tried(targets: Path, devices: Sequence[Device], wanted: Mapping[Ring, StagedEngine], measure: Measure) -> Tried:
     """What the engines are on those devices that have not run them."""
-    if measure is None:
-        return None
     new = [
         (engine, device)
         for device in devices
@@ -274,19 +296,30 @@ def _allowed(target: str, engine: StagedEngine, accepted: Accepted | None, overr
     )
 
 
-def _require_canary(targets: Path, status: StageStatus, canaries: Sequence[Device]) -> None:
-    """An engine that no canary device has run has not been tried."""
-    if status.canary is None:
-        return  # `stages.promote` says so
+def _ready(targets: Path, target: str, to: Promoted, canaries: Sequence[Device]) -> StageStatus:
+    """What the stages hold. An engine that no canary device has run has not been tried, and goes no further."""
+    status = stages.status(targets, target)
+    if to == "canary" or not canaries or status.canary is None:  # of the last, `stages.promote` says more
+        return status
     engine = status.canary.engine
-    records = [read_record(targets, status.target, device.name) for device in canaries]
+    records = [read_record(targets, target, device.name) for device in canaries]
     if any(record is not None and record.runs(engine) for record in records):
-        return
+        return status
     told = ", ".join(
         f"{device.name} {record.outcome if record else 'not asked'}"
         for device, record in zip(canaries, records, strict=True)
     )
     raise InputError(
-        f"target '{status.target}': no canary device runs {engine} yet ({told}); "
-        f"`fpenet promote --target {status.target} --to canary --config FILE` asks them again"
+        f"target '{target}': no canary device runs {engine} yet ({told}); "
+        f"`fpenet promote --target {target} --to canary --config FILE` asks them again"
     )
+
+
+def _require_unchanged(targets: Path, target: str, seen: StageStatus | None) -> None:
+    """A rollback that came in between is not to be undone by the promotion that did not know of it."""
+    now = stages.status(targets, target)
+    if seen is not None and (now.canary, now.production) != (seen.canary, seen.production):
+        raise InputError(
+            f"target '{target}': somebody else has changed it while devices were measured, and nothing was promoted; "
+            "see `fpenet status --config FILE`, and promote again if that is still right"
+        )

@@ -29,9 +29,10 @@ from tasks.engines import why_not_here
 from tasks.fleet.ascent import Ascent, ascend, build_here, record_passed
 from tasks.fleet.check import activate_on
 from tasks.fleet.pending import utc_now
-from tasks.fleet.plan import Plan, at_once
+from tasks.fleet.plan import Plan
 from tasks.fleet.promotion import changing
 from tasks.fleet.results import BAD, DeviceRow, TargetRow, TargetState
+from tasks.fleet.threads import at_once
 
 REACHED: dict[Ring, tuple[TargetState, ...]] = {"canary": ("canary", "promoted"), "main": ("promoted",)}
 """States of a target that has its engine in production, or is past a ring."""
@@ -164,7 +165,7 @@ class _Way:
         if self.state == "built":
             stages.stage(targets, name, built.directory, by=plan.by, why=plan.why)
         tried = to == "canary" or self.state == "canary"
-        stages.promote(targets, name, by=plan.by, why=plan.why, to=to, has_canaries=tried, expected=built.key)
+        stages.promote(targets, name, by=plan.by, why=plan.why, to=to, has_canaries=tried, expected=built.sha256)
         self.state = "promoted" if to == "production" else "canary"
 
     def _of(self, ring: Ring) -> list[DeviceRow]:
