@@ -131,7 +131,7 @@ def read_engine(directory: Path, target: Target | None = None, *, reused: bool =
         versions=built["versions"],
         seconds=built["seconds"],
         reused=reused,
-        device=built.get("device"),  # of an engine that an earlier release has built, nothing is known
+        device=built["device"],
     )
 
 

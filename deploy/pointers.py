@@ -33,7 +33,7 @@ class StagedEngine(SpecModel):
         engine: its file, relative to the directory of the target.
         model_name, model_version, snapshot_id: where its model comes from.
         check: `passed`, or why it was not run.
-        manifest_sha256: of its manifest when it was staged; '' in pointers that an earlier release has written.
+        manifest_sha256: of its manifest when it was staged.
     """
 
     build_key: str
@@ -43,7 +43,7 @@ class StagedEngine(SpecModel):
     model_version: str
     snapshot_id: str
     check: str
-    manifest_sha256: str = ""
+    manifest_sha256: str
 
     def is_same(self, other: StagedEngine | None) -> bool:
         """Whether it is the same engine of the same model version: a check that was repeated makes it no other."""

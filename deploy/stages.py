@@ -146,7 +146,7 @@ def status(targets: Path, target: str) -> StageStatus:
 
 
 def manifest_path(targets: Path, target: str, engine: StagedEngine) -> Path:
-    """Where the manifest lies that an engine was staged with; beside the engine for an earlier release's pointer."""
+    """Where the manifest lies that an engine was staged with."""
     return _manifest_path(targets / target, engine)
 
 
@@ -277,8 +277,6 @@ def _described(directory: Path, place: Path) -> StagedEngine:
 
 
 def _manifest_path(place: Path, engine: StagedEngine) -> Path:
-    if not engine.manifest_sha256:
-        return (place / engine.engine).resolve().parent / "manifest.json"
     return place / "manifests" / f"{engine.manifest_sha256}.json"
 
 
@@ -302,6 +300,6 @@ def _verify_manifest(engine: StagedEngine, place: Path) -> None:
 
 
 def _has_manifest(engine: StagedEngine, place: Path) -> bool:
-    """Whether the manifest that it was staged with is there and unchanged, as far as the pointer knows."""
-    path, sha256 = _manifest_path(place, engine), engine.manifest_sha256
-    return not sha256 or (path.is_file() and sha256_file(path) == sha256)
+    """Whether the manifest that it was staged with is there and unchanged."""
+    path = _manifest_path(place, engine)
+    return path.is_file() and sha256_file(path) == engine.manifest_sha256

@@ -43,6 +43,7 @@ def small_engine(engines: Path, name: str, *, version: str = "", size: int = 0) 
         "engine_sha256": sha256,
         "engine_size": len(content),
         "seconds": 1.0,
+        "device": None,
     }
     write_json(directory / "build.json", record)
     write_json(directory / "manifest.json", record | {"precision": "fp32"})

@@ -102,7 +102,7 @@ def point_stage(
 ) -> None:
     engine = StagedEngine(
         build_key=key, engine="e", engine_sha256=digest(key, "engine"), model_name="fpenet", model_version="3",
-        snapshot_id="s", check="passed",
+        snapshot_id="s", check="passed", manifest_sha256=digest(key, "manifest"),
     )  # fmt: skip
     event = Event(number=number, action=action, at="2026", by="tests", why="tests", engine=engine, before=None)
     write_json(workspace.targets / target / f"{stage}.json", Pointer(event=event).model_dump(mode="json"))

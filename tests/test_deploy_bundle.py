@@ -361,18 +361,6 @@ def test_what_a_bundle_says_of_a_check_is_what_its_engine_was_staged_with(export
     assert json.loads(files["engine/manifest.json"])["check"]["state"] == "not run here"
 
 
-def test_a_pointer_of_an_earlier_release_is_taken_with_the_manifest_that_is_there(exported, tmp_path):
-    release = staged(tmp_path, exported, "rtx")
-    pointer = tmp_path / "targets" / "rtx" / "staging.json"
-    told = read_json(pointer)
-    del told["event"]["engine"]["manifest_sha256"]
-    write_json(pointer, told)
-    (release.directory / "reproduce.sh").write_text("rm\n")
-    earlier = {key: value for key, value in release.manifest.items() if not key.startswith(("script", "timing"))}
-    write_json(release.directory / "manifest.json", earlier)
-    assert release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path).manifest == earlier
-
-
 def test_an_engine_that_failed_is_not_bundled(exported, tmp_path):
     gates = tuple(gate_engine(find_target("rtx"), size=1000, parity=PARITY))
     far = (replace(gates[0], value=9.0, passed=False, words="Eyes too far"), *gates[1:])

@@ -136,17 +136,6 @@ def test_the_manifest_of_staging_is_kept_and_held(tmp_path):
     assert stages.promote(targets, "cpu", **WHO).earlier == []
 
 
-def test_a_pointer_of_an_earlier_release_knows_no_manifest(tmp_path):
-    directory = engine(tmp_path, "key1")
-    stages.stage(tmp_path / "targets", "cpu", directory, **WHO)
-    pointer = tmp_path / "targets" / "cpu" / "staging.json"
-    told = read_json(pointer)
-    del told["event"]["engine"]["manifest_sha256"]
-    write_json(pointer, told)
-    found = stages.promote(tmp_path / "targets", "cpu", **WHO).engine
-    assert stages.manifest_path(tmp_path / "targets", "cpu", found) == directory / "manifest.json"
-
-
 def test_an_engine_without_a_check_is_not_staged(tmp_path):
     with pytest.raises(StorageError, match=r"no manifest\.json; an engine is checked before it is staged"):
         stages.stage(tmp_path / "targets", "cpu", tmp_path / "engines" / "none", **WHO)

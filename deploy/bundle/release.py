@@ -140,23 +140,21 @@ def _nothing(targets: Path, target: str, stage: str) -> str:
 
 
 def _manifest(path: Path, sha256: str) -> dict[str, Any]:
-    """`sha256`: of the manifest that the engine was staged with, '' where the pointer does not know it."""
+    """`sha256`: of the manifest that the engine was staged with."""
     if not path.is_file():
         raise StorageError(f"{path}: is gone; run the flow again to build and check the engine anew")
     content = path.read_bytes()
-    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise StorageError(f"{path}: is not the manifest that the engine was staged with (SHA-256 differs)")
     return json.loads(content)
 
 
 def _written_down(manifest: dict[str, Any]) -> dict[str, str]:
-    """File -> SHA-256 by the manifest; of script and timing cache, earlier releases wrote none down."""
-    files = {
-        MODEL: manifest["model_sha256"],
-        manifest["reproduce"]: manifest.get("script_sha256"),
-        manifest.get("timing_cache"): manifest.get("timing_cache_sha256"),
-    }
-    return {name: sha256 for name, sha256 in files.items() if name and sha256}
+    """File -> SHA-256 by the manifest. Not every builder has a timing cache."""
+    files = {MODEL: manifest["model_sha256"], manifest["reproduce"]: manifest["script_sha256"]}
+    if cache := manifest["timing_cache"]:
+        files[cache] = manifest["timing_cache_sha256"]
+    return files
 
 
 def _require_whole(directory: Path, files: dict[str, str]) -> None:
