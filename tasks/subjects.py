@@ -58,6 +58,8 @@ def _read_csv(path: Path, key: str, value: str) -> dict[str, str]:
         raise SpecError(str(path), f"can't be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise SpecError(str(path), f"is no CSV in UTF-8: {error}") from error
+    except ValueError as error:  # of a name that no file can have
+        raise SpecError(str(path), f"can't be read: {error}") from error
 
 
 def _without_contradiction(path: Path, rows: csv.DictReader, key: str, value: str) -> dict[str, str]:

@@ -55,3 +55,5 @@ def test_a_table_that_can_t_be_used(tmp_path, content, message):
 def test_a_table_that_is_not_there(tmp_path):
     with pytest.raises(SpecError, match=r"manifest.csv: can't be read: No such file"):
         subject_finder(SubjectRule(dataset="set", csv=str(tmp_path / "manifest.csv")))
+    with pytest.raises(SpecError, match="can't be read: embedded null byte"):
+        subject_finder(SubjectRule(dataset="set", csv="x\0y"))
