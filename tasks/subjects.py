@@ -37,7 +37,10 @@ def subject_finder(rule: SubjectRule | None) -> SubjectOf:
 
 
 def _qualified(dataset: str, identity: Any) -> str | None:
-    """`dataset/id`. A number is no id: JSON has lost the zeros before it."""
+    """`dataset/id`. A number is no id: JSON has lost the zeros before it. Nor is it both parts, and is left for
+    validation to report."""
+    if isinstance(identity, int | float) and not dataset:
+        return str(identity)
     if not isinstance(identity, str) or not identity.strip():
         return None
     return f"{dataset}/{identity.strip()}" if dataset else identity.strip()

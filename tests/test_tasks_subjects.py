@@ -15,6 +15,7 @@ def test_without_a_rule_nobody_is_known():
         (SubjectRule(field="subject"), {"subject": "w300/1003"}, "w300/1003"),
         (SubjectRule(dataset="w300", field="person"), {"person": " 007 "}, "w300/007"),
         (SubjectRule(dataset="w300", field="person"), {"person": 7}, None),
+        (SubjectRule(field="person"), {"person": 7}, "7"),
         (SubjectRule(dataset="w300", field="person"), {"person": ""}, None),
         (SubjectRule(dataset="w300", field="person"), {}, None),
     ],
