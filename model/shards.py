@@ -97,9 +97,9 @@ def named_subjects(files: Sequence[Path]) -> set[str]:
         return {name.decode() for faces in batches.as_numpy_iterator() for name in faces["image/subject"] if name}
 
 
-def box_ratio(path: Path) -> float | None:
-    """How much larger the face boxes of a file are than the squares around their keypoints: what they were converted
-    with. The median of its first 256 faces; None where it is not there, or holds no face with keypoints.
+def box_ratio(path: Path, num_keypoints: int) -> float | None:
+    """How much larger the face boxes of a file are than the squares around their first keypoints: what they were
+    converted with. The median of its first 256 faces; None where it is not there, or no face has as many keypoints.
 
     Raises:
         ShardError: the file is damaged.
@@ -108,8 +108,8 @@ def box_ratio(path: Path) -> float | None:
     with shard_errors():
         for record in tf.data.TFRecordDataset([str(path)] if path.is_file() else []).take(256).as_numpy_iterator():
             features = tf.train.Example.FromString(record).features.feature
-            values = np.array(features["train/landmarks"].float_list.value)
-            if len(values) < 4 or len(values) % 2 or not np.isfinite(values).all():
+            values = np.array(features["train/landmarks"].float_list.value[: 2 * num_keypoints])
+            if len(values) < 2 * num_keypoints or not np.isfinite(values).all():
                 continue
             side = tight_square(values.reshape(-1, 2)).width
             ratios += [width / side for width in features["train/facebbx_w"].int64_list.value if side]

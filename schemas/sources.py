@@ -13,6 +13,7 @@ from schemas.yamlspec import SpecModel
 
 Count = Annotated[int, Field(gt=0)]
 Origin = Annotated[float, Field(ge=0, le=1)]
+Suffix = Annotated[str, Field(pattern=r"^\.\w+$")]
 
 
 def _names_files(pattern: str) -> str:
@@ -156,7 +157,7 @@ class PtsSource(SourceBase):
     Attributes:
         root, files: patterns below `root`; the set id of a file is its folder below `root`, or the source's name.
         image_root: folder in which an image stands where its `.pts` file stands below `root`; `root` if null.
-        image_suffixes: endings an image may have. A second image of the same name is an error.
+        image_suffixes: endings an image may have, such as `.png`. A second image of the same name is an error.
         origin: the coordinate that the files give to the centre of the top-left pixel: 1 in 300-W, made with MATLAB.
     """
 
@@ -164,7 +165,7 @@ class PtsSource(SourceBase):
     root: str
     files: Annotated[list[PatternBelow], Field(min_length=1)] = ["**/*.pts"]
     image_root: str | None = None
-    image_suffixes: Annotated[list[str], Field(min_length=1)] = [".png", ".jpg", ".jpeg", ".bmp"]
+    image_suffixes: Annotated[list[Suffix], Field(min_length=1)] = [".png", ".jpg", ".jpeg", ".bmp"]
     origin: Origin = 1.0
 
 

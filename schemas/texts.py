@@ -23,4 +23,6 @@ def read_text(path: Path | str, *, named_by: str | None = None) -> str:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         problem = f"is no text in UTF-8: line {line} has the byte 0x{error.object[error.start]:02x}; save it as UTF-8"
+    except ValueError as error:  # of a name that no file can have
+        problem = f"can't be read: {error}"
     raise SpecError(str(path), problem) if named_by is None else SpecError(named_by, f"{path} {problem}")

@@ -28,11 +28,14 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 as TAO reads it, except that a key given twice is an error and `1e-7` is a number."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """An impossible value, such as a 13th month, has a place, too."""
+        """An impossible value, such as a 13th month, or one that its tag can't be of, has a place, too."""
         try:
             return super().construct_object(node, deep)
         except ValueError as error:
-            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
+            problem, cause = str(error), error
+        except (LookupError, AttributeError) as error:  # PyYAML looks `!!bool maybe` up
+            problem, cause = f"'{node.value}' is no {node.tag.rpartition(':')[2]}", error
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from cause
 
 
 _Loader.add_implicit_resolver(

@@ -33,7 +33,7 @@ import orjson
 
 from schemas.annotation import NOT_REJECTED
 from schemas.config import ValidationRules
-from schemas.errors import AnnotationFileError, SpecError, ViolationsError
+from schemas.errors import AnnotationFileError, SourceEmptyError, SpecError, ViolationsError
 from schemas.raw import RawRecord, read_raw
 from schemas.records import Face, Violation
 from schemas.sloth import face_to_sloth, image_entry
@@ -76,10 +76,13 @@ def export_source(
 ) -> FolderExport:
     """Pull `source` into the workspace, and write its face records to `folder`; again, to bring it up to date.
 
+    Where there is nothing to write, a new folder is not made, and one of this source is emptied before that is told:
+    those who were in it may have been forgotten.
+
     Raises:
         SpecError: the folder holds something else, or another source.
         SourceError, AnnotationFileError: see `tasks.pull.pull`.
-        ViolationsError: every annotation breaks a rule; the folder stays as it was.
+        ViolationsError: every annotation breaks a rule.
         StorageError: the folder or the workspace can't be written.
     """
     with present(workspace.lease):
@@ -89,7 +92,11 @@ def export_source(
 def _export(
     source: Source, folder: Path, workspace: Workspace, num_keypoints: int, progress: StepProgress
 ) -> FolderExport:
-    raw = pull(source, workspace, num_keypoints=num_keypoints, progress=progress).raw
+    try:
+        raw = pull(source, workspace, num_keypoints=num_keypoints, progress=progress).raw
+    except SourceEmptyError:
+        _empty(folder, source.name)
+        raise
     index = ImageIndex(workspace.image_index)
     outcome = validate(
         _with_own_sets(read_raw(raw)),
@@ -101,16 +108,25 @@ def _export(
     index.close()
     left_out = [violation for violation in outcome.violations if violation.code not in NOT_REJECTED]
     if left_out and not outcome.counts.accepted:
-        raise ViolationsError(_nothing_left(source.name, outcome.counts, left_out))
+        written = "the folder is empty now" if _empty(folder, source.name) else "nothing was written"
+        raise ViolationsError(_nothing_left(source.name, outcome.counts, left_out, written))
     sets, images = write_folder(outcome.faces, folder, source=source.name, progress=progress)
     return FolderExport(folder, sets, images, left_out, outcome.counts.skipped)
 
 
-def _nothing_left(source: str, counts: Counts, left_out: Sequence[Violation]) -> str:
+def _empty(folder: Path, source: str) -> bool:
+    """Remove what earlier exports of the source have left in the folder; False if there is nothing."""
+    there = any(_written_before(folder, source))
+    if there:
+        write_folder([], folder, source=source)
+    return there
+
+
+def _nothing_left(source: str, counts: Counts, left_out: Sequence[Violation], written: str) -> str:
     codes = Counter(violation.code for violation in left_out)
     reasons = ", ".join(f"{code} {number}" for code, number in codes.most_common(5))
     return (
-        f"source '{source}': none of {counts.annotations} annotations can be used, and nothing was written: "
+        f"source '{source}': none of {counts.annotations} annotations can be used, and {written}: "
         f"{reasons}. The first: {left_out[0]}"
     )
 

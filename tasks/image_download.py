@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
 from schemas.errors import SourceUnreachableError
 from schemas.storage import read_json, write_bytes, write_json
 from schemas.urls import without_credentials
+from tasks.addresses import is_address
 from tasks.images import Progress
 from tasks.label_studio.client import TIMEOUT, Connection, get_patiently
 
@@ -84,11 +85,13 @@ class ImageStore:
         return fetched
 
     def _get(self, value: str, elsewhere: httpx.Client) -> Fetched:
-        parts = urlsplit(value)
-        if value.startswith("/data/") or value.startswith(f"{self._connection.url}/"):
-            return self._download(value, self._connection.files)
+        server = self._connection.url
+        address = f"{server}{value}" if value.startswith("/data/") else value
+        parts = _parts(address)
         if parts.scheme in ("http", "https"):
-            return self._download(value, elsewhere)
+            if not is_address(address):
+                return Fetched(None, "is no address")
+            return self._download(value, self._connection.files if address.startswith(f"{server}/") else elsewhere)
         if parts.scheme in ("", "file"):
             path = Path(parts.path)
             return Fetched(path) if path.is_file() else Fetched(None, "no such file")
@@ -96,21 +99,22 @@ class ImageStore:
 
     def _download(self, value: str, client: httpx.Client) -> Fetched:
         path, known, whole = self._path(value), self._index.get(value, {}), self._is_whole(value)
-        if whole and urlsplit(value).path.startswith(_UPLOADS):
+        shown = without_credentials(value)
+        if whole and _parts(value).path.startswith(_UPLOADS):
             return Fetched(path)
         ask = {header: known[name] for name, header in _VALIDATORS.items() if whole and name in known}
         try:
             reply = get_patiently(client, value, ask)
         except httpx.TransportError as error:
-            place = without_credentials(str(client.base_url or value))
+            place = without_credentials(str(client.base_url) or value)
             raise SourceUnreachableError(
-                f"{without_credentials(value)} can't be fetched ({error or type(error).__name__}); see that {place} "
-                "is up, and run again: what has arrived is kept"
+                f"{shown} can't be fetched ({error or type(error).__name__}); see that {place} is up, and run again: "
+                "what has arrived is kept"
             ) from None
         if reply.status_code == httpx.codes.NOT_MODIFIED:
             return Fetched(path)
         if reply.status_code > httpx.codes.INTERNAL_SERVER_ERROR:
-            raise SourceUnreachableError(f"{value}: HTTP {reply.status_code}; see the server's log, and run again")
+            raise SourceUnreachableError(f"{shown}: HTTP {reply.status_code}; see the server's log, and run again")
         if not reply.is_success:
             return Fetched(None, f"HTTP {reply.status_code}")
         return self._keep(value, path, reply, whole)
@@ -129,7 +133,7 @@ class ImageStore:
         return known is not None and path.is_file() and path.stat().st_size == known["bytes"]
 
     def _path(self, value: str) -> Path:
-        suffix = PurePosixPath(urlsplit(value).path).suffix.lower() or PurePosixPath(value).suffix.lower()
+        suffix = PurePosixPath(_parts(value).path).suffix.lower() or PurePosixPath(value).suffix.lower()
         name = sha256(value.encode()).hexdigest()[:32] + (suffix if suffix[1:].isalnum() else "")
         return self._folder / name[:2] / name
 
@@ -144,3 +148,12 @@ class ImageStore:
             del self._index[value]
         if others:
             write_json(self._index_path, self._index)
+
+
+def _parts(value: str) -> SplitResult:
+    """An address taken apart; one that can't be, at its first colon."""
+    try:
+        return urlsplit(value)
+    except ValueError:
+        scheme, _, rest = value.partition(":")
+        return SplitResult(scheme.lower(), "", rest, "", "")

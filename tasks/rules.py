@@ -64,7 +64,8 @@ def check_subject(subject: str | None, rules: ValidationRules) -> list[Problem]:
                 code="subject-malformed",
                 value=subject,
                 rule="a subject is <dataset>/<id> without spaces",
-                hint="correct the source's subject rule",
+                hint="correct the source's subject rule; without one an entry says it by its own key `subject`: "
+                "write it <dataset>/<id>, or give a subject rule",
             )
         ]
     return []

@@ -37,7 +37,10 @@ def subject_finder(rule: SubjectRule | None) -> SubjectOf:
 
 
 def _qualified(dataset: str, identity: Any) -> str | None:
-    """`dataset/id`. A number is no id: JSON has lost the zeros before it."""
+    """`dataset/id`. A number is no id: JSON has lost the zeros before it. Nor is it both parts, and is left for
+    validation to report."""
+    if isinstance(identity, int | float) and not dataset:
+        return str(identity)
     if not isinstance(identity, str) or not identity.strip():
         return None
     return f"{dataset}/{identity.strip()}" if dataset else identity.strip()
@@ -58,6 +61,8 @@ def _read_csv(path: Path, key: str, value: str) -> dict[str, str]:
         raise SpecError(str(path), f"can't be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise SpecError(str(path), f"is no CSV in UTF-8: {error}") from error
+    except ValueError as error:  # of a name that no file can have
+        raise SpecError(str(path), f"can't be read: {error}") from error
 
 
 def _without_contradiction(path: Path, rows: csv.DictReader, key: str, value: str) -> dict[str, str]:

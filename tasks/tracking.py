@@ -180,15 +180,17 @@ def _refuse_unreachable(uri: str) -> None:
         return
     import httpx
 
-    try:
-        reply = httpx.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S)
-        if reply.is_success:
-            return
-        problem = f"answers HTTP {reply.status_code}"
-    except httpx.InvalidURL:  # which says what it holds
-        problem = "is no address"
-    except httpx.HTTPError as error:
-        problem = f"can't be reached: {error or type(error).__name__}"
+    from tasks.addresses import is_address
+
+    problem = "is no address"
+    if is_address(uri):
+        try:
+            reply = httpx.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S)
+            if reply.is_success:
+                return
+            problem = f"answers HTTP {reply.status_code}"
+        except httpx.HTTPError as error:
+            problem = f"can't be reached: {error or type(error).__name__}"
     raise TrackingError(
         f"MLflow at {without_credentials(uri)} {problem}; start it or correct tracking.uri. "
         "What was trained is kept: the same command goes on from here"

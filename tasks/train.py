@@ -33,6 +33,10 @@ def train_network(
 
     An interrupted training goes on from its last checkpoint.
 
+    Raises:
+        SubjectLeakError, UnknownSubjectError: a set without labels holds a KPI subject, or nobody knows whom; also
+            where the network is there already, as subjects may have joined the KPI list since.
+
     Returns:
         Directory with `experiment_spec.yaml` and what `model.training` leaves; `result` has `history` (a mapping an
         epoch), `best_epoch`, `resumed_after`, `faces`, `validation_faces`, and the network's `parameters` and `macs`.
@@ -41,17 +45,18 @@ def train_network(
     shards = [conversion.hashes(split) for split in (Split.TRAIN, Split.VALIDATION)]
     unlabelled = _unlabelled_files(spec)
     if unlabelled:
+        from model.shards import refuse_leaks, survey
+
+        refuse_leaks(survey(unlabelled, spec, labelled=False), kpi_subjects, allow_unknown=False)
         shards.append([sha256_file(path) for path in unlabelled])
     key = step_key("train", code="model.training", spec=settings, shards=shards, pretrained=_pretrained_sha256(spec))
 
     def run(directory: Path) -> dict[str, Any]:
         from model.network import network_cost
-        from model.shards import refuse_leaks, survey
         from model.training import train
         from model.weights import load_network
 
         write_bytes(directory / SPEC, dump_spec(spec).encode())
-        refuse_leaks(survey(unlabelled, spec, labelled=False), kpi_subjects, allow_unknown=False)
         result = train(
             spec,
             train_files=conversion.files[Split.TRAIN],

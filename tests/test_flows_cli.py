@@ -113,13 +113,14 @@ def test_a_workspace_that_can_t_be_made(tmp_path, capsys, monkeypatch):
     assert f"{tmp_path}/file/prefect: can't be made" in capsys.readouterr().err
 
 
-def test_a_prefect_server_that_is_down_is_one_message(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("PREFECT_API_URL", f"http://ada:secret@127.0.0.1:{free_port()}/api")
+@pytest.mark.parametrize("place", ["127.0.0.1:1", "a..b"])
+def test_a_prefect_server_that_is_down_is_one_message(tmp_path, capsys, monkeypatch, place):
+    monkeypatch.setenv("PREFECT_API_URL", f"http://ada:secret@{place}/api")
     config = write_project(tmp_path, faces=tmp_path / "none")
     assert main(["run", "retrain", "--config", str(config)]) == 1
     (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith("fpenet: error: Prefect at http://127.0.0.1:")
-    assert told.endswith("/api does not answer: start it (prefect server start), or unset PREFECT_API_URL")
+    assert told.startswith(f"fpenet: error: Prefect at http://{place}/api does not answer: start it (prefect server")
+    assert told.endswith("or unset PREFECT_API_URL")
 
 
 def test_a_workspace_that_is_not_there_or_empty(tmp_path, capsys):
@@ -133,12 +134,14 @@ def test_doctor_tells_what_can_be_built_and_reached(capsys, monkeypatch):
     place = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://team:secret@{place}")
     monkeypatch.setenv("PREFECT_API_URL", "http://team:secret@127.0.0.1:many/api")
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://labels..test")
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out
     assert "tensorflow" in told
     assert "rtx" in told
     assert f"MLFLOW_TRACKING_URI: http://{place} can't be reached: " in told
     assert "PREFECT_API_URL: http://127.0.0.1:many/api is no address" in told
+    assert "LABEL_STUDIO_URL: http://labels..test is no address" in told
     assert "secret" not in told
 
 

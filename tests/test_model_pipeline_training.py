@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.pipeline import evaluation_batches, steps_per_epoch, targets, training_batches
-from model.shards import refuse_leaks, shard_errors, survey
+from model.shards import box_ratio, refuse_leaks, shard_errors, survey
 from model.training import train
 from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.geometry import Box
@@ -225,3 +225,14 @@ def test_a_survey_finds_what_training_would_stumble_over(tmp_path):
     shard.write_bytes(shard.read_bytes()[:-9])
     with pytest.raises(ShardError, match="convert the annotations"):
         survey([shard], with_root(tmp_path))
+
+
+def test_the_ratio_of_boxes_is_that_to_the_keypoints_in_use(tmp_path):
+    """TAO's older layout has 104 points always, those that were not annotated at (0, 0)."""
+    padding = np.zeros((36, 2), np.float32)
+    padded = [replace(face, points_N2=np.concatenate([face.points_N2, padding])) for face in FACES]
+    files = [write_shard(tmp_path / name, faces) for name, faces in (("plain", FACES), ("padded", padded))]
+    plain, older = (box_ratio(path, 68) for path in files)
+    assert plain == older == pytest.approx(1.3, abs=0.02)
+    assert box_ratio(files[0], 80) is None
+    assert box_ratio(tmp_path / "none", 68) is None

@@ -41,6 +41,10 @@ def test_a_dumped_spec_reads_back_equal():
         ("num_epoch: 3\nnum_epoch: 4", "spec:2: key 'num_epoch' is given twice"),
         ("a: [1", "spec:.*not YAML"),
         ("checkpoint_dir: here\nnum_epoch: 2001-13-45", "spec:2:12: not YAML: month must be in 1..12"),
+        ("checkpoint_dir: here\nnum_epoch: !!bool maybe", "spec:2:12: not YAML: 'maybe' is no bool"),
+        ("checkpoint_dir: here\nnum_epoch: !!int ''", "spec:2:12: not YAML: '' is no int"),
+        ("checkpoint_dir: here\nnum_epoch: !!float ''", "spec:2:12: not YAML: '' is no float"),
+        ("checkpoint_dir: here\nnum_epoch: !!timestamp x", "spec:2:12: not YAML: 'x' is no timestamp"),
         ("checkpoint_dir: here\nnum_epoch: \x01", "spec:2: not YAML: has the character #x01"),
         ("? [a, b]\n: 3", "spec:1: a key must be a word, not a list"),
         ("hooks: &all [*all]", "spec: is nested too deeply, or has an alias inside"),
@@ -175,6 +179,8 @@ def test_a_file_that_cant_be_read_is_named(tmp_path):
         ("kind: sloth, root: a, gt: [/gt/a.json]", "sloth.gt.0: '/gt/a.json' is absolute"),
         ("kind: sloth, root: a, gt: []", "sloth.gt: list should have at least 1 item"),
         ("kind: pts, root: a, files: ['']", "pts.files.0: '' names no file"),
+        ("kind: pts, root: a, image_suffixes: [png]", "pts.image_suffixes.0: string should match pattern"),
+        ("kind: pts, root: a, image_suffixes: [.]", "pts.image_suffixes.0: string should match pattern"),
         ("kind: wflw, image_root: a, files: [/]", "wflw.files.0: '/' names no file"),
         ("kind: coco, image_root: a, files: ['/data/**.json']", r"coco.files.0: '/data/\*\*.json' has \*\* beside"),
         ("kind: label_studio_export, image_root: a, files: [./]", "label_studio_export.files.0: './' names no file"),
@@ -184,7 +190,7 @@ def test_a_file_that_cant_be_read_is_named(tmp_path):
         ),
     ],
 )
-def test_a_pattern_that_can_match_no_file_is_refused_where_it_stands(source, problem):
+def test_what_can_match_no_file_is_refused_where_it_stands(source, problem):
     text = f"experiment_spec: spec.yaml\nsources:\n- {{name: faces, {source}}}"
     with pytest.raises(SpecError, match=rf"config:3: sources.0.{problem}"):
         parse_spec(WorkflowConfig, text, "config")

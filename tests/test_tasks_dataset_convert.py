@@ -119,6 +119,19 @@ def test_subjects_come_from_the_entries_where_there_is_no_rule(tmp_path):
     assert [r["image/subject"].bytes_list.value[0] for r in records_of(done.file)] == [b"", b"afw/17"]
 
 
+@pytest.mark.parametrize("foreign", ["17", 17, 1.5, True])
+def test_an_entry_s_subject_of_another_form_is_told_with_what_to_write(tmp_path, foreign):
+    entries = write_set(tmp_path, "afw", range(2))
+    entries[1]["subject"] = foreign
+    (tmp_path / "gt" / "afw" / "gt.json").write_text(json.dumps(entries))
+    (done,) = dataset_convert(make_spec(tmp_path, "afw"))
+    assert [(v.code, v.value) for v in done.dropped] == [("subject-malformed", str(foreign))]
+    assert "its own key `subject`" in done.dropped[0].hint and "write it <dataset>/<id>" in done.dropped[0].hint
+    rule = SubjectRule(dataset="afw", pattern=r"(?P<subject>\d{3})_x")
+    (done,) = dataset_convert(make_spec(tmp_path, "afw", subject=rule))
+    assert (done.records, done.dropped) == (2, [])
+
+
 def test_report_lists_everything_that_was_left_out(tmp_path):
     entries = write_set(tmp_path, "afw", range(6))
     entries[1]["annotations"][0]["P1x"] = None

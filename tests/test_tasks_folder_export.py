@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from schemas.config import ValidationRules
-from schemas.errors import AnnotationFileError, SpecError
+from schemas.errors import AnnotationFileError, SourceEmptyError, SpecError, ViolationsError
 from schemas.geometry import Box
 from schemas.label_studio_task import build_task
 from schemas.raw import RawRecord, read_raw
@@ -23,6 +23,7 @@ from tasks.images import ImageIndex
 from tasks.pull import pull
 from tasks.pull_files import image_finder, sloth_record, task_record
 from tasks.subjects import subject_finder
+from tasks.tombstones import Tombstones
 from tasks.validate import validate
 from tasks.workspace import Workspace
 from tests.landmark_files import made_faces, write_coco, write_images, write_pts
@@ -281,6 +282,26 @@ def test_who_is_gone_from_the_source_goes_from_the_folder(tmp_path, workspace):
     ours = ["fpenet-export.json", "gt/all.json", "images/0000.png", "manifest.csv"]
     assert left == sorted([*ours, "gt/mine.json", "images/notes.txt"])
     assert (out / "manifest.csv").read_text() == "file,subject\nimages/0000.png,d/000\n"
+
+
+@pytest.mark.parametrize(("others", "error"), [(1, ViolationsError), (0, SourceEmptyError)])
+def test_who_was_forgotten_goes_from_the_folder_where_nobody_else_can_be_written(tmp_path, workspace, others, error):
+    """Of the others, no face is sound, or there are none."""
+    made, root, out = made_faces(2 + others, N), tmp_path / "s", tmp_path / "out"
+    write_pts(write_images(root, made), made)
+    for face in made[2:]:
+        (root / face.name).with_suffix(".pts").write_text("junk")
+    rule = SubjectRule(dataset="team", pattern=r"^(?P<subject>\d+)_")
+    source = PtsSource(kind="pts", name="p", root=str(root), subject=rule)
+    export_source(source, out, workspace, num_keypoints=N)
+    assert "images/000_0.png,team/000" in (out / "manifest.csv").read_text()
+    Tombstones.of(workspace.root).with_grave("team/000", by="test", why="asked to")
+    for folder in (out, tmp_path / "new"):
+        with pytest.raises(error, match=r"no record but 2 of|the folder is empty now|nothing was written"):
+            export_source(source, folder, workspace, num_keypoints=N)
+    assert sorted(path.name for path in out.rglob("*") if path.is_file()) == ["fpenet-export.json", "manifest.csv"]
+    assert (out / "manifest.csv").read_text() == "file,subject\n"
+    assert not (tmp_path / "new").exists()
 
 
 def test_one_source_does_not_replace_another(tmp_path):

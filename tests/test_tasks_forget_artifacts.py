@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import tempfile
+from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from schemas.config import Tracking
+from schemas.errors import ShardError, StorageError
 from tasks.forget.artifacts import purge_artifacts
 from tasks.forget.traces import Traces
 from tasks.workspace import Workspace
@@ -51,3 +55,24 @@ def test_no_run_of_any_experiment_keeps_a_trace(tmp_path, monkeypatch):
     assert len(reports) == 4 and len(list(tmp_path.rglob("figures/face.png"))) == 1
     assert client.list_artifacts(other, "figures")
     assert purge_artifacts(traces, Tracking(uri=uri, experiment="a"), workspace) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("notes/Größe.md", "Größe".encode("latin-1"), StorageError),
+        ("shards/a.tfrecords", b"cut off", ShardError),
+        ("stores/tasks.sqlite", b"no database at all" * 99, StorageError),
+    ],
+)
+def test_an_artifact_that_can_t_be_searched_is_named_as_the_server_names_it(tmp_path, name, content, problem):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri, uri)
+    run = logged_run(client, client.create_experiment("a", (tmp_path / "a").as_uri()), "5" * 64, tmp_path)
+    file = tmp_path / Path(name).name
+    file.write_bytes(content)
+    client.log_artifact(run, str(file), str(Path(name).parent))
+    traces = Traces(SUBJECT, MARK, snapshots={"5" * 64: {"kpi": 1}})
+    with pytest.raises(problem, match=rf"^artifact {name} of MLflow's run {run}: ") as error:
+        purge_artifacts(traces, Tracking(uri=uri, experiment="a"), Workspace(tmp_path / "workspace"))
+    assert tempfile.gettempdir() not in str(error.value)

@@ -13,7 +13,10 @@ from tests.servers import HOST, free_port, serving
 class Handler(SimpleHTTPRequestHandler):
     def do_GET(self):
         self.server.seen.append(dict(self.headers))
-        super().do_GET()
+        if self.server.status:
+            self.send_error(self.server.status)
+        else:
+            super().do_GET()
 
     def log_message(self, *args):
         """Not on the terminal."""
@@ -21,10 +24,10 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def site(tmp_path):
-    """A web server over `tmp_path/site` that knows when a file changed."""
+    """A web server over `tmp_path/site` that knows when a file changed; with a `status` it is out of order."""
     (tmp_path / "site").mkdir()
     server = ThreadingHTTPServer((HOST, 0), lambda *args: Handler(*args, directory=str(tmp_path / "site")))
-    server.seen = []
+    server.seen, server.status = [], None
     server.url = f"http://{HOST}:{server.server_port}"
     with serving(server):
         yield server
@@ -108,6 +111,30 @@ def test_what_can_t_be_had_is_said(site, store, tmp_path):
         "HTTP 404",
         "no way to fetch s3:// from here",
     ]
+
+
+def test_a_value_that_is_no_address_is_the_fault_of_its_task(site, store, tmp_path):
+    """Not of the pull: the other images come."""
+    (tmp_path / "site/a.png").write_bytes(b"a")
+    good = f"{site.url}/a.png"
+    bad = ["http://h:abc/x.png", "http://[x/a.png", "http://a..b/x.png", "http:///x.png", "/data/upload/1/\a.png"]
+    for ask_again in (True, False):
+        fetched = store().fetch([*bad, good], ask_again=ask_again)
+        assert {fetched[value].problem for value in bad} == {"is no address"}
+        assert fetched[good].file.read_bytes() == b"a"
+    assert store().fetch(["s3://[x/a.png"])["s3://[x/a.png"].problem == "no way to fetch s3:// from here"
+
+
+@pytest.mark.parametrize("status", [503, None])
+def test_a_server_that_is_of_no_use_is_named_without_its_password(site, store, monkeypatch, status):
+    monkeypatch.setattr(label_studio_client, "PATIENCE_S", (0.0,))
+    site.status = status
+    place = site.url.removeprefix("http://") if status else f"{HOST}:{free_port()}"
+    with pytest.raises(SourceUnreachableError) as error:
+        store().fetch([f"http://team:s3cret@{place}/a.png"])
+    told = "HTTP 503; see" if status else f"see that http://{place}/a.png is up"
+    assert f"http://{place}/a.png" in str(error.value) and told in str(error.value)
+    assert "s3cret" not in str(error.value)
 
 
 def test_a_server_that_goes_away_keeps_what_has_arrived(site, store, tmp_path, monkeypatch):

@@ -90,6 +90,8 @@ def test_kpi_subjects_from_files(tmp_path, text):
 def test_unusable_kpi_lists_are_refused(tmp_path):
     with pytest.raises(SpecError, match=r"split.kpi_subject_files.w300: .*nowhere.txt can't be read: No such file"):
         kpi_subjects(policy(kpi_subject_files={"w300": str(tmp_path / "nowhere.txt")}))
+    with pytest.raises(SpecError, match=r"split.kpi_subject_files.w300: x\x00y can't be read: embedded null byte"):
+        kpi_subjects(policy(kpi_subject_files={"w300": "x\0y"}))
     (tmp_path / "kpi.txt").write_bytes("007\nJosé\n".encode("latin-1"))
     with pytest.raises(SpecError, match=r"split.kpi_subject_files.w300: .*kpi.txt is no text in UTF-8: line 2 has"):
         kpi_subjects(policy(kpi_subject_files={"w300": str(tmp_path / "kpi.txt")}))

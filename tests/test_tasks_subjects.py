@@ -15,6 +15,7 @@ def test_without_a_rule_nobody_is_known():
         (SubjectRule(field="subject"), {"subject": "w300/1003"}, "w300/1003"),
         (SubjectRule(dataset="w300", field="person"), {"person": " 007 "}, "w300/007"),
         (SubjectRule(dataset="w300", field="person"), {"person": 7}, None),
+        (SubjectRule(field="person"), {"person": 7}, "7"),
         (SubjectRule(dataset="w300", field="person"), {"person": ""}, None),
         (SubjectRule(dataset="w300", field="person"), {}, None),
     ],
@@ -55,3 +56,5 @@ def test_a_table_that_can_t_be_used(tmp_path, content, message):
 def test_a_table_that_is_not_there(tmp_path):
     with pytest.raises(SpecError, match=r"manifest.csv: can't be read: No such file"):
         subject_finder(SubjectRule(dataset="set", csv=str(tmp_path / "manifest.csv")))
+    with pytest.raises(SpecError, match="can't be read: embedded null byte"):
+        subject_finder(SubjectRule(dataset="set", csv="x\0y"))

@@ -187,7 +187,7 @@ def _warn_of_other_ratio(spec: ExperimentSpec, files: list[Path]) -> None:
 
     told = spec.dataloader.bbox_enlarge_ratio
     for path in files:
-        ratio = box_ratio(path)
+        ratio = box_ratio(path, spec.num_keypoints)
         if ratio is not None and abs(ratio - told) > RATIO_TOLERANCE:
             console.print(
                 f"[yellow]warning[/] {path}: its faces were converted with a bbox_enlarge_ratio of about "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -50,15 +51,18 @@ def _require_prefect() -> None:
     """
     import httpx
 
+    from tasks.addresses import is_address
+
     if not (url := os.environ.get("PREFECT_API_URL")):
         return
-    try:
-        httpx.get(f"{without_credentials(url).rstrip('/')}/health", timeout=PREFECT_TIMEOUT_S, verify=False)
-    except (httpx.HTTPError, httpx.InvalidURL):
-        raise ForwardError(
-            f"Prefect at {without_credentials(url)} does not answer: start it (prefect server start), or unset "
-            "PREFECT_API_URL"
-        ) from None
+    if is_address(url):
+        with suppress(httpx.HTTPError):
+            httpx.get(f"{without_credentials(url).rstrip('/')}/health", timeout=PREFECT_TIMEOUT_S, verify=False)
+            return
+    raise ForwardError(
+        f"Prefect at {without_credentials(url)} does not answer: start it (prefect server start), or unset "
+        "PREFECT_API_URL"
+    )
 
 
 def _quiet_prefect(workspace: Path, *, verbose: bool) -> None:
@@ -100,6 +104,8 @@ def _servers() -> list[str]:
     """Which of the servers named in the environment answer."""
     import httpx
 
+    from tasks.addresses import is_address
+
     lines = []
     for variable, path in (
         ("LABEL_STUDIO_URL", "/health/"),
@@ -111,11 +117,12 @@ def _servers() -> list[str]:
             lines.append(f"{variable}: not set")
             continue
         shown = f"{variable}: {without_credentials(url)}"
+        if not is_address(url):
+            lines.append(f"{shown} is no address")
+            continue
         try:
             answer = httpx.get(f"{url.rstrip('/')}{path}", timeout=5.0)
             lines.append(f"{shown} answers {answer.status_code}")
-        except httpx.InvalidURL:  # which says what it holds
-            lines.append(f"{shown} is no address")
         except httpx.HTTPError as error:
             lines.append(f"{shown} can't be reached: {error or type(error).__name__}")
     return lines

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from schemas.config import Tracking
+from schemas.errors import ShardError, StorageError
 from tasks.forget.files import can_tell, purge_file
 from tasks.forget.traces import Traces
 from tasks.tracking import mlflow_client
@@ -30,6 +31,7 @@ def purge_artifacts(traces: Traces, tracking: Tracking, workspace: Workspace) ->
 
     Raises:
         TrackingError: the server can't be reached, or refuses a request.
+        StorageError, ShardError: see `purge_file`; the artifact is named.
     """
     changed = []
     with mlflow_client(tracking, workspace) as client, tempfile.TemporaryDirectory() as folder:
@@ -39,7 +41,12 @@ def purge_artifacts(traces: Traces, tracking: Tracking, workspace: Workspace) ->
             repository = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
             for place in _artifacts(client, run_id):
                 local = Path(client.download_artifacts(run_id, place, folder))
-                if not purge_file(local, traces):
+                try:
+                    found = purge_file(local, traces)
+                except (StorageError, ShardError) as error:
+                    told = str(error).replace(str(local), f"artifact {place} of MLflow's run {run_id}")
+                    raise type(error)(told) from error
+                if not found:
                     continue
                 if local.is_file():
                     parent = str(PurePosixPath(place).parent)

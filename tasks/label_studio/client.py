@@ -14,6 +14,7 @@ import httpx
 
 from schemas.errors import ProjectNotFoundError, SourceError, SourceRefusedError, SourceUnreachableError
 from schemas.urls import without_credentials
+from tasks.addresses import is_address
 
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio
@@ -95,7 +96,7 @@ class Connection:
             raise self._of_status(error.status_code, error.body) from None
         except httpx.HTTPStatusError as error:
             raise self._of_status(error.response.status_code, error.response.text) from None
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except httpx.TransportError as error:
             raise SourceUnreachableError(
                 f"Label Studio at {self.place} can't be reached ({error or type(error).__name__}); "
                 "check the URL, and that the server is up: its page /health/ says UP"
@@ -183,14 +184,21 @@ class Connection:
             return sorted(self.sdk.projects.list(page_size=100), key=lambda project: project.id)
 
     def close(self) -> None:
-        self.files.close()
-        self._sdk_transport.close()
+        for name in ("files", "_sdk_transport"):
+            if name in vars(self):  # it was used
+                vars(self)[name].close()
 
 
 @contextmanager
 def connected(url: str, token: str) -> Iterator[Connection]:
-    """A `Connection` that is closed in the end."""
+    """A `Connection` that is closed in the end.
+
+    Raises:
+        SourceUnreachableError: the URL is no address.
+    """
     connection = Connection(url.rstrip("/"), token)
+    if not is_address(url):
+        raise SourceUnreachableError(f"Label Studio at {connection.place} is no address; check the URL")
     try:
         yield connection
     finally:

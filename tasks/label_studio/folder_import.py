@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,9 @@ def import_folder(
         SpecError: the project that is there has no labels for these keypoints.
         SourceUnreachableError, SourceRefusedError: the server; what was imported stays, run again to go on.
     """
-    source = SlothSource(kind="sloth", name=folder.name, root=str(folder), gt=list(gt), subject=subject)
-    planned, left_out = _plan(pull_sloth(source), subject.dataset or folder.name, num_keypoints, origin)
+    source = SlothSource(kind="sloth", name="folder", root=str(folder), gt=list(gt), subject=subject)
+    dataset = subject.dataset or folder.resolve().name
+    planned, left_out = _plan(pull_sloth(source), dataset, num_keypoints, origin)
     if not planned:
         why = f"; the first that was left out: {left_out[0]}" if left_out else ""
         raise SourceEmptyError(f"{folder}: no image entry that could become a task{why}")
@@ -124,7 +125,8 @@ def _plan(
 ) -> tuple[list[_Planned], list[Violation]]:
     """A task for every face that breaks no rule of the format, and the rules that the others break.
 
-    A task's key does not depend on where in its file the entry stands, nor on whether other faces are left out.
+    A task's key does not depend on where in its file the entry stands, nor on whether other faces are left out: those
+    of an entry that can't be read are counted by what it looks like.
     """
     planned: list[_Planned] = []
     left_out: list[Violation] = []
@@ -134,6 +136,7 @@ def _plan(
         broken = [problem for problem in problems if problem.code not in NOT_REJECTED]
         left_out += [problem.in_record(record.key, record.image) for problem in broken]
         if broken and not faces:
+            times.update(_names_of_unread(record.payload, dataset))
             continue
         for face in faces or [None]:
             name = f"{dataset}/{record.payload['filename']}"
@@ -144,6 +147,16 @@ def _plan(
             elif not any(problem.face in ("", face.key_suffix) for problem in broken):
                 planned.append(_Planned(key, record, face.counted_from(origin)))
     return planned, left_out
+
+
+def _names_of_unread(entry: Any, dataset: str) -> list[str]:
+    """The name of an entry that breaks the format, as often as faces would have it once the entry is corrected."""
+    if not isinstance(entry, Mapping) or not isinstance(filename := entry.get("filename"), str):
+        return []
+    chunks = entry.get("annotations")
+    chunks = [chunk for chunk in chunks if isinstance(chunk, Mapping)] if isinstance(chunks, list) else []
+    faces = sum("fiducialpoints" in str(chunk.get("class")).lower() for chunk in chunks)
+    return [f"{dataset}/{filename}"] * max(1, faces)
 
 
 def _project(connection: Connection, title: str, num_keypoints: int) -> tuple[Any, bool]:

@@ -224,6 +224,35 @@ def test_entries_that_can_t_become_tasks_are_named(label_studio, connection, tmp
     assert f"team/{entries[2]['filename']}#2" in stored, "the face beside keeps its key when the other is corrected"
 
 
+def test_an_entry_that_is_corrected_is_imported_and_the_next_of_its_name_not_doubled(
+    label_studio, connection, tmp_path, title
+):
+    root = write_folder(tmp_path / "team", images=4)
+    first, *others = json.loads((root / "gt/train.json").read_text())
+    others = [entry | {"filename": first["filename"]} for entry in others]
+    chunk = first["annotations"][-1]
+    two_faces = first | {"annotations": [chunk, chunk]}
+    broken = [{"filename": first["filename"]}, two_faces | {"annotations": [chunk | {"P1x": "left"}, chunk]}]
+    name = f"team/{first['filename']}"
+    keys = [name, *(f"{name}#{time}" for time in range(2, 6))]
+    for entries, expected in ([*broken, *others], keys[3:]), ([first, two_faces, *others], keys):
+        (root / "gt/train.json").write_text(json.dumps(entries))
+        done = load(label_studio, root, title)
+        stored = sorted(task.data["key"] for task in connection.sdk.tasks.list(project=done.project))
+        assert stored == [*expected, "team/images/001_3.png"]
+    assert (done.imported, done.present) == (3, 3)
+
+
+@pytest.mark.parametrize("name", ["my faces", "."])
+def test_a_folder_may_have_any_name(label_studio, connection, tmp_path, title, monkeypatch, name):
+    root = write_folder(tmp_path / "my faces", images=1)
+    monkeypatch.chdir(root if name == "." else tmp_path)
+    rule = SubjectRule(field="subject")
+    done = load(label_studio, Path(name), title, subject=rule)
+    (task,) = connection.sdk.tasks.list(project=done.project)
+    assert task.data["key"] == "my faces/images/000_0.png"
+
+
 def test_a_project_for_other_keypoints_is_not_filled(label_studio, tmp_path, title):
     load(label_studio, write_folder(tmp_path / "team", images=2), title)
     other = write_folder(tmp_path / "other", images=2, num_keypoints=6)
