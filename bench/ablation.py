@@ -5,14 +5,14 @@
 How many epochs fit into the minutes is measured first, all networks taking turns, and is the same for all seeds.
 Trained is on the training subjects of w300, ytf68 and w300occ, measured on the held-out ones. What is in `--record`
 already is not done again, so that it can be stopped and gone on with. With three seeds and 15 minutes it takes eight
-hours; `bench/ablation.json` holds what was measured so far, and the command prints its table.
+hours. `bench/ablation.json` holds what was measured so far; with `--table` the command only shows that.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ WITHOUT: dict[str, dict[str, Any]] = {
 }
 """Idea -> what the full spec is without it."""
 
+COLUMNS = ("w300", "ytf68", "w300occ", "hidden points", "ROC AUC", "labelled faces seen", "GMAC")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,15 +59,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     every = [NONE, *WITHOUT, ALL]
     parser.add_argument("--ideas", nargs="+", default=every, choices=every, help="(default: none, each, all of them)")
+    parser.add_argument("--table", action="store_true", help="train nothing, show what --record holds")
     given = parser.parse_args()
     record = Record(given, lambda: {idea: prepared(given, idea, given.seeds[0])[0] for idea in every})
-    results: dict[str, list[dict[str, float]]] = {idea: [] for idea in given.ideas}
-    for seed in given.seeds:
-        for idea, found in results.items():
-            found.append(
-                record.result(f"{idea}, seed {seed}", partial(trained, given, record.epochs[idea], idea, seed))
-            )
-    show(results)
+    wanted = {idea: {seed: f"{idea}, seed {seed}" for seed in given.seeds} for idea in given.ideas}
+    if not given.table:
+        for seed in given.seeds:
+            for idea, names in wanted.items():
+                record.result(names[seed], partial(trained, given, record.epochs[idea], idea, seed))
+    show(
+        {
+            idea: [record.results[name] for name in names.values() if name in record.results]
+            for idea, names in wanted.items()
+        }
+    )
 
 
 def trained(given: argparse.Namespace, epochs: int, idea: str, seed: int) -> dict[str, float]:
@@ -94,14 +101,17 @@ def prepared(given: argparse.Namespace, idea: str, seed: int) -> tuple[Work, dic
     return Work(spec, [file for found in sets.values() for file in found.files[Split.TRAIN]]), sets
 
 
-def show(results: Mapping[str, list[dict[str, float]]]) -> None:
-    columns = list(next(iter(results.values()))[0])
-    print(f"\n| idea | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for idea, each in results.items():
-        cells = [f"{statistics.mean(one[name] for one in each):.5g}" for name in columns]
-        spread = max(one["w300"] for one in each) - min(one["w300"] for one in each)
-        cells[0] += f" (seeds {spread:.2f} apart)"
-        print(f"| {idea} | {' | '.join(cells)} |")
+def show(found: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    print(f"\n| idea | seeds | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}")
+    for idea, each in found.items():
+        cells = [_cell([one[name] for one in each]) for name in COLUMNS] if each else ["-"] * len(COLUMNS)
+        print(f"| {idea} | {len(each)} | {' | '.join(cells)} |")
+
+
+def _cell(values: Sequence[float]) -> str:
+    """Their mean, and how far they lie apart."""
+    apart = f" ({max(values) - min(values):.3g} apart)" if min(values) < max(values) else ""
+    return f"{statistics.mean(values):.6g}{apart}"
 
 
 if __name__ == "__main__":

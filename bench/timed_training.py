@@ -61,15 +61,15 @@ class Record:
                 f"{self._path} is of trainings of {self._content['minutes']:g} minutes: name another file"
             )
         self.epochs: Mapping[str, int] = self._content["epochs"]
+        self.results: dict[str, dict[str, float]] = self._content["results"]
         print(f"as many epochs as on {self._content['on']}: {self.epochs}", flush=True)
 
     def result(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        results = self._content["results"]
-        if name not in results:
-            results[name] = measure()
+        if name not in self.results:
+            self.results[name] = measure()
             write_json(self._path, self._content)
-        print(name, results[name], flush=True)
-        return results[name]
+        print(name, self.results[name], flush=True)
+        return self.results[name]
 
 
 def epochs_in(minutes: float, works: Mapping[str, Work]) -> dict[str, int]:
