@@ -31,6 +31,8 @@ OPSET = 13
 Placement = Literal["inputs", "around"]
 
 LEVELS, ONE_SIDED_LEVELS = 127, 255
+SMALLEST_SCALE = 2.0**-24
+"""FP16's smallest number: parsers refuse a scale of 0, which a smaller one becomes where scales are FP16."""
 """Steps from zero to the largest magnitude: of what has both signs, and of what has one."""
 
 _ZERO = 128
@@ -199,10 +201,13 @@ def _weights(
 
 
 def quantised_weights(weights: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """INT8 weights and their float32 scales, one per slice of `axis`; a slice of zeros has the scale 1/127."""
+    """INT8 weights and their float32 scales, one per slice of `axis`; a slice of zeros has the scale 1/127.
+
+    None is below `SMALLEST_SCALE`: what a dead filter has left is rounded to zeros.
+    """
     others = tuple(i for i in range(weights.ndim) if i != axis)
     largest = np.abs(weights).max(axis=others, keepdims=True)
-    scales = (np.where(largest > 0, largest, 1.0) / LEVELS).astype(np.float32)
+    scales = np.maximum(np.where(largest > 0, largest, 1.0) / LEVELS, SMALLEST_SCALE).astype(np.float32)
     values = np.clip(np.rint(weights / scales), -LEVELS, LEVELS).astype(np.int8)
     return values, scales.reshape(-1)
 

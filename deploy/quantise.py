@@ -20,6 +20,7 @@ from deploy.parity import Parity, compare
 from deploy.qdq import (
     LEVELS,
     ONE_SIDED_LEVELS,
+    SMALLEST_SCALE,
     Placement,
     always_float,
     convolutions,
@@ -39,8 +40,8 @@ INT8_FLOAT_SHARE = 0.5
 """Of the layers that may stay in float: more would be INT8 in name only."""
 
 BINS = 4096
-STRIDE = 7
-"""Every seventh value is counted: sides of maps are no multiples of 7, so that no column is left out."""
+STRIDES = (7, 11, 13)
+"""One of so many values is counted, by the first that the map's side is no multiple of: no column is left out."""
 
 _CLIPS = np.linspace(0.2, 1.0, 81)
 
@@ -186,7 +187,8 @@ def calibrate(
     for tensor, values in _activations(model, groups, batches):
         group = groups[tensor]
         if largest[group]:
-            counts[group] += _histogram(values.reshape(-1)[::STRIDE], largest[group])
+            stride = next((one for one in STRIDES if values.shape[-1] % one), 1)
+            counts[group] += _histogram(values.reshape(-1)[::stride], largest[group])
     levels = {group: ONE_SIDED_LEVELS if group in positive else LEVELS for group in largest}
     return {group: best_scale(counts[group], largest[group], levels[group]) for group in largest}
 
@@ -198,7 +200,8 @@ def best_scale(counts: np.ndarray, largest: float, levels: int = LEVELS) -> floa
     middles = (np.arange(len(counts)) + 0.5) * largest / len(counts)
     scales = _CLIPS * largest / levels
     rounded = np.clip(np.rint(middles / scales[:, None]), 0, levels) * scales[:, None]
-    return float(np.float32(scales[np.argmin(((rounded - middles) ** 2) @ counts)]))
+    best = scales[np.argmin(((rounded - middles) ** 2) @ counts)]
+    return float(np.float32(max(best, SMALLEST_SCALE)))
 
 
 def first_faces(batches: Iterable[np.ndarray], count: int) -> np.ndarray:

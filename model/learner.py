@@ -89,6 +89,8 @@ class Learner:
     def assess(self, image_BHWC: tf.Tensor, truth: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Loss without regularisation and ELT, and keypoints (B, N, 2), of the averaged network.
 
+        Losses that sum over a batch are those of as many faces as a step learns from, however many are given.
+
         Args:
             truth: see `model.pipeline.targets`.
         """
@@ -137,18 +139,21 @@ class Learner:
         not depend on the batch counts once.
         """
         if term == "regularisation":
-            return 1.0 / self.strategy.num_replicas_in_sync
+            return 1.0 / self._replicas
         return 1.0 if term not in AVERAGED and self.spec.loss.loss_type in SUMS_OVER_BATCH else share
 
     def _summed(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         """Sums over the replicas."""
-        if self.strategy.num_replicas_in_sync == 1:
+        if self._replicas == 1:
             return tensors
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
     def _losses_of_average(self, image_BHWC: tf.Tensor, truth: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = self.averaged(image_BHWC, training=False)
         terms = self._losses(*outputs, truth)
+        if self.spec.loss.loss_type in SUMS_OVER_BATCH:
+            learnt = (self.spec.dataloader.batch_size - self.spec.unlabelled_in_batch) * self._replicas
+            terms["keypoints"] *= learnt / tf.cast(tf.shape(image_BHWC)[0], tf.float32)
         return tf.add_n([value for name, value in terms.items() if not name.startswith("region/")]), outputs[0]
 
     def _losses(
@@ -184,6 +189,10 @@ class Learner:
         ordered_BN2 = mirror_order(keypoints_BN2, batch["mirrored_B"], layout(self.spec.num_keypoints).flip)
         loss = elt_loss(self.spec.loss, ordered_BN2, moved_BN2, batch["move_B33"], input_size=self._input_size)
         return {"elt": elt.elt_alpha * loss}
+
+    @property
+    def _replicas(self) -> int:
+        return self.strategy.num_replicas_in_sync
 
     @property
     def _input_size(self) -> int:

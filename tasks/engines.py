@@ -100,6 +100,7 @@ def build_and_check(
         "check",
         code="deploy.engine",
         engine=built.sha256,
+        settings=device.build_settings(),
         trained=trained.key,
         crops=crops.id,
         gates=device.gates.model_dump(),

@@ -177,4 +177,13 @@ def test_weights_are_off_by_half_a_step_of_their_channel_at_most(weights, axis):
     shape[axis] = -1
     steps = scales.reshape(shape).astype(np.float64)
     assert (np.abs(values * steps - weights) <= steps * 0.5001).all()
-    assert (scales > 0).all()
+    assert (scales.astype(np.float16) > 0).all()
+
+
+@pytest.mark.parametrize("left", [1e-6, 1e-44], ids=["almost nothing", "denormal"])
+def test_a_dead_filter_has_a_scale_that_is_none_in_fp16_neither(left):
+    """Parsers refuse a scale of 0, and graphs of opset 19 have their scales in FP16."""
+    weights = np.stack([np.full((3, 2, 2), left), np.full((3, 2, 2), 0.5)]).astype(np.float32)
+    values, scales = quantised_weights(weights, 0)
+    assert (scales.astype(np.float16) > 0).all()
+    assert (values[1] == 127).all()

@@ -1,8 +1,10 @@
 import numpy as np
+import onnx
 import pytest
 
 from deploy.onnx_export import onnx_model
-from deploy.qdq import convolutions, outermost
+from deploy.onnx_graph import INPUT_NAME
+from deploy.qdq import SMALLEST_SCALE, convolutions, outermost
 from deploy.quantise import best_scale, calibrate, first_faces, quantise, with_scales
 from tests.networks import crops, sharp_network
 
@@ -36,6 +38,22 @@ def test_calibration_sees_every_batch_and_takes_the_largest_of_a_group(model):
     assert 0 < min(apart.values()) <= together["g"]
     brighter = calibrate(model, groups, [crops(2), 2 * crops(2)])
     assert brighter["g"] > together["g"]
+
+
+@pytest.mark.parametrize("side", [5, 7, 77])
+def test_calibration_sees_every_column_whatever_the_side(side):
+    """Also of maps whose side is a multiple of the stride in which values are counted."""
+    shape = ["B", 1, side, side]
+    ends = [[onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)] for name in (INPUT_NAME, "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", [INPUT_NAME], ["y"])], "g", *ends)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    images_BSSC = np.random.default_rng(0).uniform(0, 254, (200, side, side, 1)).astype(np.float32)
+    images_BSSC[:, :, 0] = 0
+    assert calibrate(model, {"y": "y"}, [images_BSSC])["y"] == pytest.approx(2.0, rel=0.1)
+
+
+def test_a_scale_is_none_that_fp16_has_not():
+    assert best_scale(np.ones(4096, np.int64), 1e-9) == SMALLEST_SCALE
 
 
 def test_faces_are_taken_from_the_front_of_as_many_batches_as_needed():

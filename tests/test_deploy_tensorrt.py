@@ -15,7 +15,7 @@ from deploy.builders.tensorrt import MODULE
 from deploy.builders.tensorrt_engine import TensorRtEngine
 from deploy.engine import build_engine
 from deploy.gpus import find_gpu
-from deploy.targets import find_target
+from deploy.targets import BatchProfile, find_target
 from schemas.errors import EngineBuildError, ModelFileError
 from tests.small_graphs import write_small
 
@@ -58,7 +58,7 @@ def test_without_tensorrt_or_a_gpu_it_says_so(tmp_path):
     with pytest.raises(ModelFileError, match=r"e\.engine: can't be run here: it needs a GPU \(SM75\)"):
         BUILDER.open_engine(tmp_path / "e.engine", T4)
     with pytest.raises(ModelFileError, match=r"No module named .*install the extra 'tensorrt' and cuda-python"):
-        TensorRtEngine(tmp_path / "e.engine", max_batch=1)
+        TensorRtEngine(tmp_path / "e.engine", BatchProfile())
 
 
 def test_a_gpu_of_another_generation_is_named(tmp_path, monkeypatch):

@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
+from model.learner import Learner
+from schemas.experiment import ExperimentSpec
 from schemas.yamlspec import dump_spec
 from tests.shard_files import blob_face, small_spec, write_shard
 
@@ -42,6 +45,27 @@ def on_two_replicas(check: str, folder: Path, specs: dict[str, str]) -> dict[str
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     return {name: found[str(path)] for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("loss", ["l1", "square_euclidean", "wing_loss"])
+def test_a_validation_loss_does_not_grow_with_the_batch(loss):
+    """The same face once, and as often as it makes a batch to learn from."""
+    spec = small_spec(f"loss: {{loss_type: {loss}}}\nmodel: {{model_parameters: {{type: ResidualUNet, width: 4}}}}\n")
+    learner, faces = Learner(spec), spec.dataloader.batch_size
+    batch = batch_of_one(spec)
+    few, _ = learner.assess(batch["image_BHWC"], batch)
+    whole = {name: tf.repeat(values, faces, axis=0) for name, values in batch.items()}
+    many, _ = learner.assess(whole["image_BHWC"], whole)
+    assert float(few) == pytest.approx(float(many), rel=1e-4)
+
+
+def batch_of_one(spec: ExperimentSpec) -> dict[str, tf.Tensor]:
+    points = spec.num_keypoints
+    return {
+        "image_BHWC": tf.random.stateless_uniform((1, 80, 80, 1), (0, 1), 0, 255),
+        "points_BN2": tf.random.stateless_uniform((1, points, 2), (0, 2), 5, 74),
+        "counted_BN": tf.ones((1, points)),
+    }
 
 
 @pytest.fixture(scope="module")

@@ -46,3 +46,28 @@ def test_an_int8_target_gets_the_fastest_precision_that_is_close_enough(tmp_path
     assert first.manifest["precision"] == LADDER[len(left)]
     assert first.check["state"] == "passed"
     assert again.manifest == first.manifest
+
+
+def test_another_number_of_threads_is_another_check(tmp_path, monkeypatch):
+    """The bytes of an engine for ONNX Runtime do not depend on how it is run; its latency does."""
+    network = sharp_network()
+    network.save(tmp_path / MODEL)
+    onnx = export_onnx(network, tmp_path / "model.onnx").path
+    cpu = find_target("cpu")
+    targets = {"cpu": cpu, "cpu-2": cpu.model_copy(update={"name": "cpu-2", "threads": 2})}
+    monkeypatch.setattr("deploy.targets.find_target", targets.__getitem__)
+    checked = [
+        build_and_check(
+            onnx,
+            name,
+            trained=StepOutput("trained", tmp_path, {}, reused=True),
+            crops=FixedCrops(crops(4)),
+            calibration=FixedCrops(crops(4)),
+            provenance=Provenance("fpenet", "7", "snap"),
+            engines=tmp_path / "engines",
+        )
+        for name in (*targets, "cpu")
+    ]
+    assert [one.reused for one in checked] == [False, False, True]
+    assert checked[0].manifest["engine_sha256"] == checked[1].manifest["engine_sha256"]
+    assert len(list((tmp_path / "engines" / "checks").glob("[!.]*"))) == 2

@@ -27,6 +27,11 @@ class Predictions(NamedTuple):
     confidence_BN: np.ndarray
 
 
+def filled(images_BCSS: np.ndarray, count: int) -> np.ndarray:
+    """At least `count` crops, the given ones again where there are fewer."""
+    return images_BCSS if len(images_BCSS) >= count else np.resize(images_BCSS, (count, *images_BCSS.shape[1:]))
+
+
 @dataclass(frozen=True)
 class Probe:
     """Whether a builder works on this machine.

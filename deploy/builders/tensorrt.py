@@ -89,7 +89,7 @@ class TensorRtBuilder:
             raise ModelFileError(f"{path}: can't be run here: it {reason}")
         from deploy.builders.tensorrt_engine import TensorRtEngine
 
-        return TensorRtEngine(path, max_batch=target.batch.maximum)
+        return TensorRtEngine(path, target.batch)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -13,20 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from deploy.builders.base import Predictions
+from deploy.builders.base import Predictions, filled
 from deploy.onnx_graph import CONFIDENCE_NAME, KEYPOINTS_NAME
+from deploy.targets import BatchProfile
 from schemas.errors import ModelFileError
 
 
 class TensorRtEngine:
-    """Fed at most `max_batch` crops at once; its memory on the GPU is freed with it.
+    """Fed as many crops at once as it was built for, `batch`; its memory on the GPU is freed with it.
 
     Raises:
         ModelFileError: tensorrt or cuda-python are not installed, the engine was built by another version or for
             another GPU, or its tensors are not those of this project.
     """
 
-    def __init__(self, path: Path, *, max_batch: int) -> None:
+    def __init__(self, path: Path, batch: BatchProfile) -> None:
         try:
             import tensorrt
             from cuda.bindings import runtime
@@ -35,7 +36,7 @@ class TensorRtEngine:
                 f"{path}: can't be run here: {error}; install the extra 'tensorrt' and cuda-python"
             ) from error
         self._cuda = _Cuda(runtime)
-        self._max_batch = max_batch
+        self._batch = batch
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
@@ -60,15 +61,17 @@ class TensorRtEngine:
     def predict(self, images_BSSC: np.ndarray) -> Predictions:
         """See `Engine.predict`."""
         images_BCSS = np.ascontiguousarray(np.moveaxis(images_BSSC, -1, 1), np.float32)
-        parts = [self._run(images_BCSS[i : i + self._max_batch]) for i in range(0, len(images_BCSS), self._max_batch)]
+        size = self._batch.maximum
+        parts = [self._run(images_BCSS[start : start + size]) for start in range(0, len(images_BCSS), size)]
         return Predictions(
             np.concatenate([part[KEYPOINTS_NAME] for part in parts]),
             np.concatenate([part[CONFIDENCE_NAME] for part in parts]),
         )
 
     def _run(self, images_BCSS: np.ndarray) -> dict[str, np.ndarray]:
-        images_BCSS = np.ascontiguousarray(images_BCSS)
-        self._context.set_input_shape(self._input, images_BCSS.shape)
+        faces, images_BCSS = len(images_BCSS), np.ascontiguousarray(filled(images_BCSS, self._batch.minimum))
+        if not self._context.set_input_shape(self._input, images_BCSS.shape):
+            raise ModelFileError(f"the engine takes no crops of shape {images_BCSS.shape}; TensorRT's log says why")
         self._cuda.copy_in(self._memory[self._input], images_BCSS)
         with self._cuda.stream() as stream:
             if not self._context.execute_async_v3(stream.handle):
@@ -77,12 +80,12 @@ class TensorRtEngine:
         for name in self._outputs:
             outputs[name] = np.empty(tuple(self._context.get_tensor_shape(name)), np.float32)
             self._cuda.copy_out(outputs[name], self._memory[name])
-        return outputs
+        return {name: values[:faces] for name, values in outputs.items()}
 
     def _bytes(self, name: str) -> int:
         """Of the tensor with the most crops that go in at once; inputs and outputs are float32."""
         _, *rest = self._engine.get_tensor_shape(name)
-        return self._max_batch * int(np.prod(rest)) * np.dtype(np.float32).itemsize
+        return self._batch.maximum * int(np.prod(rest)) * np.dtype(np.float32).itemsize
 
 
 class _Stream:

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from deploy.builders.base import Predictions
+from deploy.builders.base import Predictions, filled
 from deploy.builders.trtexec_lines import WARM_UP_MS, NetworkInput, run_line
 from deploy.device.build import refusal
 from deploy.device.scratch import scratch
@@ -72,7 +72,7 @@ def _trtexec_predictions(
     size, images_BCSS = target.batch.maximum, _channels_first(images_BSSC)
     parts = []
     for start in range(0, len(images_BCSS), size):
-        crops_BCSS = _filled(images_BCSS[start : start + size], target.batch.minimum)
+        crops_BCSS = filled(images_BCSS[start : start + size], target.batch.minimum)
         written = _trtexec(shell, engine, crops_BCSS, folder, program, timed=False)
         with _parsed(shell, engine):
             outputs = _outputs(written, len(crops_BCSS))
@@ -84,7 +84,7 @@ def _trtexec_latency(
     shell: Shell, target: TrtexecTarget, engine: str, images_BSSC: np.ndarray, folder: str, program: str
 ) -> Latency:
     batch = target.batch.optimum
-    crops_BCSS = _filled(_channels_first(images_BSSC)[:batch], batch)
+    crops_BCSS = filled(_channels_first(images_BSSC)[:batch], batch)
     written = _trtexec(shell, engine, crops_BCSS, folder, program, timed=True)
     with _parsed(shell, engine):
         # Older versions export the calls of the warm-up too.
@@ -169,8 +169,3 @@ def _read(shell: Shell, remote: str) -> bytes:
 
 def _channels_first(images_BSSC: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(images_BSSC, -1, 1), np.float32)
-
-
-def _filled(images_BCSS: np.ndarray, count: int) -> np.ndarray:
-    """At least `count` crops, the given ones again where there are fewer."""
-    return images_BCSS if len(images_BCSS) >= count else np.resize(images_BCSS, (count, *images_BCSS.shape[1:]))
