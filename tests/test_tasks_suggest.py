@@ -90,6 +90,16 @@ def test_what_may_not_or_need_not_be_looked_at_is_left_out(tmp_path):
     }
 
 
+def test_subjects_are_those_of_the_field_with_the_image(tmp_path):
+    rule = SubjectRule(dataset="team", pattern=r"(?P<subject>\d{3})_")
+    source = SOURCE.model_copy(update={"subject": rule, "image_field": "photo"})
+    tombstones = Tombstones.of(tmp_path).with_grave("team/002", by="test", why="asked")
+    tasks = [some_task(number, photo=f"s3://faces/{number:03}_x.png", reference="001_x.png") for number in (1, 2, 3)]
+    usable, left_out = usable_tasks(tasks, source, held_out=frozenset({"team/003"}), tombstones=tombstones)
+    assert [task.id for task in usable] == [1]
+    assert [item.task for item in left_out] == [2, 3]
+
+
 @pytest.fixture
 def snapshots(tmp_path):
     """Three, by their ids from the oldest to the newest; written in another order."""

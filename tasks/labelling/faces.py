@@ -24,7 +24,6 @@ from tasks.image_download import ImageStore
 from tasks.label_studio.client import Connection
 from tasks.label_studio.predictions import ListedTask, is_ours
 from tasks.progress import StepProgress, silent
-from tasks.pull_files import task_data
 from tasks.subjects import subject_finder
 from tasks.tombstones import Tombstones
 
@@ -97,7 +96,7 @@ def usable_tasks(
     for task in tasks:
         if task.touched:
             continue
-        subject = subject_of(label_studio.image_name(task_data({"data": task.data})), task.data)
+        subject = subject_of(label_studio.image_name(task.data, source.image_field), task.data)
         if tombstones.cover(subject):
             left_out.append(LeftOut(task.id, "its subject was forgotten"))
         elif subject in held_out:
