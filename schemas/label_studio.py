@@ -31,6 +31,8 @@ from schemas.records import Flag
 
 FACE_BOX_LABEL = "FaceBbox"
 OCCLUDED_CHOICE = "occluded"
+IMAGE_FIELD = "image"
+"""Field of a task with the image, unless its source says another one."""
 
 _KEYPOINT_LABEL = re.compile(r"^P([1-9][0-9]{0,5})$")
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
@@ -104,15 +106,18 @@ def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[A
     return faces, problems
 
 
-def image_name(data: Mapping[str, Any]) -> str:
-    """Name of a task's frame: its field `name`, else the file name in `image` or in any field that holds one.
+def image_name(data: Mapping[str, Any], image_field: str = IMAGE_FIELD) -> str:
+    """Name of a task's frame: its field `name`, else the file name in the field that holds the image.
 
-    Label Studio's own additions (route, storage parameter, the prefix of an upload) are taken off.
+    A task without the field `image` has its name in any field that holds a file name; but where a source says that
+    its images are in another field, that one alone counts: the others may show somebody else. Label Studio's own
+    additions (route, storage parameter, the prefix of an upload) are taken off.
     """
     if isinstance(data.get("name"), str):
         return data["name"]
-    texts = [value for value in (data.get("image"), *data.values()) if isinstance(value, str)]
-    names = [_file_name(text) for text in texts]
+    told = isinstance(data.get(image_field), str) or image_field != IMAGE_FIELD
+    values = [data.get(image_field)] if told else data.values()
+    names = [_file_name(value) for value in values if isinstance(value, str)]
     return next((name for name in names if name.lower().endswith(_IMAGE_SUFFIXES)), "")
 
 

@@ -32,6 +32,7 @@ class RawRecord:
         flags_known: what a keypoint without an occluded flag means here: True visible, False unknown.
         subject: `<dataset>/<id>` by the source's subject rule, or None.
         name_format: what the image's name says beside, see `SourceBase`.
+        image_field: of a Label Studio task: the field with the image, see `schemas.label_studio.image_name`.
         origin: the coordinate that the payload gives to the centre of the top-left pixel, where its reader takes 0.
     """
 
@@ -44,6 +45,7 @@ class RawRecord:
     flags_known: bool
     subject: str | None
     name_format: Literal["multipie"] | None = None
+    image_field: str = "image"
     origin: float = 0.0
 
     @property
@@ -77,7 +79,7 @@ class RawTally:
 
 def _fields(record: RawRecord) -> dict[str, Any]:
     fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
-    for name, usual in (("name_format", None), ("origin", 0.0)):
+    for name, usual in (("name_format", None), ("image_field", "image"), ("origin", 0.0)):
         if fields[name] == usual:
             del fields[name]
     return fields

@@ -22,7 +22,7 @@ from schemas.errors import StorageError
 from schemas.raw import RawRecord
 from schemas.storage import make_folder
 
-_VERSION = 1
+_VERSION = 2
 _CREATE = f"""
 PRAGMA journal_mode = WAL;
 DROP TABLE IF EXISTS tasks;
@@ -43,7 +43,7 @@ ON CONFLICT (id) DO UPDATE SET
     flagged = excluded.flagged, subject = excluded.subject, image = excluded.image, digest = excluded.digest,
     payload = excluded.payload
 """
-_OF_ALL = ("source", "set_id", "flags_known", "name_format")
+_OF_ALL = ("source", "set_id", "flags_known", "name_format", "image_field")
 """Notes that are part of every record."""
 
 _BUSY_S = 60.0
@@ -225,7 +225,7 @@ class TaskStore:
 
     def records(self) -> Iterator[RawRecord]:
         """A record for every task, by id, of one moment."""
-        source, set_id, known, name_format = (self.note(name) for name in _OF_ALL)
+        source, set_id, known, name_format, image_field = (self.note(name) for name in _OF_ALL)
         query = "SELECT id, flagged, subject, file, payload FROM tasks WHERE payload NOT NULL ORDER BY id"
         for identity, flagged, subject, file, payload in self._database.execute(query):
             yield RawRecord(
@@ -238,6 +238,7 @@ class TaskStore:
                 flags_known=known and bool(flagged),
                 subject=subject,
                 name_format=name_format,
+                image_field=image_field,
             )
 
 

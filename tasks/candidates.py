@@ -118,8 +118,8 @@ class Batch:
         quick = None if record.origin else self._quick.get(record.format)
         faces = quick(record.payload, record.flags_known) if quick else None
         image = record.image
-        if faces is not None and record.name_format is not None:
-            faces = [face._replace(**_conditions_in_name(face)) for face in faces]
+        if faces is not None and _has_rules_of_names(record):
+            faces = [face._replace(**_by_name(record, face)) for face in faces]
         if faces is None:
             self._others += _read(record, self._num_keypoints)
         elif image is None or (len(faces) > 1 and _compete(faces)):
@@ -204,8 +204,8 @@ def _read(record: RawRecord, num_keypoints: int) -> list[Candidate]:
     faces, problems = reader(record.payload, num_keypoints=num_keypoints, flags_known=record.flags_known)
     if record.origin:
         faces = [face.counted_from(record.origin) for face in faces]
-    if record.name_format is not None:
-        faces = [replace(face, **_conditions_in_name(face)) for face in faces]
+    if _has_rules_of_names(record):
+        faces = [replace(face, **_by_name(record, face)) for face in faces]
     origin = _origin(record)
     by_suffix = defaultdict(list)
     for problem in problems:
@@ -218,11 +218,20 @@ def _read(record: RawRecord, num_keypoints: int) -> list[Candidate]:
     return candidates or [Candidate(origin, None, "", of_record or [nothing_read()])]
 
 
-def _conditions_in_name(face: PlainFace | AnnotatedFace) -> dict[str, str]:
-    """What the image's name says of the capture, and the annotation does not."""
-    name = multipie.parse_name(face.image_name)
-    found = name.conditions if name else {}
-    return {condition: value for condition, value in found.items() if getattr(face, condition) is None}
+def _has_rules_of_names(record: RawRecord) -> bool:
+    return record.name_format is not None or record.image_field != label_studio.IMAGE_FIELD
+
+
+def _by_name(record: RawRecord, face: PlainFace | AnnotatedFace) -> dict[str, str]:
+    """The image's name in the field that the source says, and what it tells of the capture and the annotation does
+    not."""
+    image_name = face.image_name
+    if record.image_field != label_studio.IMAGE_FIELD:
+        image_name = label_studio.image_name(record.payload["data"], record.image_field)
+    parsed = multipie.parse_name(image_name) if record.name_format is not None else None
+    conditions = parsed.conditions if parsed else {}
+    told = {condition: value for condition, value in conditions.items() if getattr(face, condition) is None}
+    return told | {"image_name": image_name}
 
 
 def _check(candidate: Candidate, facts: Facts, rules: ValidationRules) -> None:

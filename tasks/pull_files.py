@@ -123,6 +123,7 @@ def pull_export(source: LabelStudioExportSource) -> Iterator[RawRecord]:
             set_id=path.stem,
             key=f"{name}#{index}{_task_suffix(task)}",
             image=find(task_data(task)),
+            image_field=source.image_field,
             flags_are_known=known,
             subject_of=subject_of,
         )
@@ -156,6 +157,7 @@ def task_record(
     set_id: str,
     key: str,
     image: str | None,
+    image_field: str,
     flags_are_known: bool,
     subject_of: SubjectOf,
 ) -> RawRecord:
@@ -169,7 +171,8 @@ def task_record(
         payload=task,
         image=image,
         flags_known=flags_are_known and data.get("occlusion") != "unknown",
-        subject=subject_of(label_studio.image_name(data), data),
+        subject=subject_of(label_studio.image_name(data, image_field), data),
+        image_field=image_field,
     )
 
 
@@ -215,7 +218,7 @@ def _export_image_finder(root: Path, image_field: str) -> Callable[[Mapping[str,
     def find(data: Mapping[str, Any]) -> str | None:
         value = data.get(image_field)
         stored = unquote(value.split("?")[0]).rsplit("/", 1)[-1] if isinstance(value, str) else ""
-        for name in filter(None, (stored, label_studio.image_name(data))):
+        for name in filter(None, (stored, label_studio.image_name(data, image_field))):
             if (root / name).is_file():
                 return str(root / name)
             same = by_name.get(PurePosixPath(name).name, [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -105,7 +105,9 @@ def see_open(run: Run, network: CurrentNetwork, source: LabelStudioSource) -> Op
         connected(source.url, token_from_environment(source.token_env)) as connection,
     ):
         project = connection.project(source.project).id
-        tasks = list_tasks(connection, project, page_size=source.page_size, progress=progress)
+        tasks = list_tasks(
+            connection, project, name=network.model.name, page_size=source.page_size, progress=progress
+        )
         held_out, tombstones = kpi_subjects(run.config.split), Tombstones.of(run.workspace.root)
         usable, left_out = usable_tasks(tasks, source, held_out=held_out, tombstones=tombstones)
         seen = open_faces(
@@ -115,7 +117,6 @@ def see_open(run: Run, network: CurrentNetwork, source: LabelStudioSource) -> Op
             network.input,
             predict=network.predict,
             search=run.config.labelling.search_face,
-            name=network.model.name,
             folder=run.workspace.labelling / ".images" / f"{run.id}-{source.name}",
             progress=progress,
         )
@@ -161,13 +162,18 @@ def write_back(
         scores = _scores(projects, ranked, number)
         chosen = np.flatnonzero((scores < 1) | (settings.predict == "untouched"))
         # Listed anew: people label while the model looks, and a retry must see what was written before it.
-        tasks = list_tasks(connection, open_project.project, page_size=source.page_size, progress=progress)
+        tasks = list_tasks(
+            connection,
+            open_project.project,
+            name=network.model.name,
+            page_size=source.page_size,
+            progress=progress,
+        )
         written = write_predictions(
             connection,
             open_project.project,
             _wanted(network, known, projects, ranked, number, chosen, scores),
             tasks,
-            name=network.model.name,
             progress=progress,
         )
         if settings.order_stream and written.created + written.kept:
@@ -196,10 +202,10 @@ def _wanted(
     number: int,
     chosen: np.ndarray,
     scores: np.ndarray,
-) -> list[Prediction]:
-    """Predictions of the `chosen` faces of the project `number`."""
+) -> Callable[[int], Prediction | None]:
+    """Makes the predictions of the `chosen` faces of the project `number`, by task."""
     if ranked.signals is None or not len(chosen):
-        return []
+        return lambda task: None
     start = sum(len(project.faces) for project in projects[:number])
     faces = [projects[number].faces[i] for i in chosen.tolist()]
     signals = ranked.signals.of_faces(start + chosen)

@@ -293,7 +293,22 @@ def test_has_flags():
         ({"image": "/data/upload/1/0a1b2c3d-5e.png", "name": "images/1003_01.jpg"}, "images/1003_01.jpg"),
         ({"title": "a face", "photo": "s3://bucket/a.png"}, "a.png"),
         ({"title": "a face", "number": 3}, ""),
+        ({"reference": "001.png", "image": "https://example.test/pictures/4711"}, ""),
     ],
 )
 def test_image_name(data, name):
     assert image_name(data) == name
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ({"reference": "001.png", "image": "002.png", "photo": "/data/upload/3/0a1b2c3d-079.png"}, "079.png"),
+        ({"reference": "001.png", "photo": "079.png", "name": "images/079.png"}, "images/079.png"),
+        ({"reference": "001.png", "photo": "https://example.test/pictures/4711"}, ""),
+        ({"reference": "001.png", "photo": None}, ""),
+        ({"reference": "001.png"}, ""),
+    ],
+)
+def test_image_name_in_another_field(data, name):
+    assert image_name(data, "photo") == name

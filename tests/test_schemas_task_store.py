@@ -10,7 +10,7 @@ from schemas.errors import StorageError
 from schemas.raw import read_raw
 from schemas.task_store import Change, Span, StoredTask, Totals, open_store
 
-ABOUT = {"source": "server", "set_id": "faces", "flags_known": True}
+ABOUT = {"source": "server", "set_id": "faces", "flags_known": True, "image_field": "photo"}
 
 
 def stored(identity, *, version=0, subject="team/1", annotations=1, forgotten=False):
@@ -58,6 +58,7 @@ def test_records_are_read_back_by_id(path):
     ]
     assert records[1].payload == {"id": 7, "version": 0}
     assert (records[0].source_key, records[0].set_id, records[0].flags_known) == ("server:task/3", "faces", True)
+    assert {record.image_field for record in records} == {"photo"}
 
 
 def test_the_images_move_with_the_store(path, tmp_path):

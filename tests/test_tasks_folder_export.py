@@ -99,7 +99,14 @@ def task_of(drawn):
 def record_of(task, image):
     find = subject_finder(BY_FIELD)
     return task_record(
-        task, source="s", set_id="p", key="task/17", image=str(image), flags_are_known=True, subject_of=find
+        task,
+        source="s",
+        set_id="p",
+        key="task/17",
+        image=str(image),
+        image_field="image",
+        flags_are_known=True,
+        subject_of=find,
     )
 
 

@@ -1,7 +1,10 @@
 """Forgetting a subject of whom only caches may tell; whole lines: tests/integration/test_forget.py."""
 
 from schemas.config import Tracking
+from schemas.raw import RawRecord, write_raw
 from tasks.forget.forget import forget_subject
+from tasks.forget.search import find_traces
+from tasks.pull import RAW_FILE
 from tasks.workspace import Workspace
 
 
@@ -10,3 +13,12 @@ def test_thumbnails_go_with_what_a_killed_run_left_of_them(tmp_path):
         (tmp_path / f"face-signatures.sqlite{ending}").write_bytes(b"thumbnails of faces")
     forget_subject("team/1", Workspace(tmp_path), Tracking(), by="test", why="asked to")
     assert not list(tmp_path.glob("face-signatures*"))
+
+
+def test_names_are_those_of_the_field_with_the_image(tmp_path):
+    workspace = Workspace(tmp_path)
+    payload = {"data": {"image": "001_x.png", "photo": "079_x.png"}, "annotations": []}
+    record = RawRecord("label_studio", "s", "p", "task/1", payload, None, True, "team/079", image_field="photo")
+    (tmp_path / "raw/s").mkdir(parents=True)
+    write_raw(workspace.raw("s") / RAW_FILE, [record])
+    assert find_traces(workspace, [], subject="team/079", mark="m").names == {"079_x.png"}

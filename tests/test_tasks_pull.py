@@ -203,6 +203,45 @@ def test_an_export(tmp_path, workspace):
     assert records[0].payload == some_task(occluded=(1,))
 
 
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("rule", ["pattern", "csv", "multipie"])
+def test_an_export_whose_image_is_in_another_field(tmp_path, workspace, rule, plain):
+    """Whosever picture the other fields show; read quickly and as a whole."""
+    mine, other = "079_02_01_051_07.png", "001_01_01_240_00.png"
+    task = some_task()
+    if not plain:
+        task["annotations"][0]["result"].append({"id": "r", "type": "choices", "value": {"choices": []}})
+    task["data"] = {"reference": f"0a1b2c3d-{other}", "image": other, "photo": f"/data/upload/3/0a1b2c3d-{mine}"}
+    write(tmp_path / "a.json", [task])
+    for number, name in enumerate([mine, other]):
+        write_image(tmp_path / "media" / name, seed=number, width=120, height=90)
+    write(tmp_path / "people.csv", f"file,subject_id\n{mine},079\n{other},001\n")
+    settings = {
+        "pattern": {"subject": SubjectRule(dataset="multipie", pattern=r"(?P<subject>\d{3})_")},
+        "csv": {"subject": SubjectRule(dataset="multipie", csv=str(tmp_path / "people.csv"))},
+        "multipie": {"name_format": "multipie"},
+    }
+    source = export_source(tmp_path, "a.json", image_field="photo", **settings[rule])
+    pulled = pull(source, workspace, num_keypoints=5)
+    index = ImageIndex(workspace.image_index)
+    outcome = validate(read_raw(pulled.raw), num_keypoints=5, rules=ValidationRules(), index=index)
+    (face,) = outcome.faces
+    assert (face.subject, face.image_name, face.image) == ("multipie/079", mine, str(tmp_path / "media" / mine))
+    conditions = ("02", "05_1", "07") if rule == "multipie" else (None, None, None)
+    assert (face.session, face.camera, face.illumination) == conditions
+
+
+def test_an_image_that_is_missing_is_not_replaced_by_another_field_s(tmp_path, workspace):
+    task = some_task()
+    task["data"] = {"reference": "001_x.png", "photo": "079_x.png"}
+    write(tmp_path / "a.json", [task])
+    write(tmp_path / "media/001_x.png", "")
+    rule = SubjectRule(dataset="team", pattern=r"(?P<subject>\d{3})_")
+    source = export_source(tmp_path, "a.json", image_field="photo", subject=rule)
+    (record,) = records_of(pull(source, workspace, num_keypoints=5))
+    assert (record.image, record.subject) == (None, "team/079")
+
+
 def test_a_name_that_two_images_have_finds_neither(tmp_path, workspace):
     write(tmp_path / "a.json", [some_task()])
     write(tmp_path / "media/1/face.png", "")

@@ -1,5 +1,6 @@
 """Pieces of the way back that need no server: boxes of tasks, scores, whose prediction is whose."""
 
+import tracemalloc
 from dataclasses import replace
 from datetime import datetime
 
@@ -17,7 +18,7 @@ from schemas.sources import LabelStudioSource, SubjectRule
 from schemas.storage import write_json
 from tasks.images import ImageIndex
 from tasks.label_studio.client import connected
-from tasks.label_studio.predictions import ListedTask, Prediction, is_ours, version_name
+from tasks.label_studio.predictions import Prediction, is_ours, listed_task, version_name
 from tasks.labelling.faces import ModelInput, open_faces, task_box, usable_tasks
 from tasks.labelling.suggest import Known, labelled_snapshot, open_network, rank, scores_of
 from tasks.snapshot import PROVENANCE, take_snapshot
@@ -42,7 +43,19 @@ def some_regions(box=BOX, origin="manual"):
 
 
 def some_task(identity=1, *, touched=False, drafts=(), predictions=(), **data):
-    return ListedTask(identity, {"image": "a.png"} | data, touched, tuple(drafts), tuple(predictions))
+    """A task as it is listed; `predictions` by model version."""
+    stored = {
+        "id": identity,
+        "data": {"image": "a.png"} | data,
+        "total_annotations": int(touched),
+        "cancelled_annotations": 0,
+        "drafts": [{"result": result} for result in drafts],
+        "predictions": [
+            {"id": number, "model_version": version, "score": 0.5, "result": result}
+            for number, (version, result) in enumerate(dict(predictions).items())
+        ],
+    }
+    return listed_task(stored, "fpenet")
 
 
 def test_a_predicted_face_reads_back_as_it_was_predicted():
@@ -57,19 +70,45 @@ def test_a_predicted_face_reads_back_as_it_was_predicted():
 
 
 def test_boxes_come_from_drafts_then_others_predictions_then_the_data():
-    detector = Prediction(1, "detector", 0.9, some_regions(Box(5, 6, 50, 50)))
-    mine = Prediction(1, "fpenet v3", 0.1, some_regions(Box(0, 0, 10, 10)))
-    task = some_task(drafts=[some_regions()], predictions=[mine, detector], **FIELDS)
-    np.testing.assert_allclose(task_box(task, "fpenet"), BOX)
-    task = some_task(predictions=[mine, detector], **FIELDS)
-    np.testing.assert_allclose(task_box(task, "fpenet"), (5, 6, 50, 50))
-    assert task_box(some_task(predictions=[mine], **FIELDS), "fpenet") == Box(1, 2, 30, 31.5)
-    assert task_box(some_task(predictions=[mine]), "fpenet") is None
+    mine = {"fpenet v3": some_regions(Box(0, 0, 10, 10))}
+    others = {None: ["junk"], "points": some_regions(None), "detector": some_regions(Box(5, 6, 50, 50))}
+    task = some_task(drafts=[some_regions()], predictions=mine | others, **FIELDS)
+    np.testing.assert_allclose(task_box(task), BOX)
+    np.testing.assert_allclose(task_box(some_task(predictions=mine | others, **FIELDS)), (5, 6, 50, 50))
+    assert task_box(some_task(predictions=mine, **FIELDS)) == Box(1, 2, 30, 31.5)
+    assert task_box(some_task(predictions=mine)) is None
+
+
+def test_a_prediction_is_the_same_however_its_numbers_are_written():
+    def wanted(version="fpenet v3", score=0.5, **value):
+        return Prediction(1, version, score, [{"id": "P1", "value": {"x": 20, "y": 0.0, "z": True} | value}])
+
+    stored = [{"value": {"z": True, "y": -0.0, "x": 20.0}, "id": "P1"}]
+    (known,) = some_task(predictions={"fpenet v3": stored}).predictions
+    assert known.same_as(wanted())
+    for other in (wanted(version="fpenet v4"), wanted(score=None), wanted(x=20.01), wanted(y="0.0"), wanted(w=1)):
+        assert not known.same_as(other)
+
+
+def test_a_listed_task_takes_little_memory():
+    """A project may have 100,000, each with keypoints of ours and somebody else's."""
+    points_N2 = np.arange(160.0).reshape(80, 2) / 7
+    tracemalloc.start()
+    try:
+        regions = [
+            {version: face_regions(points_N2, np.ones(80), frame_size=FRAME) for version in ("fpenet v1", "other")}
+            for _ in range(20)
+        ]
+        held = tracemalloc.get_traced_memory()[0] / len(regions)
+        tasks = [some_task(number, predictions=regions.pop()) for number in range(len(regions))]
+        assert tracemalloc.get_traced_memory()[0] / len(tasks) < 4_000 < 80_000 < held
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("value", ["30", None, float("nan")])
 def test_a_box_in_the_data_is_numbers_or_none(value):
-    assert task_box(some_task(**(FIELDS | {"face_tight_bboxx": value})), "fpenet") is None
+    assert task_box(some_task(**(FIELDS | {"face_tight_bboxx": value}))) is None
 
 
 def test_what_may_not_or_need_not_be_looked_at_is_left_out(tmp_path):
@@ -88,6 +127,16 @@ def test_what_may_not_or_need_not_be_looked_at_is_left_out(tmp_path):
         3: "its subject is held out for the KPI",
         5: "its data has no field 'image'",
     }
+
+
+def test_subjects_are_those_of_the_field_with_the_image(tmp_path):
+    rule = SubjectRule(dataset="team", pattern=r"(?P<subject>\d{3})_")
+    source = SOURCE.model_copy(update={"subject": rule, "image_field": "photo"})
+    tombstones = Tombstones.of(tmp_path).with_grave("team/002", by="test", why="asked")
+    tasks = [some_task(number, photo=f"s3://faces/{number:03}_x.png", reference="001_x.png") for number in (1, 2, 3)]
+    usable, left_out = usable_tasks(tasks, source, held_out=frozenset({"team/003"}), tombstones=tombstones)
+    assert [task.id for task in usable] == [1]
+    assert [item.task for item in left_out] == [2, 3]
 
 
 @pytest.fixture
@@ -158,7 +207,7 @@ def test_an_image_that_is_gone_or_none_is_left_out(tmp_path):
     tasks = [some_task(number, image=str(path)) for number, path in ((1, junk), (2, tmp_path / "gone.png"))]
     with connected("http://127.0.0.1:1", "secret") as connection:
         left_out = open_faces(
-            tasks, SOURCE, connection, wanted, predict=None, search=False, name="fpenet", folder=tmp_path / "images"
+            tasks, SOURCE, connection, wanted, predict=None, search=False, folder=tmp_path / "images"
         )
         assert [(item.task, item.reason) for item in left_out] == [
             (1, "its image can't be read"),

@@ -74,7 +74,7 @@ def _raw_records(workspace: Workspace) -> Iterator[RawRecord]:
 def _name_in(record: RawRecord) -> str:
     """The frame's name in the annotation itself, where the format has one."""
     named = record.payload.get("filename")
-    return named if isinstance(named, str) else image_name(task_data(record.payload))
+    return named if isinstance(named, str) else image_name(task_data(record.payload), record.image_field)
 
 
 def _violations(workspace: Workspace) -> Iterator[tuple[str, str | None]]:

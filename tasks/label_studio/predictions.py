@@ -8,15 +8,21 @@ The order is in the predictions' scores: Label Studio's "Uncertainty sampling" g
 lowest score among those that have a prediction of the project's model version, and when these are done, any. In a
 project with several members (1.23.2) it draws one of them at random, to keep people apart: so only the tasks that
 should be labelled next get a prediction of the current version, whatever the score.
+
+The regions of 80 keypoints take 80 kB of memory, and a project may have 100,000 tasks: so of ours that the server has
+a digest is kept, of others the face boxes, and new ones are made when they are about to be written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from tasks.label_studio.client import Connection
 from tasks.label_studio.views import View, ensure_view
@@ -35,18 +41,27 @@ _NO_SUCH_THING = 404
 
 @dataclass(frozen=True)
 class Prediction:
-    """A prediction of a task. `id` is the server's, None before it has one; `score` counts from the lowest."""
+    """A prediction of a task, to be written; `score` counts from the lowest."""
 
     task: int
     model_version: str
     score: float | None
     result: list[dict[str, Any]]
-    id: int | None = None
 
-    def same_as(self, other: Prediction) -> bool:
+
+@dataclass(frozen=True)
+class StoredPrediction:
+    """A prediction as the server has it; `digest` is that of its result."""
+
+    id: int
+    model_version: str
+    score: float | None
+    digest: bytes
+
+    def same_as(self, wanted: Prediction) -> bool:
         """Whether a labeller would see the same, in the same place of the order."""
-        mine, theirs = ((p.task, p.model_version, p.score, p.result) for p in (self, other))
-        return mine == theirs
+        mine, theirs = ((p.model_version, p.score) for p in (self, wanted))
+        return mine == theirs and self.digest == digest_of(wanted.result)
 
 
 @dataclass(frozen=True)
@@ -55,14 +70,15 @@ class ListedTask:
 
     Attributes:
         touched: somebody has submitted or skipped it, or has a draft of it.
-        drafts: regions of each draft.
+        boxes: the rectangles of each draft, and then of each prediction that is not ours, where there are any.
+        predictions: ours.
     """
 
     id: int
     data: Mapping[str, Any]
     touched: bool
-    drafts: tuple[list[dict[str, Any]], ...]
-    predictions: tuple[Prediction, ...]
+    boxes: tuple[list[dict[str, Any]], ...]
+    predictions: tuple[StoredPrediction, ...]
 
 
 @dataclass(frozen=True)
@@ -84,10 +100,31 @@ def is_ours(model_version: str | None, name: str) -> bool:
     return re.fullmatch(rf"{re.escape(name)} v\d+", model_version or "") is not None
 
 
+def digest_of(result: Any) -> bytes:
+    """The same for results that are equal, however a database writes their numbers."""
+    return hashlib.sha256(orjson.dumps(_with_floats(result), option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def _with_floats(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _with_floats(item) for key, item in value.items()}
+        case list():
+            return [_with_floats(item) for item in value]
+        case bool():
+            return value
+        case int() | float():
+            return value + 0.0  # nor is there a -0.0
+    return value
+
+
 def list_tasks(
-    connection: Connection, project_id: int, *, page_size: int = 500, progress: StepProgress = silent
+    connection: Connection, project_id: int, *, name: str, page_size: int = 500, progress: StepProgress = silent
 ) -> list[ListedTask]:
     """Every task of a project, by id.
+
+    Args:
+        name: of the registered model, whose predictions are ours.
 
     Raises:
         SourceUnreachableError, SourceRefusedError: the server.
@@ -95,7 +132,7 @@ def list_tasks(
     found: dict[int, ListedTask] = {}
     for page, total in _pages(connection, project_id, page_size):
         for task in page:
-            found[task["id"]] = _listed(task)
+            found[task["id"]] = listed_task(task, name)
         progress("tasks", len(found), total)
     return [found[identity] for identity in sorted(found)]
 
@@ -103,42 +140,39 @@ def list_tasks(
 def write_predictions(
     connection: Connection,
     project_id: int,
-    wanted: Sequence[Prediction],
+    wanted: Callable[[int], Prediction | None],
     tasks: Sequence[ListedTask],
     *,
-    name: str,
     progress: StepProgress = silent,
 ) -> Written:
-    """Give each of `wanted` to its task, and take away our other predictions of tasks that nobody has touched.
+    """Give each task that nobody has touched the prediction that is `wanted` of it, and take away our other ones.
 
     A task that was touched gets none and keeps what it has: its annotation may refer to it. What is there already
     stays. Of each batch the new ones are written before the old ones go, so a run that died anywhere has lost none,
     and the next one tidies up.
 
     Args:
+        wanted: makes the prediction of a task by its id, None if it gets none; called for one task after the other.
         tasks: of the project, as `list_tasks` gave them.
-        name: of the registered model.
 
     Raises:
         SourceUnreachableError, SourceRefusedError: the server; what was written stays, run again to go on.
     """
-    wanted_of = {prediction.task: prediction for prediction in wanted}
-    kept, created, removed = 0, 0, 0
-    todo: list[tuple[Prediction | None, list[int]]] = []
-    for task in tasks:
-        if task.touched:
-            continue
-        mine, prediction = [p for p in task.predictions if is_ours(p.model_version, name)], wanted_of.get(task.id)
-        same = next((p for p in mine if prediction is not None and p.same_as(prediction)), None)
-        old = [p.id for p in mine if p is not same and p.id is not None]
+    untouched = [task for task in tasks if not task.touched]
+    kept = created = removed = 0
+    new, old = [], []
+    for looked_at, task in enumerate(untouched, start=1):
+        prediction = wanted(task.id)
+        same = next((p for p in task.predictions if prediction is not None and p.same_as(prediction)), None)
         kept += same is not None
-        if (prediction is not None and same is None) or old:
-            todo.append((prediction if same is None else None, old))
-    for start in range(0, len(todo), TASKS_AT_ONCE):
-        batch = todo[start : start + TASKS_AT_ONCE]
-        created += _create(connection, project_id, [prediction for prediction, _ in batch if prediction is not None])
-        removed += _remove(connection, [identity for _, old in batch for identity in old])
-        progress("predictions", min(start + TASKS_AT_ONCE, len(todo)), len(todo))
+        if prediction is not None and same is None:
+            new.append(prediction)
+        old += [p.id for p in task.predictions if p is not same]
+        if max(len(new), len(old)) >= TASKS_AT_ONCE or looked_at == len(untouched):
+            created += _create(connection, project_id, new)
+            removed += _remove(connection, old)
+            progress("predictions", looked_at, len(untouched))
+            new, old = [], []
     return Written(created, kept, removed)
 
 
@@ -196,18 +230,25 @@ def _pages(connection: Connection, project_id: int, page_size: int) -> Iterator[
         number += 1
 
 
-def _listed(task: Mapping[str, Any]) -> ListedTask:
-    drafts = tuple(draft["result"] for draft in task["drafts"])
+def listed_task(task: Mapping[str, Any], name: str) -> ListedTask:
+    """What is kept of a task as the server gives it; `name` as of `list_tasks`."""
+    ours = [stored for stored in task["predictions"] if is_ours(stored["model_version"], name)]
+    others = [stored for stored in task["predictions"] if not is_ours(stored["model_version"], name)]
     return ListedTask(
         id=task["id"],
         data=task["data"],
-        touched=bool(task["total_annotations"] or task["cancelled_annotations"] or drafts),
-        drafts=drafts,
+        touched=bool(task["total_annotations"] or task["cancelled_annotations"] or task["drafts"]),
+        boxes=tuple(filter(None, (_rectangles(drawn["result"]) for drawn in (*task["drafts"], *others)))),
         predictions=tuple(
-            Prediction(task["id"], stored["model_version"] or "", stored["score"], stored["result"], stored["id"])
-            for stored in task["predictions"]
+            StoredPrediction(stored["id"], stored["model_version"], stored["score"], digest_of(stored["result"]))
+            for stored in ours
         ),
     )
+
+
+def _rectangles(result: Any) -> list[dict[str, Any]]:
+    regions = result if isinstance(result, list) else []
+    return [region for region in regions if isinstance(region, dict) and region.get("type") == "rectanglelabels"]
 
 
 def _create(connection: Connection, project_id: int, predictions: Sequence[Prediction]) -> int:

@@ -135,7 +135,12 @@ def _follow(
         _read_anew(store, read)
     with store.transaction():
         store.notes(
-            source=source.name, set_id=project.title, flags_known=known, name_format=source.name_format, rules=rules
+            source=source.name,
+            set_id=project.title,
+            flags_known=known,
+            name_format=source.name_format,
+            image_field=source.image_field,
+            rules=rules,
         )
     follower = Follower(
         store,
@@ -155,7 +160,14 @@ def _reader(source: LabelStudioSource, tombstones: Tombstones) -> Read:
     def read(task: dict[str, Any]) -> StoredTask:
         count = task.pop("total_annotations")
         about = task_record(
-            task, source="", set_id="", key="", image=None, flags_are_known=True, subject_of=subject_of
+            task,
+            source="",
+            set_id="",
+            key="",
+            image=None,
+            image_field=source.image_field,
+            flags_are_known=True,
+            subject_of=subject_of,
         )
         identity, updated_at = task["id"], time_of(task)
         if tombstones.cover(about.subject):

@@ -22,9 +22,8 @@ from schemas.records import Face
 from schemas.sources import LabelStudioSource
 from tasks.image_download import ImageStore
 from tasks.label_studio.client import Connection
-from tasks.label_studio.predictions import ListedTask, is_ours
+from tasks.label_studio.predictions import ListedTask
 from tasks.progress import StepProgress, silent
-from tasks.pull_files import task_data
 from tasks.subjects import subject_finder
 from tasks.tombstones import Tombstones
 
@@ -97,7 +96,7 @@ def usable_tasks(
     for task in tasks:
         if task.touched:
             continue
-        subject = subject_of(label_studio.image_name(task_data({"data": task.data})), task.data)
+        subject = subject_of(label_studio.image_name(task.data, source.image_field), task.data)
         if tombstones.cover(subject):
             left_out.append(LeftOut(task.id, "its subject was forgotten"))
         elif subject in held_out:
@@ -117,7 +116,6 @@ def open_faces(
     *,
     predict: Predict,
     search: bool,
-    name: str,
     folder: Path,
     progress: StepProgress = silent,
 ) -> Iterator[OpenFace | LeftOut]:
@@ -125,7 +123,6 @@ def open_faces(
 
     Args:
         search: look for a face where a task has no box (`model.face_search`); else it is left out.
-        name: of the registered model, whose predictions are no source of boxes.
         folder: of this call alone, where images are while they are looked at; removed in the end.
     """
     remaining, done = iter(tasks), 0
@@ -138,7 +135,7 @@ def open_faces(
                 if image.file is None:
                     yield LeftOut(task.id, f"its image can't be had: {image.problem}")
                 else:
-                    box = task_box(task, name)
+                    box = task_box(task)
                     yield _open_face(task, image.file, box, wanted, predict if search else None)
             done += len(batch)
             progress("images", done, len(tasks))
@@ -146,12 +143,11 @@ def open_faces(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def task_box(task: ListedTask, name: str) -> Box | None:
+def task_box(task: ListedTask) -> Box | None:
     """The face box of a task, source pixels: drawn in a draft, predicted by somebody else, or in its data as TAO's
     `face_tight_bboxx`, `y`, `width`, `height`. None if there is none of these."""
-    others = [p.result for p in task.predictions if not is_ours(p.model_version, name)]
-    for result in (*task.drafts, *others):
-        payload = {"data": dict(task.data), "annotations": [{"result": result}]}
+    for rectangles in task.boxes:
+        payload = {"data": dict(task.data), "annotations": [{"result": rectangles}]}
         faces, _ = label_studio.read(payload, num_keypoints=1, flags_known=False)
         if faces and faces[0].tight_box is not None:
             return faces[0].tight_box

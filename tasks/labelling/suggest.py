@@ -5,7 +5,7 @@ Legend: F faces of tasks that nobody has touched, L labelled faces, N keypoints.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
@@ -179,13 +179,19 @@ def _occluded_shares(signals: FaceSignals | None, known: Known) -> np.ndarray | 
 
 def predictions(
     faces: Sequence[OpenFace], signals: FaceSignals, scores: Sequence[float], known: Known, model_version: str
-) -> list[Prediction]:
-    """A Label Studio prediction of every face: keypoints, proposed occlusion, face box, score."""
+) -> Callable[[int], Prediction | None]:
+    """The function that makes a Label Studio prediction of a task: keypoints, proposed occlusion, face box, score. It
+    gives None for tasks that show none of the faces."""
     flags_FN = proposed_flags(signals.confidence_FN, known.thresholds_N)
-    return [
-        _prediction(face, points_N2, flags_N, score, model_version)
-        for face, points_N2, flags_N, score in zip(faces, signals.points_FN2, flags_FN, scores, strict=True)
-    ]
+    number_of = {face.task: number for number, face in enumerate(faces)}
+
+    def of_task(task: int) -> Prediction | None:
+        number = number_of.get(task)
+        if number is None:
+            return None
+        return _prediction(faces[number], signals.points_FN2[number], flags_FN[number], scores[number], model_version)
+
+    return of_task
 
 
 def scores_of(faces: int, ranked: Sequence[int]) -> list[float]:

@@ -11,14 +11,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
+from schemas.config import ValidationRules
 from schemas.errors import ProjectNotFoundError, SourceEmptyError, StorageError
 from schemas.label_studio_config import labelling_config
 from schemas.raw import read_raw
 from schemas.sources import SubjectRule
+from tasks.images import ImageIndex
 from tasks.label_studio import follow
 from tasks.label_studio import pull as label_studio_pull
 from tasks.pull import pull
 from tasks.tombstones import Tombstones
+from tasks.validate import validate
 from tasks.workspace import Workspace
 from tests.integration.labelled_projects import LabelledProject, N, assert_equal_to_server, source_of
 
@@ -104,6 +107,21 @@ def test_what_is_deleted_is_found_among_many(project, fetch):
     project.act("delete_tasks", tasks[1:])
     assert took(fetch())["deleted"] == 158
     assert_equal_to_server(after.raw, project)
+
+
+def test_subjects_are_those_of_the_field_with_the_image(project, fetch, workspace):
+    """Also once the field has changed in the configuration."""
+    (task,) = project.add(1)
+    photo = project.image.rename(project.image.with_name("079_x.png"))
+    project.edit(task, image=str(photo.with_name("001_x.png")), photo=str(photo))
+    rule = SubjectRule(dataset="team", pattern=r"(?P<subject>\d{3})_")
+    (before,) = read_raw(fetch(subject=rule).raw)
+    assert (before.subject, before.image) == ("team/001", None)
+    raw = fetch(subject=rule, image_field="photo").raw
+    assert [record.subject for record in read_raw(raw)] == ["team/079"]
+    index = ImageIndex(workspace.image_index)
+    (face,) = validate(read_raw(raw), num_keypoints=N, rules=ValidationRules(), index=index).faces
+    assert (face.subject, face.image_name, face.image) == ("team/079", "079_x.png", str(photo))
 
 
 def test_skips_annotators_drafts_and_predictions(project, fetch):

@@ -1,6 +1,8 @@
 """The flow `suggest` against a real Label Studio: predictions and an order for labellers, and their labels back."""
 
 import json
+import weakref
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,8 @@ from schemas import label_studio as label_studio_format
 from schemas.config import load_config
 from schemas.label_studio_config import labelling_config
 from schemas.records import Flag
-from tasks.label_studio.predictions import VIEW_TITLE, list_tasks
+from tasks.label_studio import predictions
+from tasks.label_studio.predictions import VIEW_TITLE, Prediction, Written, list_tasks, write_predictions
 from tasks.run import Run
 from tasks.suggest_steps import open_current, rank_faces, see_labelled, see_open, write_back
 from tasks.tracking import register_candidate
@@ -99,7 +102,7 @@ def ours(connection, project):
 
 
 def tasks_of(connection, project):
-    return list_tasks(connection, project)
+    return list_tasks(connection, project, name="fpenet")
 
 
 @pytest.mark.slow
@@ -158,14 +161,15 @@ def test_a_rerun_writes_what_differs_and_leaves_the_rest(config, project, connec
     assert ours(connection, project) == before
 
     # A run that died between writing the new and removing the old left a task with two.
-    (task, (kept,)), *_ = before.items()
-    double = {"task": task, "model_version": VERSION, "score": kept.score, "result": kept.result}
+    task = min(before)
+    (kept,) = connection.files.get(f"/api/tasks/{task}/").json()["predictions"]
+    double = {"task": task, "model_version": VERSION, "score": kept["score"], "result": kept["result"]}
     connection.files.post(f"/api/projects/{project}/import/predictions", json=[double]).raise_for_status()
     tidied = suggest_again(config)
     assert (tidied.written.created, tidied.written.kept, tidied.written.removed) == (0, SUGGESTED, 1)
 
     # Another version of the model: the old predictions go, but those of tasks that somebody has worked on.
-    submit(connection, task, kept.result)
+    submit(connection, task, kept["result"])
     settings = load_config(config)
     register_candidate(replace(candidate, key="f" * 16), settings.tracking, Run(settings).workspace)
     newer = suggest_again(config, predict="untouched")
@@ -174,6 +178,31 @@ def test_a_rerun_writes_what_differs_and_leaves_the_rest(config, project, connec
     found = {t.id: sorted(p.model_version for p in t.predictions) for t in tasks_of(connection, project)}
     assert found[task] == [VERSION]
     assert sorted(map(tuple, found.values())) == [(), (), (VERSION,), *[("fpenet v2",)] * 6]
+
+
+def test_predictions_are_made_when_they_are_about_to_be_written(project, connection, monkeypatch):
+    """All tasks of a project may get one."""
+    monkeypatch.setattr(predictions, "TASKS_AT_ONCE", 2)
+    alive, most, told = Counter(), [], []
+
+    def wanted(task):
+        most.append(alive.total())
+        made = Prediction(task, VERSION, 0.5, [])
+        alive[task] += 1
+        weakref.finalize(made, alive.subtract, [task])
+        return made if task != identities[3] else None
+
+    def progress(*step):
+        told.append(step)
+
+    identities = [task.id for task in tasks_of(connection, project)]
+    written = write_predictions(connection, project, wanted, tasks_of(connection, project), progress=progress)
+    assert written == Written(created=8, kept=0, removed=0)
+    assert sorted(ours(connection, project)) == [*identities[:3], *identities[4:]]
+    assert max(most) <= 2
+    assert told == [("predictions", looked_at, 9) for looked_at in (2, 5, 7, 9)]
+    again = write_predictions(connection, project, wanted, tasks_of(connection, project))
+    assert again == Written(created=0, kept=8, removed=0)
 
 
 def test_without_a_search_a_task_without_a_face_box_is_named(config, project, connection):
