@@ -7,6 +7,7 @@ everything else is asked about whenever the whole project is gone through, and s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ WORKERS = 4
 """More than a few only queue up at Label Studio's own server."""
 
 _UPLOADS = "/data/upload/"
+_LINK = re.compile(
+    r"""(?:https?://[^?\#]*)?  # what LABEL_STUDIO_HOST says; it may end in a path
+    (/(?:data/local-files/\?d=|(?:tasks|projects)/\d+/(?:resolve|presign)/\?fileuri=).*)""",
+    re.VERBOSE | re.DOTALL,
+)
+"""Label Studio's links to images of a storage, which it shows to nobody without a token."""
+
 _VALIDATORS = {"etag": "If-None-Match", "last-modified": "If-Modified-Since"}
 
 
@@ -85,26 +93,31 @@ class ImageStore:
         return fetched
 
     def _get(self, value: str, elsewhere: httpx.Client) -> Fetched:
-        server = self._connection.url
-        address = f"{server}{value}" if value.startswith("/data/") else value
+        address = self._address(value)
         parts = _parts(address)
         if parts.scheme in ("http", "https"):
             if not is_address(address):
                 return Fetched(None, "is no address")
-            return self._download(value, self._connection.files if address.startswith(f"{server}/") else elsewhere)
+            own = address.startswith(f"{self._connection.url}/")
+            return self._download(value, address, self._connection.files if own else elsewhere)
         if parts.scheme in ("", "file"):
             path = Path(parts.path)
             return Fetched(path) if path.is_file() else Fetched(None, "no such file")
         return Fetched(None, f"no way to fetch {parts.scheme}:// from here")
 
-    def _download(self, value: str, client: httpx.Client) -> Fetched:
+    def _address(self, value: str) -> str:
+        """Where the image is asked for: what is Label Studio's own, at the URL that this connection has for it."""
+        path = link[1] if (link := _LINK.fullmatch(value)) else value
+        return f"{self._connection.url}{path}" if link or path.startswith("/data/") else path
+
+    def _download(self, value: str, address: str, client: httpx.Client) -> Fetched:
         path, known, whole = self._path(value), self._index.get(value, {}), self._is_whole(value)
         shown = without_credentials(value)
         if whole and _parts(value).path.startswith(_UPLOADS):
             return Fetched(path)
         ask = {header: known[name] for name, header in _VALIDATORS.items() if whole and name in known}
         try:
-            reply = get_patiently(client, value, ask)
+            reply = get_patiently(client, address, ask)
         except httpx.TransportError as error:
             place = without_credentials(str(client.base_url) or value)
             raise SourceUnreachableError(

@@ -1,5 +1,7 @@
+import base64
 import os
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -28,6 +30,34 @@ def site(tmp_path):
     (tmp_path / "site").mkdir()
     server = ThreadingHTTPServer((HOST, 0), lambda *args: Handler(*args, directory=str(tmp_path / "site")))
     server.seen, server.status = [], None
+    server.url = f"http://{HOST}:{server.server_port}"
+    with serving(server):
+        yield server
+
+
+class Links(BaseHTTPRequestHandler):
+    """Label Studio's links to the images of a storage: it redirects whoever has the token to a bucket."""
+
+    def do_GET(self):
+        self.server.seen.append(self.path)
+        asked = parse_qs(urlsplit(self.path).query)
+        key = asked["d"][0] if "d" in asked else base64.urlsafe_b64decode(asked["fileuri"][0]).decode()
+        if self.headers["Authorization"] != "Token secret":
+            self.send_error(401)
+            return
+        self.send_response(303)
+        self.send_header("Location", f"{self.server.bucket}/{key.removeprefix('s3://faces/')}")
+        self.end_headers()
+
+    def log_message(self, *args):
+        """Not on the terminal."""
+
+
+@pytest.fixture
+def label_studio(site):
+    """A server of such links, with `site` as the bucket."""
+    server = ThreadingHTTPServer((HOST, 0), Links)
+    server.seen, server.bucket = [], site.url
     server.url = f"http://{HOST}:{server.server_port}"
     with serving(server):
         yield server
@@ -98,6 +128,31 @@ def test_the_token_goes_to_label_studio_only(site, store, tmp_path):
     store().fetch([f"{site.url}/a.png"])
     assert site.seen
     assert all("Authorization" not in headers for headers in site.seen)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "/tasks/7/resolve/?fileuri=czM6Ly9mYWNlcy9hLnBuZw==",
+        "/projects/3/presign/?fileuri=czM6Ly9mYWNlcy9hLnBuZw==",
+        "/data/local-files/?d=a.png",
+    ],
+)
+@pytest.mark.parametrize("shown_as", ["", "https://labels.example.test", "http://labels.example.test:8080/studio"])
+def test_an_image_of_a_storage_is_asked_of_label_studio_and_fetched_where_it_says(
+    site, label_studio, tmp_path, shown_as, link
+):
+    (tmp_path / "site/a.png").write_bytes(b"a")
+    value = f"{shown_as}{link}"
+    with connected(label_studio.url, "secret") as connection:
+        fetched, again = (ImageStore(tmp_path / "images", connection).fetch([value])[value] for _ in range(2))
+    assert (fetched.downloaded, fetched.file.read_bytes()) == (True, b"a")
+    assert (again.downloaded, again.file) == (False, fetched.file)
+    assert label_studio.seen == [link, link]
+    assert [("Authorization" in headers, "If-Modified-Since" in headers) for headers in site.seen] == [
+        (False, False),
+        (False, True),
+    ]
 
 
 def test_what_can_t_be_had_is_said(site, store, tmp_path):

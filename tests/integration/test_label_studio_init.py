@@ -6,6 +6,8 @@ import re
 import threading
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 import cv2
@@ -206,18 +208,31 @@ def test_a_folder_that_the_server_can_not_use(connection, label_studio, title, p
 
 
 class _Bucket(BaseHTTPRequestHandler):
-    """As much of S3 as listing a bucket takes."""
+    """As much of S3 as listing a bucket and reading its one image take."""
+
+    image = cv2.imencode(".png", np.zeros((FRAME[1], FRAME[0], 3), np.uint8))[1].tobytes()
 
     def do_HEAD(self):
         self.do_GET()
 
     def do_GET(self):
+        parts = urlsplit(self.path)
+        if "X-Amz-Signature" in parts.query and "Authorization" in self.headers:
+            self._answer(400, b"Only one auth mechanism allowed")
+        elif parts.path == "/faces/set/a.png":
+            self._answer(200, self.image)
+        else:
+            self._answer(200, self._listing())
+
+    def _listing(self):
         keys = "".join(f"<Contents><Key>set/{name}</Key><Size>9</Size></Contents>" for name in ("a.png", "b.txt"))
-        body = (
+        return (
             '<?xml version="1.0"?><ListBucketResult><Name>faces</Name><KeyCount>2</KeyCount>'
             f"<IsTruncated>false</IsTruncated>{keys}</ListBucketResult>"
         ).encode()
-        self.send_response(200)
+
+    def _answer(self, status, body):
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
@@ -246,6 +261,24 @@ def test_images_of_a_bucket(connection, title, bucket):
     (task,) = connection.sdk.tasks.list(project=made.project)
     assert image_name(task.data) == "set/a.png"
     assert "k3y-of-the-bucket" not in repr([storage, made])
+
+
+@pytest.mark.parametrize("presign", [True, False])
+def test_images_of_a_bucket_are_pulled(
+    label_studio, connection, title, bucket, tmp_path, label_studio_token, presign
+):
+    """Label Studio sends whoever asks to the bucket, or hands the image on itself."""
+    keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "k3y-of-the-bucket", "AWS_ENDPOINT_URL": bucket}
+    made = set_up(connection, title=title, num_keypoints=N, storage=image_storage("s3://faces/set/", keys))
+    (there,) = connection.files.get("/api/storages/s3", params={"project": made.project}).json()
+    changed = connection.files.patch(f"/api/storages/s3/{there['id']}", json={"presign": presign})
+    assert changed.json()["presign"] is presign
+    (task,) = connection.sdk.tasks.list(project=made.project)
+    connection.sdk.annotations.create(id=task.id, result=regions())
+    pulled = pull(server_source(label_studio, title, label_studio_token), Workspace(tmp_path), num_keypoints=N)
+    assert pulled.details["images"] == {"wanted": 1, "downloaded": 1, "missing": {}}
+    (record,) = read_raw(pulled.raw)
+    assert Path(record.image).read_bytes() == _Bucket.image
 
 
 @pytest.mark.parametrize("location", ["images", "ftp://x/y", "s3://"])
