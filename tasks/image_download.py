@@ -23,7 +23,7 @@ from schemas.storage import read_json, write_bytes, write_json
 from schemas.urls import without_credentials
 from tasks.addresses import is_address
 from tasks.images import Progress
-from tasks.label_studio.client import TIMEOUT, Connection, get_patiently
+from tasks.label_studio.client import BUSY, TIMEOUT, Connection, get_patiently
 
 WORKERS = 4
 """More than a few only queue up at Label Studio's own server."""
@@ -126,7 +126,7 @@ class ImageStore:
             ) from None
         if reply.status_code == httpx.codes.NOT_MODIFIED:
             return Fetched(path)
-        if reply.status_code > httpx.codes.INTERNAL_SERVER_ERROR:
+        if reply.status_code > httpx.codes.INTERNAL_SERVER_ERROR or reply.status_code in BUSY:
             raise SourceUnreachableError(f"{shown}: HTTP {reply.status_code}; see the server's log, and run again")
         if not reply.is_success:
             return Fetched(None, f"HTTP {reply.status_code}")

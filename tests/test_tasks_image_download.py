@@ -180,14 +180,14 @@ def test_a_value_that_is_no_address_is_the_fault_of_its_task(site, store, tmp_pa
     assert store().fetch(["s3://[x/a.png"])["s3://[x/a.png"].problem == "no way to fetch s3:// from here"
 
 
-@pytest.mark.parametrize("status", [503, None])
+@pytest.mark.parametrize("status", [503, 429, 408, None])
 def test_a_server_that_is_of_no_use_is_named_without_its_password(site, store, monkeypatch, status):
     monkeypatch.setattr(label_studio_client, "PATIENCE_S", (0.0,))
     site.status = status
     place = site.url.removeprefix("http://") if status else f"{HOST}:{free_port()}"
     with pytest.raises(SourceUnreachableError) as error:
         store().fetch([f"http://team:s3cret@{place}/a.png"])
-    told = "HTTP 503; see" if status else f"see that http://{place}/a.png is up"
+    told = f"HTTP {status}; see" if status else f"see that http://{place}/a.png is up"
     assert f"http://{place}/a.png" in str(error.value) and told in str(error.value)
     assert "s3cret" not in str(error.value)
 

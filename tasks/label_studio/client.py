@@ -26,7 +26,9 @@ PATIENCE_S = (0.5, 2.0, 5.0)
 RESTART_PATIENCE_S = (*PATIENCE_S, 10.0, 20.0, 30.0)
 """The same for what would be a pity to begin again: a Label Studio takes half a minute to restart."""
 
-_BUSY = (408, 409, 425, 429, 502, 503, 504)
+BUSY = (408, 409, 425, 429, 502, 503, 504)
+"""What a server answers that may do better later."""
+
 _INTERNAL_ERROR = 500
 
 
@@ -108,7 +110,7 @@ class Connection:
                 f"Label Studio at {self.place} refuses the token (HTTP {status}); it is wrong, expired or revoked, "
                 "may not see this project, or is of a kind that the organisation has switched off: copy a new one"
             )
-        if status is None or status >= 500 or status in _BUSY:
+        if status is None or status >= 500 or status in BUSY:
             return SourceUnreachableError(
                 f"Label Studio at {self.place} is in trouble (HTTP {status}); see the server's log, then run again"
             )
@@ -270,7 +272,7 @@ def get_patiently(
         except httpx.TransportError:
             pass
         else:
-            if response.status_code not in _BUSY and (response.status_code != _INTERNAL_ERROR or attempt):
+            if response.status_code not in BUSY and (response.status_code != _INTERNAL_ERROR or attempt):
                 return response
         time.sleep(wait_s)
     return client.get(url, headers=headers, params=params)
