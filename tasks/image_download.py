@@ -23,7 +23,7 @@ from schemas.storage import read_json, write_bytes, write_json
 from schemas.urls import without_credentials
 from tasks.addresses import is_address
 from tasks.images import Progress
-from tasks.label_studio.client import BUSY, TIMEOUT, Connection, get_patiently
+from tasks.label_studio.client import BUSY, UNUSABLE, Connection, get_patiently, open_client
 
 WORKERS = 4
 """More than a few only queue up at Label Studio's own server."""
@@ -79,7 +79,7 @@ class ImageStore:
         wanted = sorted(asked_for.difference(fetched))
         pool = ThreadPoolExecutor(WORKERS)
         try:
-            with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as elsewhere:
+            with open_client() as elsewhere:
                 results = pool.map(lambda v: self._get(v, elsewhere), wanted)
                 for done, (value, result) in enumerate(zip(wanted, results, strict=True), start=1):
                     fetched[value] = result
@@ -118,6 +118,8 @@ class ImageStore:
         ask = {header: known[name] for name, header in _VALIDATORS.items() if whole and name in known}
         try:
             reply = get_patiently(client, address, ask)
+        except UNUSABLE as error:
+            return Fetched(None, f"can't be read: {error}")
         except httpx.TransportError as error:
             place = without_credentials(str(client.base_url) or value)
             raise SourceUnreachableError(

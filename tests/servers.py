@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import BaseServer
 from threading import Thread
@@ -38,6 +39,40 @@ def serving(server: BaseServer) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+UNUSABLE_ANSWERS = {
+    "Exceeded maximum allowed redirects.": (302, {"Location": "?again"}),
+    "redirected to 'ftp://h/a.png', which is no address": (302, {"Location": "ftp://team:s3cret@h/a.png"}),
+    "redirected to 'http://a..b/a.png', which is no address": (303, {"Location": "http://a..b/a.png"}),
+    "redirected to 'http://h:80a/', which is no address": (303, {"Location": "http://h:80a/"}),
+    "redirected to '//[h/', which is no address": (303, {"Location": "//[h/"}),
+    "Error -3 while decompressing data: incorrect header check": (200, {"Content-Encoding": "gzip"}),
+}
+"""What httpx is told to say of an answer -> its status and headers."""
+
+
+class _Answer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        status, headers = self.server.answer
+        self.send_response(status)
+        for name, value in ({"Content-Length": "5"} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(b"bytes")
+
+    def log_message(self, *arguments: object) -> None:
+        """Not on the terminal."""
+
+
+@contextmanager
+def answering(status: int, headers: Mapping[str, str]) -> Iterator[ThreadingHTTPServer]:
+    """A server that answers so whatever is asked; its `url`, and the paths that were `asked` of it."""
+    server = ThreadingHTTPServer((HOST, 0), _Answer)
+    server.answer, server.asked, server.url = (status, headers), [], f"http://{HOST}:{server.server_port}"
+    with serving(server):
+        yield server
 
 
 @contextmanager

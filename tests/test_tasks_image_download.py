@@ -9,7 +9,7 @@ from schemas.errors import SourceUnreachableError
 from tasks.image_download import ImageStore
 from tasks.label_studio import client as label_studio_client
 from tasks.label_studio.client import connected
-from tests.servers import HOST, free_port, serving
+from tests.servers import HOST, UNUSABLE_ANSWERS, answering, free_port, serving
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -178,6 +178,18 @@ def test_a_value_that_is_no_address_is_the_fault_of_its_task(site, store, tmp_pa
         assert {fetched[value].problem for value in bad} == {"is no address"}
         assert fetched[good].file.read_bytes() == b"a"
     assert store().fetch(["s3://[x/a.png"])["s3://[x/a.png"].problem == "no way to fetch s3:// from here"
+
+
+@pytest.mark.parametrize("told", UNUSABLE_ANSWERS)
+def test_an_answer_that_can_t_be_used_is_the_fault_of_its_task(site, store, tmp_path, told):
+    (tmp_path / "site/a.png").write_bytes(b"a")
+    good = f"{site.url}/a.png"
+    with answering(*UNUSABLE_ANSWERS[told]) as server:
+        bad = f"{server.url}/b.png"
+        fetched = store().fetch([bad, good])
+    assert fetched[bad].problem == f"can't be read: {told}"
+    assert fetched[good].file.read_bytes() == b"a"
+    assert server.asked.count("/b.png") == 1
 
 
 @pytest.mark.parametrize("status", [503, 429, 408, None])

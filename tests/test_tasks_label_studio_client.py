@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import SourceUnreachableError
 from tasks.label_studio.client import connected
-from tests.servers import HOST, free_port
+from tests.servers import HOST, UNUSABLE_ANSWERS, answering, free_port
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,14 @@ def test_a_url_that_is_no_address_is_told_without_its_password(url, shown):
         pass
     assert str(error.value) == f"Label Studio at {shown} is no address; check the URL"
     assert "s3" not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize("told", UNUSABLE_ANSWERS)
+def test_a_server_whose_answers_can_t_be_used_can_t_be_reached(told):
+    with answering(*UNUSABLE_ANSWERS[told]) as server, connected(server.url, "secret") as connection:
+        with pytest.raises(SourceUnreachableError) as error:
+            connection.version()
+        assert str(error.value).startswith(f"Label Studio at {server.url} can't be reached ({told}); ")
 
 
 def test_what_was_opened_is_closed():

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import httpx
 
@@ -28,6 +29,9 @@ RESTART_PATIENCE_S = (*PATIENCE_S, 10.0, 20.0, 30.0)
 
 BUSY = (408, 409, 425, 429, 502, 503, 504)
 """What a server answers that may do better later."""
+
+UNUSABLE = (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.DecodingError)
+"""What asking again does not mend: it leads nowhere, or in a circle, or its bytes are not compressed as it says."""
 
 _INTERNAL_ERROR = 500
 
@@ -78,14 +82,12 @@ class Connection:
 
     @cached_property
     def _sdk_transport(self) -> httpx.Client:
-        return httpx.Client(timeout=TIMEOUT, follow_redirects=True)
+        return open_client()
 
     @cached_property
     def files(self) -> httpx.Client:
         """For what the SDK does not do, or not before its import of three seconds. Takes paths of the server."""
-        return httpx.Client(
-            base_url=self.url, auth=_TokenAuth(self.url, self.token), timeout=TIMEOUT, follow_redirects=True
-        )
+        return open_client(base_url=self.url, auth=_TokenAuth(self.url, self.token))
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -98,7 +100,7 @@ class Connection:
             raise self._of_status(error.status_code, error.body) from None
         except httpx.HTTPStatusError as error:
             raise self._of_status(error.response.status_code, error.response.text) from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise SourceUnreachableError(
                 f"Label Studio at {self.place} can't be reached ({error or type(error).__name__}); "
                 "check the URL, and that the server is up: its page /health/ says UP"
@@ -207,6 +209,31 @@ def connected(url: str, token: str) -> Iterator[Connection]:
         connection.close()
 
 
+def open_client(**settings: Any) -> httpx.Client:
+    """A client that goes where it is sent, if that is an address."""
+    return httpx.Client(
+        timeout=TIMEOUT, follow_redirects=True, event_hooks={"response": [_check_redirect]}, **settings
+    )
+
+
+def _check_redirect(response: httpx.Response) -> None:
+    """httpx itself fails in as many ways as there are to be no address.
+
+    Raises:
+        httpx.UnsupportedProtocol: the answer leads to none.
+    """
+    if not response.has_redirect_location:
+        return
+    location = response.headers["location"]
+    try:
+        sound = is_address(urljoin(str(response.url), location))
+    except ValueError:
+        sound = False
+    if not sound:
+        shown = without_credentials(location)[:300]
+        raise httpx.UnsupportedProtocol(f"redirected to {shown!r}, which is no address", request=response.request)
+
+
 class _TokenAuth(httpx.Auth):
     """A legacy token is sent as it is; a personal one is changed into an access token, anew when that expires."""
 
@@ -264,11 +291,13 @@ def get_patiently(
         patience_s: waits before it is tried again.
 
     Raises:
-        httpx.TransportError: the connection broke every time.
+        httpx.RequestError: the connection broke every time, or the answer is none: `UNUSABLE`.
     """
     for attempt, wait_s in enumerate(PATIENCE_S if patience_s is None else patience_s):
         try:
             response = client.get(url, headers=headers, params=params)
+        except httpx.UnsupportedProtocol:
+            raise
         except httpx.TransportError:
             pass
         else:
