@@ -144,7 +144,14 @@ def _from_server(
     from tasks.label_studio.pull import STORE_FILE, pull_label_studio
 
     folder = workspace.raw(source.name)
-    pulled = pull_label_studio(source, folder, num_keypoints=num_keypoints, tombstones=tombstones, progress=progress)
+    pulled = pull_label_studio(
+        source,
+        folder,
+        note=folder / PULL_FILE,
+        num_keypoints=num_keypoints,
+        tombstones=tombstones,
+        progress=progress,
+    )
     return PullResult(
         source=source.name,
         kind=source.kind,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -55,6 +55,7 @@ def pull_label_studio(
     source: LabelStudioSource,
     folder: Path,
     *,
+    note: Path,
     num_keypoints: int,
     tombstones: Tombstones,
     progress: StepProgress,
@@ -64,6 +65,7 @@ def pull_label_studio(
     What has arrived stays when a pull is broken off, and the next one goes on from there.
 
     Args:
+        note: what the last pull told of the store; removed before that changes, so it never tells of half a pull.
         num_keypoints: that the project's labelling config should have.
         tombstones: of whom nothing may be kept; of their tasks the store knows the ids, no more.
 
@@ -73,8 +75,12 @@ def pull_label_studio(
         StorageError: the store can't be written, or another pull of this source does not end.
     """
     token = token_from_environment(source.token_env)
-    with connected(source.url, token) as connection, _alone(folder), open_store(folder / STORE_FILE) as store:
+    with ExitStack() as held:
+        connection = held.enter_context(connected(source.url, token))
+        held.enter_context(_alone(folder))
         version, project = connection.version(), connection.project(source.project)
+        note.unlink(missing_ok=True)
+        store = held.enter_context(open_store(folder / STORE_FILE))
         followed = _follow(source, connection, project, store, tombstones, progress)
         counts = store.counts()
         if not counts["submitted"]:

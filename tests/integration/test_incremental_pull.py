@@ -11,19 +11,29 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
-from schemas.config import ValidationRules
-from schemas.errors import ProjectNotFoundError, SourceEmptyError, StorageError
+from schemas.config import ValidationRules, WorkflowConfig
+from schemas.errors import (
+    ProjectNotFoundError,
+    SourceEmptyError,
+    SourceRefusedError,
+    SourceUnreachableError,
+    StorageError,
+)
 from schemas.label_studio_config import labelling_config
 from schemas.raw import read_raw
 from schemas.sources import SubjectRule
 from tasks.images import ImageIndex
-from tasks.label_studio import follow
+from tasks.label_studio import client, follow
 from tasks.label_studio import pull as label_studio_pull
+from tasks.lease import Request
 from tasks.pull import pull
+from tasks.run import Run
+from tasks.sync_steps import concerned
 from tasks.tombstones import Tombstones
 from tasks.validate import validate
 from tasks.workspace import Workspace
 from tests.integration.labelled_projects import LabelledProject, N, assert_equal_to_server, source_of
+from tests.servers import HOST, free_port
 
 OPERATIONS = (
     "add", "add annotated", "annotate", "annotate", "correct", "correct", "remove annotation", "skip",
@@ -91,6 +101,29 @@ def test_only_what_changed_is_fetched(project, fetch, monkeypatch, at_most, in_o
     assert second.content_hash != first.content_hash
     assert_equal_to_server(second.raw, project)
     assert "14 records from label_studio: 2 new, 2 changed, 0 deleted" in str(second)
+
+
+def test_half_a_pull_is_not_what_the_last_one_left(
+    label_studio, label_studio_token, project, title, fetch, workspace, monkeypatch
+):
+    """Its records lack their images: a look that an event of another project wakes has to pull this one again."""
+    (task,) = project.add(1)
+    source = source_of(project, label_studio.url, label_studio_token).model_dump() | {"project": title}
+    config = {"workspace": str(workspace.root), "sources": [source], "experiment_spec": "spec.yaml"}
+    run, woken = Run(WorkflowConfig.model_validate(config)), [Request("look", "sync", project_id=project.id + 1)]
+    fetch()
+    with monkeypatch.context() as refused, pytest.raises(SourceRefusedError):
+        refused.setenv(label_studio_token, "0" * 40)
+        fetch()
+    assert not concerned(run, woken), "nothing was changed here"
+    monkeypatch.setattr(client, "PATIENCE_S", ())
+    project.edit(task, image=f"http://{HOST}:{free_port()}/a.png")
+    with pytest.raises(SourceUnreachableError, match=r"a\.png can't be fetched"):
+        fetch()
+    assert concerned(run, woken)
+    project.edit(task, image=str(project.image))
+    fetch()
+    assert not concerned(run, woken)
 
 
 @pytest.mark.slow
