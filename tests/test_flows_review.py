@@ -58,6 +58,8 @@ def test_what_waits_and_which_alias_was_moved(config, tmp_path, capsys):
         (["--gateway", "https://gateway"], {}, "", "tracking.uri names no MLflow server"),
         (["--gateway", "https://gateway"], {"uri": "http://127.0.0.1:9"}, "", f"{MLFLOW_SECRET_ENV} is not set"),
         (["--gateway", "gateway:8310"], {"uri": "http://127.0.0.1:9"}, "s" * 32, "'gateway:8310' is no address"),
+        (["--gateway", "ftp://team:pw@gateway"], {"uri": "http://127.0.0.1:9"}, "s" * 32, "'ftp://gateway' is no"),
+        (["--gateway", "http://[gateway"], {"uri": "http://127.0.0.1:9"}, "s" * 32, "'http://[gateway' is no"),
     ],
 )
 def test_a_webhook_that_can_t_be_made(config, capsys, monkeypatch, options, tracking, secret, said):

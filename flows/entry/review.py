@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from schemas.errors import InputError
+from schemas.urls import without_credentials
 from tasks.workspace import Workspace
 
 console = Console(highlight=False)
@@ -46,7 +47,8 @@ def _init(arguments: argparse.Namespace) -> int:
         raise InputError("say where the gateway is: --gateway https://gateway.example.org")
     config = load_config(arguments.config)
     state = ensure_webhook(config.tracking, Workspace(Path(config.workspace)), gateway=arguments.gateway)
-    console.print(f"webhook {'made' if state.created else 'brought up to date'}: {state.url}", soft_wrap=True)
+    what = "made" if state.created else "brought up to date"
+    console.print(f"webhook {what}: {escape(without_credentials(state.url))}", soft_wrap=True)
     if state.answered:
         console.print("[green]the gateway took a test delivery[/]")
     else:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from schemas.config import Tracking
 from schemas.errors import InputError, TrackingError
+from schemas.urls import without_credentials
+from tasks.addresses import is_address
 from tasks.gateway.settings import MLFLOW_SECRET_ENV, required_secret
 from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
@@ -82,9 +83,9 @@ def ensure_webhook(tracking: Tracking, workspace: Workspace, *, gateway: str) ->
 
 
 def _address(gateway: str) -> str:
-    parts = urlsplit(gateway)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise InputError(f"{gateway!r} is no address of a gateway; name it as https://gateway.example.org")
+    if not is_address(gateway):
+        shown = without_credentials(gateway)
+        raise InputError(f"{shown!r} is no address of a gateway; name it as https://gateway.example.org")
     return f"{gateway.rstrip('/')}{PATH}"
 
 
@@ -101,4 +102,5 @@ def _webhooks(client: MlflowClient) -> list[Webhook]:
 def _problem(result: WebhookTestResult) -> str:
     if result.success:
         return ""
-    return result.error_message or f"it answered {result.response_status}: {result.response_body}"
+    said = result.error_message or f"it answered {result.response_status}: {result.response_body}"
+    return without_credentials(said)

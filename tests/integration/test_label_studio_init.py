@@ -100,6 +100,16 @@ def test_a_webhook_that_people_changed_is_put_right(connection, title):
     )
 
 
+def test_a_password_of_the_gateway_is_sent_and_not_shown(connection, title):
+    url = "http://team:s3cret@127.0.0.1:9/webhooks/label-studio"
+    settings = {"title": title, "num_keypoints": N, "webhook_url": url, "secret": SECRET}
+    made, found = set_up(connection, **settings), set_up(connection, **settings)
+    assert made.outcomes[-1].detail == f"tells {HOOK} of {len(ACTIONS)} kinds of events"
+    assert (found.outcomes[-1].state, found.outcomes[-1].detail) == (State.FOUND, f"to {HOOK}")
+    (hook,) = webhooks(connection, made.project)
+    assert hook["url"] == url
+
+
 def edit_config(connection, project, change):
     root = ElementTree.fromstring(connection.sdk.projects.get(id=project).label_config)
     change(root)
@@ -291,9 +301,9 @@ def test_a_server_that_is_protected_against_private_addresses(label_studio, conn
     if label_studio.files is None:
         pytest.skip("the server that was named may have other settings")
     with pytest.raises(SourceRefusedError, match=r"does not send events to http://10\.1\.2\.3/.*(?s:SUBNETS)"):
-        set_up(connection, title=title, num_keypoints=N, webhook_url="http://10.1.2.3/", secret=SECRET)
-    with pytest.raises(SpecError, match="--webhook-url: Label Studio finds no host"):
-        set_up(connection, title=title, num_keypoints=N, webhook_url="http://nowhere.invalid/", secret=SECRET)
+        set_up(connection, title=title, num_keypoints=N, webhook_url="http://team:pw@10.1.2.3/", secret=SECRET)
+    with pytest.raises(SpecError, match=r"--webhook-url: Label Studio finds no host for http://nowhere\.invalid/;"):
+        set_up(connection, title=title, num_keypoints=N, webhook_url="http://team:pw@nowhere.invalid/", secret=SECRET)
 
 
 def test_the_command(label_studio, connection, title, monkeypatch, capsys):

@@ -4,9 +4,11 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+import yaml
 from cryptography.fernet import Fernet
 from mlflow import MlflowClient
 
+from flows.entry.cli import main
 from schemas.config import ReviewSettings, Tracking
 from tasks.gateway.journal import FILE
 from tasks.gateway.settings import MLFLOW_SECRET_ENV
@@ -28,8 +30,19 @@ def journal_of(gateway):
         return journal.execute("SELECT action, detail FROM entries ORDER BY id").fetchall()
 
 
+def configuration(folder, tracking):
+    settings = {
+        "workspace": str(folder / "workspace"),
+        "sources": [{"kind": "rendered", "name": "faces"}],
+        "experiment_spec": "spec.yaml",
+        "tracking": {"uri": tracking},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return str(folder / "config.yaml")
+
+
 @pytest.mark.slow
-def test_an_approval_reaches_the_gateway_signed_and_moves_the_champion(tmp_path, monkeypatch):
+def test_an_approval_reaches_the_gateway_signed_and_moves_the_champion(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(MLFLOW_SECRET_ENV, MLFLOW_SECRET)
     variables = {
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
@@ -45,6 +58,13 @@ def test_an_approval_reaches_the_gateway_signed_and_moves_the_champion(tmp_path,
         assert (made.created, made.answered, again.created, again.answered) == (True, True, False, True)
         (hook,) = client.list_webhooks()
         assert sorted(map(str, hook.events)) == sorted(EVENTS)
+
+        guarded = gateway.url.replace("http://", "http://team:s3cret@")
+        assert main(["review", "init", "--config", configuration(tmp_path, url), "--gateway", guarded]) == 0
+        told = capsys.readouterr().out
+        assert f"webhook brought up to date: {gateway.url}/webhooks/mlflow" in told and "s3cret" not in told
+        (hook,) = client.list_webhooks()
+        assert hook.url == f"{guarded}/webhooks/mlflow"
 
         run = client.create_run(client.create_experiment("fpenet"))
         client.create_registered_model("fpenet")
