@@ -111,7 +111,8 @@ def show(found: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
 def _cell(values: Sequence[float]) -> str:
     """Their mean, and how far they lie apart."""
     apart = f" ({max(values) - min(values):.3g} apart)" if min(values) < max(values) else ""
-    return f"{statistics.mean(values):.6g}{apart}"
+    mean = statistics.mean(values)
+    return (f"{mean:,.0f}" if mean >= 1000 else f"{mean:.3g}") + apart
 
 
 if __name__ == "__main__":
