@@ -61,6 +61,8 @@ def main() -> None:
     parser.add_argument("--ideas", nargs="+", default=every, choices=every, help="(default: none, each, all of them)")
     parser.add_argument("--table", action="store_true", help="train nothing, show what --record holds")
     given = parser.parse_args()
+    if given.table and not (given.record and given.record.exists()):
+        parser.error("--table shows what --record holds: name a file that is there")
     record = Record(given, lambda: {idea: prepared(given, idea, given.seeds[0])[0] for idea in every})
     wanted = {idea: {seed: f"{idea}, seed {seed}" for seed in given.seeds} for idea in given.ideas}
     if not given.table:
