@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _CREDENTIALS = re.compile(
-    r"""//
+    r"""(?<=:)//  # after a scheme: a path may hold // as well
     (?!\[[^\]\s/]*\](?::\d+)?(?:[/?#\s]|$))  # no IPv6 host: its colons come before no password
     (?:
         [^\s/@:]*:(?!\d+[/?#])\S*@  # a user and a password, which may hold what an address would have to escape

@@ -32,6 +32,7 @@ def test_users_and_passwords_are_not_shown(text, shown):
     [
         "sqlite:////data/mlflow.db",
         "http://mlflow.test/a",
+        "http://mlflow.test/a//@team",
         "http://images.test/face@2x.png",
         "http://images.test:8080/face@2x.png",
         "http://images.test:8080/@team/react@18.2.0/face.png",
