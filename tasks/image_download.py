@@ -29,12 +29,13 @@ WORKERS = 4
 """More than a few only queue up at Label Studio's own server."""
 
 _UPLOADS = "/data/upload/"
-_LINK = re.compile(
-    r"""(?:https?://[^?\#]*)?  # what LABEL_STUDIO_HOST says; it may end in a path
-    (/(?:data/local-files/\?d=|(?:tasks|projects)/\d+/(?:resolve|presign)/\?fileuri=).*)""",
+_OWN = re.compile(
+    rf"""(?:/[^?\#]*?)?(?P<upload>{_UPLOADS}\d+/.*)  # after the path of LABEL_STUDIO_HOST, if that has one
+    |(?:https?://[^?\#]*|/[^?\#]*?)?  # after all of it
+    (?P<link>/(?:data/local-files/\?d=|(?:tasks|projects)/\d+/(?:resolve|presign)/\?fileuri=).*)""",
     re.VERBOSE | re.DOTALL,
 )
-"""Label Studio's links to images of a storage, which it shows to nobody without a token."""
+"""Label Studio's uploads, and its links to images of a storage: what it shows to nobody without a token."""
 
 _VALIDATORS = {"etag": "If-None-Match", "last-modified": "If-Modified-Since"}
 
@@ -107,13 +108,13 @@ class ImageStore:
 
     def _address(self, value: str) -> str:
         """Where the image is asked for: what is Label Studio's own, at the URL that this connection has for it."""
-        path = link[1] if (link := _LINK.fullmatch(value)) else value
-        return f"{self._connection.url}{path}" if link or path.startswith("/data/") else path
+        own = _OWN.fullmatch(value)
+        return f"{self._connection.url}{own['upload'] or own['link']}" if own else value
 
     def _download(self, value: str, address: str, client: httpx.Client) -> Fetched:
         path, known, whole = self._path(value), self._index.get(value, {}), self._is_whole(value)
         shown = without_credentials(value)
-        if whole and _parts(value).path.startswith(_UPLOADS):
+        if whole and address.startswith(f"{self._connection.url}{_UPLOADS}"):
             return Fetched(path)
         ask = {header: known[name] for name, header in _VALIDATORS.items() if whole and name in known}
         try:

@@ -75,6 +75,41 @@ def answering(status: int, headers: Mapping[str, str]) -> Iterator[ThreadingHTTP
         yield server
 
 
+class Proxy(BaseHTTPRequestHandler):
+    """Passes requests on to the server at `server.behind`, without `server.root`; knows nothing outside that."""
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if not self.path.startswith(f"{self.server.root}/"):
+            self.answer(404, b"")
+            return
+        headers = {name: self.headers[name] for name in ("Authorization", "Content-Type") if name in self.headers}
+        url = self.server.behind + self.path.removeprefix(self.server.root)
+        answer = httpx.request(self.command, url, content=body, headers=headers, timeout=60)
+        self.answer(answer.status_code, answer.content, {"Content-Type": answer.headers.get("Content-Type", "")})
+
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+
+    def answer(self, status: int, content: bytes, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        """Not on the terminal."""
+
+
+@contextmanager
+def proxied(url: str, *, root: str = "", handler: type[Proxy] = Proxy) -> Iterator[str]:
+    """The server at `url` behind another; its URL there, which ends in `root`."""
+    server = ThreadingHTTPServer((HOST, 0), handler)
+    server.behind, server.root = url, root
+    with serving(server):
+        yield f"http://{HOST}:{server.server_port}{root}"
+
+
 @contextmanager
 def running(
     command: Sequence[str], *, health_url: str, log: Path, environment: Mapping[str, str], deadline_s: float = 500

@@ -138,7 +138,9 @@ def test_the_token_goes_to_label_studio_only(site, store, tmp_path):
         "/data/local-files/?d=a.png",
     ],
 )
-@pytest.mark.parametrize("shown_as", ["", "https://labels.example.test", "http://labels.example.test:8080/studio"])
+@pytest.mark.parametrize(
+    "shown_as", ["", "/studio", "https://labels.example.test", "http://labels.example.test:8080/studio"]
+)
 def test_an_image_of_a_storage_is_asked_of_label_studio_and_fetched_where_it_says(
     site, label_studio, tmp_path, shown_as, link
 ):

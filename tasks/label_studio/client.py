@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
@@ -72,6 +72,11 @@ class Connection:
     def place(self) -> str:
         """The URL as it is shown."""
         return without_credentials(self.url)
+
+    @property
+    def root(self) -> str:
+        """The path of the URL, which a browser needs before each of the server's own; empty for most servers."""
+        return urlsplit(self.url).path
 
     @cached_property
     def sdk(self) -> LabelStudio:

@@ -231,7 +231,7 @@ class _Uploads:
             self._note(self._connection.sdk.files.list(id=self._project, ids=identities))
 
     def _note(self, stored: Iterable[Any]) -> None:
-        self._path |= {_hash_in(upload.file): f"/data/{upload.file}" for upload in stored}
+        self._path |= {_hash_in(upload.file): f"{self._connection.root}/data/{upload.file}" for upload in stored}
 
 
 def _hash_in(upload: str) -> str:

@@ -4,7 +4,9 @@ import copy
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urljoin
 from uuid import uuid4
 
 import cv2
@@ -38,7 +40,7 @@ from tasks.validate import validate
 from tasks.workspace import Workspace
 from tests.integration.personal_tokens import personal_token, revoke
 from tests.landmark_files import made_faces, write_images, write_pts
-from tests.servers import free_port
+from tests.servers import free_port, proxied
 
 N = 5
 FRAME = (60, 48)
@@ -161,6 +163,19 @@ def test_folder_and_server_make_the_same_faces(label_studio, source, workspace, 
         hashes.append(sorted(face.content_hash() for face in found.faces))
     assert len(hashes[0]) == 6
     assert hashes[0] == hashes[1]
+
+
+def test_a_server_below_a_path(label_studio, source, workspace, tmp_path, title):
+    """It stores uploads as `/studio/data/upload/...`, which is where a browser finds them."""
+    root = write_folder(tmp_path / "team")
+    with proxied(label_studio.url, root="/studio") as url, connected(url, label_studio.token) as browser:
+        load(replace(label_studio, url=url), root, title)
+        below = pull(source(title).model_copy(update={"url": url}), workspace, num_keypoints=N)
+        shown = [record.payload["data"]["image"] for record in read_raw(below.raw)]
+        assert [browser.files.get(urljoin(url, path)).status_code for path in shown] == [200] * 6
+    assert below.details["images"] == {"wanted": 6, "downloaded": 6, "missing": {}}
+    beside = pull(source(title), Workspace(tmp_path / "beside"), num_keypoints=N)
+    assert beside.details["images"] == below.details["images"]
 
 
 def test_the_payload_is_kept_as_received(label_studio, source, workspace, tmp_path, title, connection):
