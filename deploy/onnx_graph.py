@@ -280,6 +280,42 @@ def with_half_scales(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelPr
     return half
 
 
+def with_half_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with what it has in FP16 in float32, and rounded to FP16 behind every operator.
+
+    A CPU has no FP16 convolution: ONNX Runtime computes a whole FP16 graph in float32, where nothing is rounded and
+    nothing is too large. A GPU rounds what every operator puts out, and what is beyond FP16's largest number is
+    infinite there.
+    """
+    import onnx
+
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    rounded = onnx.ModelProto()
+    rounded.CopyFrom(model)
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    halves = {value.name for value in inferred if value.type.tensor_type.elem_type == half}
+    for tensor in rounded.graph.initializer:
+        if tensor.data_type == half:
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    nodes: list[onnx.NodeProto] = []
+    for node in rounded.graph.node:
+        nodes.append(node)
+        if node.output[0] not in halves:
+            continue
+        name = node.output[0]
+        exact, rounds = f"{name}/exact", f"{name}/rounded"
+        if node.op_type == "Cast":
+            node.output[0] = rounds
+        else:
+            node.output[0] = exact
+            nodes.append(_cast(exact, rounds, half))
+        nodes.append(onnx.helper.make_node("Cast", [rounds], [name], f"cast_{rounds}_back", to=single))
+    del rounded.graph.node[:]
+    rounded.graph.node.extend(nodes)
+    return rounded
+
+
 def _ancestors(graph: onnx.GraphProto, tensors: Iterable[str]) -> list[onnx.NodeProto]:
     """Nodes that the tensors depend on, in the graph's order."""
     needed, found = set(tensors), []

@@ -98,16 +98,23 @@ def compare(expected: Predictions, found: Predictions) -> Parity:
     difference_BN2 = found.keypoints_BN2.astype(np.float64) - expected.keypoints_BN2
     confidence_BN = np.abs(found.confidence_BN.astype(np.float64) - expected.confidence_BN)
     spread = np.abs(expected.confidence_BN - np.median(expected.confidence_BN)).mean(dtype=np.float64)
-    distance_BN = np.nan_to_num(np.linalg.norm(difference_BN2, axis=-1), nan=np.inf)
+    distance_BN = _beyond_all(np.linalg.norm(difference_BN2, axis=-1))
     regions = {name: distance_BN[:, list(points)] for name, points in layout(distance_BN.shape[1]).regions.items()}
     return Parity(
         faces=len(distance_BN),
         mean_px={name: float(distances.mean()) for name, distances in regions.items()},
         p95_px={name: _p95(distances) for name, distances in regions.items()},
         max_px={name: float(distances.max()) for name, distances in regions.items()},
-        max_confidence=float(np.nan_to_num(confidence_BN, nan=1.0).max()),
-        mean_confidence=float(np.nan_to_num(confidence_BN, nan=np.inf).mean() / max(spread, LEAST_SPREAD)),
+        max_confidence=float(np.nan_to_num(confidence_BN, nan=1.0, posinf=1.0).max()),
+        mean_confidence=float(
+            np.nan_to_num(confidence_BN, nan=np.inf, posinf=np.inf).mean() / max(spread, LEAST_SPREAD)
+        ),
     )
+
+
+def _beyond_all(distances: np.ndarray) -> np.ndarray:
+    """What is no number is as far away as can be."""
+    return np.nan_to_num(distances, nan=np.inf, posinf=np.inf)
 
 
 def _p95(distances_BK: np.ndarray) -> float:
