@@ -1,5 +1,6 @@
 """Where a set's labels count from, as a network shows that learnt them mirrored and not.
 
+    python bench/model_accuracy.py train --data FACES --spec examples/real-faces-spec.yaml --as-they-are --out runs/a
     python bench/label_origin.py --data FACES --spec runs/a/spec.yaml
 
 Labels that stand a constant to the right of what they mean stand as far to the left of it in the mirrored picture: a

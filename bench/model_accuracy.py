@@ -18,8 +18,9 @@ deviations), the same for all models; "covered" has something in front of every 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,13 @@ from deploy.predictor import load_predictor
 from model.bootstrap import Estimate, estimates_of
 from model.confidence import confidence_quality
 from model.evaluation import Evaluation, evaluate
+from model.near_duplicates import face_view, hashes_of, similar_pairs, thumbnail
 from model.network import network_cost
 from model.pipeline import EvaluationBatches
 from model.slices import all_slices
 from model.training import MODEL_FILE, train
 from model.weights import load_network
+from schemas.config import QualitySettings
 from schemas.experiment import ExperimentSpec
 from schemas.records import Flag, Split
 from schemas.yamlspec import dump_spec, load_spec
@@ -75,6 +78,7 @@ def main() -> None:
     training.add_argument("--spec", type=Path, required=True, help="experiment spec")
     training.add_argument("--out", type=Path, required=True, help="folder of the training")
     training.add_argument("--epochs", type=int, metavar="N", help="instead of the spec's num_epoch")
+    training.add_argument("--as-they-are", action="store_true", help="labels, wherever they count from (ADR 027)")
     comparison.add_argument("--spec", type=Path, required=True, nargs="+", help="in the folders of their trainings")
     comparison.add_argument(
         "--graphs", type=Path, nargs="+", default=[], metavar="ONNX", help="of the last spec's model"
@@ -104,7 +108,7 @@ def train_spec(given: argparse.Namespace) -> None:
         spec = spec.model_copy(update={"num_epoch": given.epochs})
     files = [
         file
-        for _, found in bring_in(given.data, given.workspace, spec, sets=given.sets)
+        for _, found in bring_in(given.data, given.workspace, spec, sets=given.sets, shifted=not given.as_they_are)
         for file in found.files[Split.TRAIN]
     ]
     given.out.mkdir(parents=True, exist_ok=True)
@@ -122,14 +126,49 @@ def train_spec(given: argparse.Namespace) -> None:
 def compare(given: argparse.Namespace) -> None:
     models = [(path.parent.name, path, path.parent / MODEL_FILE) for path in given.spec]
     models += [(path.stem, given.spec[-1], path) for path in given.graphs]
-    measured = [measures(given, *model) for model in models]
+    last = load_spec(ExperimentSpec, given.spec[-1])
+    copies = copies_of_training_faces(dict(bring_in(given.data, given.workspace, last, sets=given.sets)), last)
+    for name, faces in copies.items():
+        print(f"{name}: {len(faces)} held-out faces are also in training: {', '.join(sorted(faces))}")
+    measured = [measures(given, *model, copies) for model in models]
     names = [name for name, _, _ in models]
     print(f"\n| crop px | faces | subjects | {' | '.join(names)} |\n|---|---|---|{'---|' * len(names)}")
     for row in zip(*measured, strict=True):
         print(f"| {row[0].name} | {len(row[0].subjects)} | {len(set(row[0].subjects))} | {' | '.join(cells(row))} |")
 
 
-def measures(given: argparse.Namespace, name: str, spec_file: Path, model: Path) -> list[Measure]:
+def copies_of_training_faces(sets: Mapping[str, Conversion], spec: ExperimentSpec) -> dict[str, set[str]]:
+    """Set -> names of its held-out faces whose picture, or another one of its sitting, is in training under another
+    subject, as `model.near_duplicates` finds them."""
+    places, views, subjects = [], [], []
+    for name, conversion in sets.items():
+        for split in (Split.TRAIN, Split.KPI):
+            for batch in EvaluationBatches(conversion.files[split], spec, batch_size=BATCH):
+                points = [crop.to_crop(own) for crop, own in zip(batch.crops, batch.points_BN2, strict=True)]
+                views += map(face_view, batch.images_BHWC[..., 0].astype(np.uint8), points)
+                places += [(name, split, image) for image in batch.names]
+                subjects += batch.subjects
+    _, groups_F = np.unique(subjects, return_inverse=True)
+    hashes_FH, thumbnails_FSS = np.stack([*map(hashes_of, views)]), np.stack([*map(thumbnail, views)])
+    bounds = QualitySettings()
+    pairs = similar_pairs(
+        hashes_FH,
+        thumbnails_FSS,
+        groups_F,
+        bits=bounds.duplicate_bits,
+        correlation=bounds.min_duplicate_correlation,
+    )
+    found: dict[str, set[str]] = {name: set() for name in sets}
+    for pair in pairs:
+        if {places[face][1] for face in pair} == {Split.TRAIN, Split.KPI}:
+            name, _, image = next(places[face] for face in pair if places[face][1] is Split.KPI)
+            found[name].add(image)
+    return found
+
+
+def measures(
+    given: argparse.Namespace, name: str, spec_file: Path, model: Path, copies: Mapping[str, Collection[str]]
+) -> list[Measure]:
     """What one model's errors are, in the same order for every model."""
     spec = load_spec(ExperimentSpec, spec_file)
     print(f"{name}:", size_of(model), flush=True)
@@ -137,9 +176,13 @@ def measures(given: argparse.Namespace, name: str, spec_file: Path, model: Path)
     for set_name, conversion in bring_in(given.data, given.workspace, spec, sets=given.sets):
         files, size = conversion.files[Split.KPI], {"batch_size": BATCH}
         still = evaluate(predict, EvaluationBatches(files, spec, **size), examples=0)
-        moved = evaluate(predict, EvaluationBatches(files, spec, **size, boxes=moved_boxes), examples=0)
+        moves = partial(moved_boxes, spec.dataloader.bbox_enlarge_ratio)
+        moved = evaluate(predict, EvaluationBatches(files, spec, **size, boxes=moves), examples=0)
         covered = evaluate(predict, occluded(EvaluationBatches(files, spec, **size)), examples=0)
         found += _of_set(set_name, still)
+        if copies[set_name]:
+            kept_F = ~np.isin(still.names, list(copies[set_name]))
+            found.append(_measure(f"{set_name}, without copies of training faces", still, faces_F=kept_F))
         hidden_FN = covered.flags_FN == Flag.OCCLUDED
         found.append(_measure(f"{set_name}, moved", moved))
         found.append(_measure(f"{set_name}, covered: hidden points", covered, points_N=hidden_FN))
@@ -158,21 +201,25 @@ def size_of(model: Path) -> str:
 
 def tell_confidence(name: str, found: Evaluation) -> None:
     quality = confidence_quality(found.confidence_FN, found.flags_FN, found.subjects)
-    low, high = quality.interval.low, quality.interval.high
+    area, error = quality.interval, quality.calibration_interval
     print(
-        f"  {name}: ROC AUC {quality.auc:.3f} ({low:.3f}-{high:.3f}), "
-        f"calibration error {quality.calibration_error:.3f}",
+        f"  {name}: ROC AUC {quality.auc:.3f} ({area.low:.3f}-{area.high:.3f}), "
+        f"calibration error {quality.calibration_error:.3f} ({error.low:.3f}-{error.high:.3f})",
         flush=True,
     )
 
 
-def moved_boxes(number: tf.Tensor, box_B4: tf.Tensor) -> tf.Tensor:
-    """Face boxes as a detector might give them; the same moves for the same faces, whatever a model's crop."""
+def moved_boxes(ratio: float, number: tf.Tensor, box_B4: tf.Tensor) -> tf.Tensor:
+    """Face boxes as a detector might give them; the same moves for the same faces, whatever a model's crop.
+
+    Args:
+        ratio: by which the boxes were enlarged before: a detector errs by a share of the face, not of the crop.
+    """
     seed_2 = tf.stack([tf.constant(1, tf.int64), number])
     noise_B3 = tf.random.stateless_normal((tf.shape(box_B4)[0], 3), seed_2)
     side_B1 = box_B4[:, 2:3]
     scaled_B1 = side_B1 * (1 + SCALE * noise_B3[:, 2:])
-    corner_B2 = box_B4[:, :2] + (side_B1 - scaled_B1) / 2 + SHIFT * side_B1 * noise_B3[:, :2]
+    corner_B2 = box_B4[:, :2] + (side_B1 - scaled_B1) / 2 + SHIFT / ratio * side_B1 * noise_B3[:, :2]
     return tf.concat([corner_B2, scaled_B1, scaled_B1], axis=1)
 
 

@@ -90,7 +90,7 @@ def main() -> None:
         for number, model in enumerate(given.models):
             place = Path(folder, str(number))
             place.mkdir()
-            engines |= {(Path(model).stem, way): engine for way, engine in engines_of(model, place).items()}
+            engines |= {(model, way): engine for way, engine in engines_of(model, place).items()}
         times = in_turn(list(engines.values()), face_1SSC)
     medians, tails = np.median(times, axis=0), np.percentile(times, 99, axis=0)
     print(f"{hardware()}, one thread, {len(times)} runs")

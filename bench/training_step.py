@@ -4,7 +4,8 @@
 
 Both minimise the same sum (distance, heatmap, visibility) by Adam, in the spec's precision and in the other one; the
 plain one with Keras' own optimiser and mixed precision, and without the running average that ours keeps. Interleaved,
-medians over rounds. Takes two minutes on two cores.
+medians over rounds of 64 steps, about an epoch: what `fit` needs to begin is shared by as many. Takes three minutes
+on two cores of an AMD EPYC.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from model.losses import heatmap_cross_entropy, keypoint_loss, visibility_cross_
 from schemas.experiment import ExperimentSpec
 from schemas.yamlspec import load_spec
 
-STEPS, WARM_UP = 6, 2
+STEPS, WARM_UP = 64, 2
 RATE = 1e-4
 
 
@@ -79,7 +80,7 @@ def plain(spec: ExperimentSpec, batch: dict[str, tf.Tensor]) -> Callable[[int], 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spec", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     given = parser.parse_args()
     spec = load_spec(ExperimentSpec, given.spec)
     batch, runs = batch_of(spec), {}

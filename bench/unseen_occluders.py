@@ -24,11 +24,12 @@ CELLS = (0.03, 0.09)
 
 
 def occluded(batches: Iterable[EvaluationBatch]) -> Iterator[EvaluationBatch]:
-    """The batches with one occluder on every face; the points behind it are occluded too, all others visible."""
+    """The batches with one occluder on every face. The points behind it are occluded, all others visible; those that
+    something else hides already are neither: training has seen its kind."""
     number = 0
     for batch in batches:
         images_BHWC, flags_BN = batch.images_BHWC.copy(), batch.flags_BN.copy()
-        flags_BN[flags_BN == Flag.UNKNOWN] = Flag.VISIBLE
+        flags_BN[:] = np.where(batch.flags_BN == Flag.OCCLUDED, Flag.UNKNOWN, Flag.VISIBLE)
         for index, crop in enumerate(batch.crops):
             box = tight_square(batch.points_BN2[index].astype(np.float64))
             corner, side = np.array([box.x, box.y]) - 0.5, box.width

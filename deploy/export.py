@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from deploy.quantise import Quantised
 
 SUFFIX = ".onnx"
-MAX_SHIFT_PX = 0.08
+MAX_SHIFT_PX = 0.07
 ImageShape = tuple[int, int, int]
 PLAIN_SUFFIX, CACHE_SUFFIX = ".fp32.onnx", ".cal.bin"
 

@@ -2,7 +2,7 @@
 
     fp32    as it was exported
     fp16    everything up to the heatmap in FP16
-    int8    Q/DQ, with those layers in float that move keypoints most, until the shift is 0.8 of the target's gate
+    int8    Q/DQ, with those layers in float that move keypoints most, until the shift is 0.7 of the target's gate
     mixed   the same with more layers in float: at least one more, until the shift is half of the gate
 
 What INT8 leaves in float is FP16 where the target's parser reads FP16 scales (opset 19: TensorRT 10 and later,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CALIBRATED = frozenset[Precision](("int8", "mixed"))
 """Precisions that need faces to calibrate on."""
 
-INT8_AIM, MIXED_AIM = 0.8, 0.5
+INT8_AIM, MIXED_AIM = 0.7, 0.5
 """Of the gate's mean: how far INT8 may move keypoints on the faces it was calibrated on."""
 
 MIXED_FLOAT_SHARE = 0.8

@@ -33,7 +33,7 @@ class EpochResult:
         validation_loss: of the averaged network, without ELT and regularisation; None without validation faces.
         validation_error_px: mean distance over keypoints and faces, in crop pixels (`Unit.CROP`); None likewise.
         learning_rate: of the last step.
-        seconds: wall time with validation.
+        seconds: wall time since the epoch before was over: with validation, and with the saving of that one.
         best: this epoch's network is the best so far and was kept.
     """
 

@@ -5,7 +5,7 @@ where it lies between 0 and 1 depends on `beta` and on the loss; one of the kind
 ROC curve, which only asks for the order, is the measure; the reliability curve shows what a value means for this
 model.
 
-Legend: F faces, N keypoints, P points whose flag is known, Q quantile bins, D bootstrap draws.
+Legend: F faces, N keypoints, P points whose flag is known, Q quantile bins, C bins of equal width, D bootstrap draws.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from model.bootstrap import Interval, intervals_of
 from schemas.records import Flag
 
 RELIABILITY_BINS = 10
+CALIBRATION_BINS = 15
 CURVE_STEPS = 100
 BOOTSTRAP_BINS = 100
 """Into so many classes of equal number confidences are rounded for the interval of the area, and only for it."""
@@ -40,17 +41,19 @@ class ConfidenceQuality:
     Attributes:
         visible, occluded: how many points were declared so; others don't count.
         auc: area under the ROC curve: chance that a visible point has a higher confidence than an occluded one.
-        interval: of the area, 95 % over subjects; None where the subjects don't allow it.
+        interval, calibration_interval: of the area and of the calibration error, 95 % over subjects; None where the
+            subjects don't allow it.
         roc: (share of visible points below a threshold, share of occluded points below it): false and true alarms.
         bins: of equal number of points, confidence increasing.
-        calibration_error: mean over the bins, by points, of |confidence - share visible| (expected calibration error,
-            Guo et al. 2017, with bins of equal number).
+        calibration_error: expected calibration error (Guo et al. 2017): over 15 bins of equal width, each weighted
+            with its points, the mean of |mean confidence - share visible|.
     """
 
     visible: int
     occluded: int
     auc: float
     interval: Interval | None
+    calibration_interval: Interval | None
     roc: tuple[tuple[float, float], ...]
     bins: tuple[ReliabilityBin, ...]
     calibration_error: float
@@ -83,16 +86,18 @@ def confidence_quality(confidence_FN: np.ndarray, flags_FN: np.ndarray, subjects
         raise ValueError("there must be visible and occluded points")
     false_alarms, hits, _ = roc_curve(occluded_P, -confidence_P)
     at = np.linspace(0, 1, CURVE_STEPS + 1)
-    bins = reliability_bins(confidence_P, ~occluded_P)
-    (interval,) = intervals_of(subjects, _histograms(confidence_FN, flags_FN), _areas) or (None,)
+    excess_FX = _excesses(confidence_FN, flags_FN)
+    sums_FX = np.hstack([_histograms(confidence_FN, flags_FN), excess_FX])
+    interval, calibration_interval = intervals_of(subjects, sums_FX, _area_and_calibration) or (None, None)
     return ConfidenceQuality(
         visible=int((~occluded_P).sum()),
         occluded=int(occluded_P.sum()),
         auc=float(roc_auc_score(occluded_P, -confidence_P)),
         interval=interval,
+        calibration_interval=calibration_interval,
         roc=((0.0, 0.0), *zip(at.tolist(), np.interp(at, false_alarms, hits).tolist(), strict=True)),
-        bins=bins,
-        calibration_error=sum(b.points * abs(b.confidence - b.visible_share) for b in bins) / len(occluded_P),
+        bins=reliability_bins(confidence_P, ~occluded_P),
+        calibration_error=float(_calibration_errors(excess_FX.sum(axis=0, keepdims=True))[0, 0]),
     )
 
 
@@ -121,3 +126,26 @@ def _areas(histogram_DX: np.ndarray) -> np.ndarray:
     pairs_D = visible_DQ.sum(axis=1) * occluded_DQ.sum(axis=1)
     ordered_D = (visible_DQ * below_DQ).sum(axis=1)
     return np.divide(ordered_D, pairs_D, out=np.full(len(pairs_D), np.nan), where=pairs_D > 0)[:, None]
+
+
+def _excesses(confidence_FN: np.ndarray, flags_FN: np.ndarray) -> np.ndarray:
+    """Of each face and bin by how much its confidences are above how many are visible, then how many points it has,
+    (F, C + 1)."""
+    known_FN = flags_FN != Flag.UNKNOWN
+    bin_FN = np.clip((confidence_FN * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
+    excess_FN = np.where(known_FN, confidence_FN.astype(np.float64) - (flags_FN == Flag.VISIBLE), 0.0)
+    column_FN = np.arange(len(flags_FN))[:, None] * CALIBRATION_BINS + bin_FN
+    sums = np.bincount(column_FN.ravel(), excess_FN.ravel(), minlength=len(flags_FN) * CALIBRATION_BINS)
+    return np.column_stack([sums.reshape(len(flags_FN), CALIBRATION_BINS), known_FN.sum(axis=1)])
+
+
+def _calibration_errors(excess_DX: np.ndarray) -> np.ndarray:
+    """(D, 1); NaN of a draw without points."""
+    points_D = excess_DX[:, -1]
+    apart_D = np.abs(excess_DX[:, :-1]).sum(axis=1)
+    return np.divide(apart_D, points_D, out=np.full(len(points_D), np.nan), where=points_D > 0)[:, None]
+
+
+def _area_and_calibration(sums_DX: np.ndarray) -> np.ndarray:
+    histogram_DX, excess_DX = np.split(sums_DX, [2 * BOOTSTRAP_BINS], axis=1)
+    return np.hstack([_areas(histogram_DX), _calibration_errors(excess_DX)])

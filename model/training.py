@@ -135,11 +135,13 @@ def train(
     with Watchers(_watchers(learner, directory, progress)) as watcher:
         size = wide.dataloader.batch_size
         watcher.begin(Plan(spec.num_epoch, resumed_after, steps, size, log_every_s=spec.log_every_n_secs))
+        started = time.monotonic()
         for epoch in epochs:
-            started = time.monotonic()
             means = _train_epoch(learner, batches, epoch, steps, watcher)
             validation = _validate(learner, checks, watcher) if checks else (None, None)
-            history.append(_result(spec, epoch, steps, means, validation, history, time.monotonic() - started))
+            ended = time.monotonic()
+            history.append(_result(spec, epoch, steps, means, validation, history, ended - started))
+            started = ended
             watcher.epoch(history[-1])
             _write(learner, directory, history, fingerprint, key)
             if on_epoch:

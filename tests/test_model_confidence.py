@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,20 @@ def test_bins_hold_equal_numbers_and_the_share_that_is_visible():
     assert [b.points for b in bins] == [10] * 10
     assert [b.visible_share for b in bins] == [0.0] * 5 + [1.0] * 5
     assert bins[0].confidence == pytest.approx(confidence[:10].mean())
+
+
+def test_the_calibration_error_is_that_of_guo_et_al():
+    confidence, flags, subjects = made_up()
+    known = flags != Flag.UNKNOWN
+    values, visible = confidence[known], flags[known] == Flag.VISIBLE
+    expected, edges = 0.0, np.linspace(0, 1, 16)
+    for low, high in pairwise(edges):
+        inside = (values >= low) & (values < high)
+        if inside.any():
+            expected += inside.mean() * abs(values[inside].mean() - visible[inside].mean())
+    found = confidence_quality(confidence, flags, subjects)
+    assert found.calibration_error == pytest.approx(expected, abs=1e-9)
+    assert found.calibration_interval.low < found.calibration_error < found.calibration_interval.high
 
 
 def test_the_calibration_error_is_zero_for_probabilities_and_large_for_nonsense():

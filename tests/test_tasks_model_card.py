@@ -57,7 +57,7 @@ def test_errors_are_the_reports(summary, card):
         assert number(report["curves"]["crop_px"][name]) in card
     quality = report["confidence"]["All"]
     assert f"{quality['auc']:.3f} ({quality['low']:.3f} to {quality['high']:.3f})" in card
-    assert f"visible: {number(quality['calibration_error'])}." in card
+    assert f"of equal width: {number(quality['calibration_error'])}." in card
 
 
 def test_every_part_of_the_run_is_told(summary, card):

@@ -171,7 +171,7 @@ def _add_calibration(export: argparse.ArgumentParser) -> None:
         type=float,
         metavar="PX",
         help="int8: refuse to write what moves the keypoints of a region by more than this from FP32, on average, in "
-        "input pixels (default: aim at 0.08 and warn)",
+        "input pixels (default: aim at 0.07 and warn)",
     )
 
 
