@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Both set up what they need.
+# `make demo` and `make test` set up what they need; `make install` does that alone.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 
-.PHONY: demo test test-all label-studio lint lock clean help
+.PHONY: install demo test test-all label-studio lint lock clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -30,6 +30,8 @@ $(LABEL_STUDIO)/.installed: tests/label-studio.lock requirements.lock
 	$(LABEL_STUDIO)/bin/uv pip sync --quiet --require-hashes --compile-bytecode --python $(LABEL_STUDIO)/bin/python tests/label-studio.lock
 	touch $@
 
+install: $(VENV)/.installed  ## set up .venv and nothing else
+
 demo: $(VENV)/.installed  ## render faces and run the whole line on them, to checked engines
 	$(BIN)/fpenet run retrain --config examples/demo.yaml
 
@@ -50,5 +52,5 @@ lock: $(VENV)/.installed  ## resolve the lock files anew
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --extra rtx --extra dev pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url tests/label-studio.in -o tests/label-studio.lock
 
-clean:           ## remove environments and workspaces
-	rm -rf $(VENV) $(LABEL_STUDIO) workspace
+clean:           ## remove the environments and the demo's workspace; others hold what can't be made again
+	rm -rf $(VENV) $(LABEL_STUDIO) workspace/demo

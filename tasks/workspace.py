@@ -15,7 +15,7 @@ class Workspace:
     snapshots/<id>/    faces.parquet, violations.parquet, manifest.json, provenance.json
     shards/            TFRecords by content hash; conversions/<key>/manifest.json names those of a conversion
     models/<name>-<version>-<run>/   the Keras file of a registered version
-    training/<key>/    experiment_spec.yaml, checkpoints, model.keras, history.json
+    training/<key>/    experiment_spec.yaml, checkpoints, model.keras, history.csv
     evaluation/<key>/  the reference's three files, report.json, figures
     exports/<key>/     model.onnx and its parity
     verdicts/<key>/    verdict.json, faces.parquet: challenger against champion, face by face

@@ -43,8 +43,10 @@ def test_a_program_that_is_not_there_or_another(device):
     for program in ("no-such-trtexec", "true"):
         with pytest.raises(DeviceError, match=rf"device 'nx-1': {program} is not there, or is no trtexec"):
             read_facts(shell, XAVIER_NX, program=program)
-    with pytest.raises(DeviceError, match=r"has no working TensorRT: .*extra 'tensorrt'.*`python` in devices\.yaml"):
-        read_facts(shell, find_target("t4"), program="false")
+    for target, extra in {"t4": "tensorrt10", "h100": "tensorrt11"}.items():
+        message = rf"has no working TensorRT: .*extra '{extra}'.*`python` in the devices file"
+        with pytest.raises(DeviceError, match=message):
+            read_facts(shell, find_target(target), program="false")
     with pytest.raises(DeviceError, match="has no working TensorRT: it named no version"):
         read_facts(shell, find_target("t4"), program="true")
 
@@ -60,7 +62,11 @@ def test_a_device_without_a_gpu_is_no_device_of_the_target(device):
 @pytest.mark.parametrize(
     ("changes", "target", "message"),
     [
-        ({}, "jetson-nano", r"SM72, the target's is SM53; .*8\.5\.2, the target 8\.2; .*'xavier-nx' or 'agx-xavier'"),
+        (
+            {},
+            "jetson-nano",
+            r"SM72, the target's is SM53; .*8\.5\.2, the target 8\.2; .*devices file .*'xavier-nx' or 'agx-xavier'",
+        ),
         (
             {"tensorrt": "8.4.1"},
             "xavier-nx",
@@ -70,8 +76,12 @@ def test_a_device_without_a_gpu_is_no_device_of_the_target(device):
         ({"jetpack": "5.0.2"}, "xavier-nx", r"it has JetPack 5\.0\.2, the target 5\.1\. Install JetPack 5\.1"),
         ({"jetpack": None}, "xavier-nx", "it has no JetPack"),
         ({"tensorrt": "8.50.1"}, "xavier-nx", r"it has TensorRT 8\.50\.1"),
-        ({"compute_capability": 75, "tensorrt": "8.6.1"}, "t4", r"Install TensorRT 10 there, or add a target"),
-        ({"compute_capability": 61}, "t4", "Add a target for it to targets.yaml"),
+        (
+            {"compute_capability": 75, "tensorrt": "8.6.1"},
+            "t4",
+            r"Install TensorRT 10 there, or add .* to deploy/targets.yaml",
+        ),
+        ({"compute_capability": 61}, "t4", "Add a target for it to deploy/targets.yaml, .* in the devices file"),
         (
             {"compute_capability": 53, "tensorrt": "8.0.1", "jetpack": "4.6"},
             "jetson-nano",

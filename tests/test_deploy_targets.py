@@ -1,3 +1,6 @@
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from deploy.builders.registry import BUILDERS
@@ -28,6 +31,16 @@ def test_the_catalogue_loads_and_every_target_has_a_builder():
     assert targets["rtx"].precision == "fp16"
     run = [target for target in targets.values() if target.name != "rtx"]
     assert all(target.gates.min_fps and target.gates.max_p99_ms and target.gates.max_size_mib for target in run)
+
+
+def test_every_target_of_tensorrts_python_has_an_extra_with_one_version():
+    """Engines run with the version that built them alone: two devices of a target that are installed on two days."""
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    for target in load_targets().values():
+        if target.builder == "tensorrt":
+            extra = project["optional-dependencies"][f"tensorrt{target.tensorrt_major}"]
+            (version,) = (one.removeprefix("tensorrt==") for one in extra if one.startswith("tensorrt"))
+            assert meets(version, target.tensorrt)
 
 
 def test_an_unknown_target_names_the_nearest():

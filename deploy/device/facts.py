@@ -84,7 +84,7 @@ def read_facts(shell: Shell, target: Target, *, program: str) -> DeviceFacts:
     if isinstance(target, TrtexecTarget):
         return _with_trtexec(facts, shell, program)
     if isinstance(target, GpuTarget):
-        return replace(facts, tensorrt=_python_tensorrt(shell, program))
+        return replace(facts, tensorrt=_python_tensorrt(shell, program, target))
     return facts
 
 
@@ -147,10 +147,10 @@ def _remedy(facts: DeviceFacts, target: Target) -> str:
     fitting = [other.name for other in load_targets().values() if _fits(facts, other)]
     if fitting:
         names = " or ".join(f"'{name}'" for name in fitting)
-        return f"In devices.yaml make it a device of target {names}"
+        return f"In the devices file make it a device of target {names}"
     if isinstance(target, GpuTarget) and facts.compute_capability == target.compute_capability:
-        return f"Install {_lacking(facts, target)} there, or add a target with its versions to targets.yaml"
-    return "Add a target for it to targets.yaml, or correct the address of the device in devices.yaml"
+        return f"Install {_lacking(facts, target)} there, or add a target with its versions to deploy/targets.yaml"
+    return "Add a target for it to deploy/targets.yaml, or correct the address of the device in the devices file"
 
 
 def _lacking(facts: DeviceFacts, target: GpuTarget) -> str:
@@ -227,7 +227,7 @@ def _with_trtexec(facts: DeviceFacts, shell: Shell, program: str) -> DeviceFacts
         raise DeviceError(
             f"device '{shell.name}': {program} is not there, or is no trtexec: {finished.failure}. Install "
             "TensorRT's samples there (JetPack has them: libnvinfer-bin), or name the program with `trtexec` in "
-            "devices.yaml"
+            "the devices file"
         )
     return replace(
         facts,
@@ -237,14 +237,14 @@ def _with_trtexec(facts: DeviceFacts, shell: Shell, program: str) -> DeviceFacts
     )
 
 
-def _python_tensorrt(shell: Shell, program: str) -> str | None:
+def _python_tensorrt(shell: Shell, program: str, target: GpuTarget) -> str | None:
     finished = shell.run([program, "-m", TENSORRT_MODULE, "--version"], timeout_s=TIMEOUT_S)
     said = finished.output.splitlines()[-1:]
     version = _VERSION_SAID.fullmatch(said[0]) if said else None
     if finished.failure or version is None:
         raise DeviceError(
             f"device '{shell.name}': {program} has no working TensorRT: {finished.failure or 'it named no version'}. "
-            "Install this project there with its extra 'tensorrt', or name the Python that has it with `python` in "
-            "devices.yaml"
+            f"Install this project there with its extra 'tensorrt{target.tensorrt_major}', or name the Python "
+            "that has it with `python` in the devices file"
         )
     return version[1]

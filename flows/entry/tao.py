@@ -84,6 +84,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
             f"-type {arguments.type}: only {KPI_TESTING} can be evaluated; training and validation sets are measured "
             "while training, to measure one of them name it in dataloader.kpiset_info.tfrecords_set_id_kpi"
         )
+    _use_gpu(arguments.gpu_index)
     place = Path(arguments.model)
     if not place.exists():
         raise InputError(f"{place}: no such model or results folder")
@@ -108,6 +109,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def inference(arguments: argparse.Namespace) -> int:
+    _use_gpu(arguments.gpu_index)
     spec = load_spec(ExperimentSpec, arguments.experiment_spec)
     from deploy.predictor import load_predictor
     from model.inference import RESULT_JSON, run_inference
@@ -139,6 +141,7 @@ def inference(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
+    _use_gpu(arguments.gpu_index)
     from flows.entry.export import run_export
 
     def training_files(spec: ExperimentSpec, name: str) -> list[Path]:
@@ -244,6 +247,19 @@ def _spec_path(name: str | None, folder: Path) -> Path:
     if found is None:
         raise InputError(f"{name}: no such spec, neither here nor in {folder}; give its path with -e")
     return found
+
+
+def _use_gpu(index: int | None) -> None:
+    """Hide the other GPUs from TensorFlow and TensorRT. To be called before either is asked for one."""
+    if index is None:
+        return
+    from deploy.gpus import find_gpu
+
+    found = find_gpu()
+    if index not in range(len(found.devices)):
+        here = found.reason or f"GPUs here: {len(found.devices)}, counted from 0"
+        raise InputError(f"--gpu_index {index}: {here}")
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(index)
 
 
 def _key(arguments: argparse.Namespace) -> Key | None:

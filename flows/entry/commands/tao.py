@@ -9,11 +9,21 @@ from flows.entry.commands.parsers import add_command, count
 from schemas.sealed import Key
 
 
+class _OnlyConst(argparse.Action):
+    """An option of TAO's that can't act here, but for the value `const`: its help says why, and so does the error."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: object, value: object, option: str | None = None) -> None:
+        if value != self.const:
+            parser.error(f"{option}: {self.help}")
+
+
 def add(commands: Any) -> None:
     convert = add_command(
         commands, "dataset_convert", "tao:dataset_convert", "convert ground-truth JSON to TFRecords"
     )
-    convert.add_argument("-e", "--experiment_spec", required=True, metavar="FILE", help="dataset spec (YAML)")
+    convert.add_argument(
+        "-e", "--experiment_spec", "--experiment_spec_file", required=True, metavar="FILE", help="dataset spec (YAML)"
+    )
     convert.add_argument("-r", "--results_dir", metavar="DIR", help="the report's place (default: beside the sets)")
 
     train = add_command(
@@ -23,7 +33,14 @@ def add(commands: Any) -> None:
         "train a network from TFRecords",
         more="Run it again after an interruption and it goes on from the last checkpoint.",
     )
-    train.add_argument("-e", "--experiment_spec", required=True, metavar="FILE", help="experiment spec (YAML)")
+    train.add_argument(
+        "-e",
+        "--experiment_spec",
+        "--experiment_spec_file",
+        required=True,
+        metavar="FILE",
+        help="experiment spec (YAML)",
+    )
     train.add_argument("-r", "--results_dir", metavar="DIR", help="results (default: checkpoint_dir of the spec)")
     train.add_argument(
         "--allow-unknown-subjects",
@@ -38,10 +55,13 @@ def add(commands: Any) -> None:
     _add_key(train, "encrypts the model and the checkpoint, and opens an encrypted pretrained model")
 
     evaluate = add_command(commands, "evaluate", "tao:evaluate", "measure the region keypoint error on the KPI sets")
-    evaluate.add_argument("-m", "--model", required=True, metavar="PATH", help="results folder, or a model file")
+    evaluate.add_argument(
+        "-m", "--model", "--model_folder_path", required=True, metavar="PATH", help="results folder, or a model file"
+    )
     evaluate.add_argument(
         "-e",
         "--experiment_spec",
+        "--experiment_spec_filename",
         metavar="FILE",
         help="experiment spec: a path, or else a name inside the results folder (default: the training's, which is "
         "experiment_spec.yaml there)",
@@ -53,29 +73,98 @@ def add(commands: Any) -> None:
         help="where the tables and evaluation.html go (default: the model's folder)",
     )
     evaluate.add_argument(
-        "-type", default="kpi_testing", metavar="TYPE", help="what is measured: kpi_testing, as in TAO's scripts"
+        "-type",
+        "--eval_type",
+        dest="type",
+        default="kpi_testing",
+        metavar="TYPE",
+        help="what is measured: kpi_testing, as in TAO's scripts",
     )
     _add_key(evaluate, "opens an encrypted model")
 
     inference = add_command(commands, "inference", "tao:inference", "find the keypoints of faces in images")
     inference.add_argument("-e", "--experiment_spec", required=True, metavar="FILE", help="experiment spec (YAML)")
     inference.add_argument(
-        "-i", "--input", required=True, metavar="FILE", help="JSON with image names and face boxes"
+        "-i",
+        "--input",
+        "--input_data_json_path",
+        required=True,
+        metavar="FILE",
+        help="JSON with image names and face boxes",
     )
     inference.add_argument(
-        "-m", "--model", required=True, metavar="FILE", help="model: .keras, .onnx, encrypted, or engine"
+        "-m",
+        "--model",
+        "--model_path",
+        required=True,
+        metavar="FILE",
+        help="model: .keras, .onnx, encrypted, or engine",
     )
     inference.add_argument(
-        "-o", "--output", required=True, metavar="DIR", help="folder for result.txt, result.json and the drawn images"
+        "-o",
+        "--output",
+        "--output_folder",
+        required=True,
+        metavar="DIR",
+        help="folder for result.txt, result.json and the drawn images",
     )
-    inference.add_argument("-r", "--root", default="", metavar="DIR", help="folder the image names are relative to")
+    inference.add_argument(
+        "-r", "--root", "--image_root_path", default="", metavar="DIR", help="folder the image names are relative to"
+    )
     inference.add_argument("--no-images", action="store_true", help="write no drawn images: large ones take longest")
     _add_key(inference, "opens an encrypted model")
 
-    _add_export(commands)
+    export = _add_export(commands)
+    for command in (convert, evaluate, inference, export):
+        _add_one_gpu(command)
+    for command in (convert, train, evaluate, inference, export):
+        _add_what_cant_act(command)
 
 
-def _add_export(commands: Any) -> None:
+def _add_one_gpu(parser: argparse.ArgumentParser) -> None:
+    """TAO's container gives more than one GPU to `train` alone."""
+    parser.add_argument(
+        "--gpus", action=_OnlyConst, const=1, type=int, metavar="N", help="only 1: this command uses one device"
+    )
+    parser.add_argument(
+        "--gpu_index",
+        type=int,
+        metavar="I",
+        help="which GPU to use, counted from 0 (default: the first); dataset_convert uses none",
+    )
+
+
+def _add_what_cant_act(parser: argparse.ArgumentParser) -> None:
+    """Options that TAO's container, or its scripts, have beside those of a command."""
+    parser.add_argument(
+        "--use_amp",
+        action=_OnlyConst,
+        nargs=0,
+        help="refused: for mixed precision set training_precision: bfloat16 in the experiment spec",
+    )
+    parser.add_argument(
+        "-np",
+        "--num_processes",
+        action=_OnlyConst,
+        const=-1,
+        type=int,
+        metavar="N",
+        help="only -1: one process uses all GPUs, whose number is --gpus of train",
+    )
+    parser.add_argument(
+        "--log_file", action=_OnlyConst, metavar="FILE", help="refused: write > FILE 2>&1 behind the command instead"
+    )
+    parser.add_argument(
+        "-ll",
+        "--log_level",
+        action=_OnlyConst,
+        const="INFO",
+        metavar="LEVEL",
+        help="only INFO: what a command prints has no levels",
+    )
+
+
+def _add_export(commands: Any) -> argparse.ArgumentParser:
     export = add_command(
         commands,
         "export",
@@ -87,10 +176,19 @@ def _add_export(commands: Any) -> None:
         "CPU ONNX Runtime is faster with FP32. INT8 of a CPU, target `cpu-int8`, is made by `fpenet run retrain`.",
     )
     export.add_argument(
-        "-m", "--model", required=True, metavar="FILE", help="trained model (.keras), encrypted or not"
+        "-m",
+        "--model",
+        "--model_filename",
+        required=True,
+        metavar="FILE",
+        help="trained model (.keras), encrypted or not",
     )
     export.add_argument(
-        "-o", "--output", metavar="FILE", help="ONNX file; .onnx is added to other names (default: beside the model)"
+        "-o",
+        "--output",
+        "--out_file",
+        metavar="FILE",
+        help="ONNX file; .onnx is added to other names (default: beside the model)",
     )
     _add_key(export, "opens an encrypted model, and encrypts the ONNX file")
     export.add_argument(
@@ -143,6 +241,7 @@ def _add_export(commands: Any) -> None:
     )
     _add_calibration(export)
     _add_engine_file(export)
+    return export
 
 
 def _add_calibration(export: argparse.ArgumentParser) -> None:
