@@ -116,7 +116,7 @@ def _capabilities(target: Target) -> list[int]:
 
 
 def _nothing_builds(onnx: Path, gpu: str, names: list[str]) -> str:
-    tensorrt = "is installed" if find_spec("tensorrt") else "is not installed (extra 'tensorrt')"
+    tensorrt = "is installed" if find_spec("tensorrt") else "is not installed (extras 'tensorrt10', 'tensorrt11')"
     return (
         f"no engine for the GPU of this machine: {gpu}; Python package tensorrt {tensorrt}. Name a device with "
         f"--target to build ahead of time ({', '.join(names)}), or build where the GPU is: "

@@ -51,13 +51,16 @@ def test_the_command_line_of_a_build():
 def test_without_tensorrt_or_a_gpu_it_says_so(tmp_path):
     probe = BUILDER.probe()
     assert (probe.available, probe.versions) == (False, {})
-    assert probe.reason == "not installed; install the extra 'tensorrt' on a machine with an NVIDIA GPU"
+    assert (
+        probe.reason
+        == "not installed; install the extra 'tensorrt10' or 'tensorrt11' on a machine with an NVIDIA GPU"
+    )
     assert BUILDER.not_runnable(T4) == "needs a GPU (SM75)"
     with pytest.raises(EngineBuildError, match="target 't4': tensorrt does not build here: not installed"):
         build_engine(write_small(tmp_path / "model.onnx"), T4, tmp_path / "engines")
     with pytest.raises(ModelFileError, match=r"e\.engine: can't be run here: it needs a GPU \(SM75\)"):
         BUILDER.open_engine(tmp_path / "e.engine", T4)
-    with pytest.raises(ModelFileError, match=r"No module named .*install the extra 'tensorrt' and cuda-python"):
+    with pytest.raises(ModelFileError, match=r"No module named .*install the extra 'tensorrt10' or 'tensorrt11'"):
         TensorRtEngine(tmp_path / "e.engine", BatchProfile())
 
 

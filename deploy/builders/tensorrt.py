@@ -45,7 +45,9 @@ class TensorRtBuilder:
 
     def probe(self) -> Probe:
         if not self.versions():
-            return Probe(False, "not installed; install the extra 'tensorrt' on a machine with an NVIDIA GPU")
+            return Probe(
+                False, "not installed; install the extra 'tensorrt10' or 'tensorrt11' on a machine with an NVIDIA GPU"
+            )
         return probe_module(MODULE, self.versions())
 
     def module_options(self, target: TensorRtTarget) -> tuple[str, ...]:

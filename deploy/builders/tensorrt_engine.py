@@ -33,7 +33,7 @@ class TensorRtEngine:
             from cuda.bindings import runtime
         except ImportError as error:
             raise ModelFileError(
-                f"{path}: can't be run here: {error}; install the extra 'tensorrt' and cuda-python"
+                f"{path}: can't be run here: {error}; install the extra 'tensorrt10' or 'tensorrt11'"
             ) from error
         self._cuda = _Cuda(runtime)
         self._batch = batch
