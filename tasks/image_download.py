@@ -88,7 +88,7 @@ class ImageStore:
                         progress(done, len(wanted))
         finally:
             pool.shutdown(cancel_futures=True)
-            if wanted and self._index:
+            if wanted and (self._index or self._index_path.is_file()):
                 write_json(self._index_path, self._index)
         self._forget_others(asked_for)
         return fetched
@@ -120,7 +120,7 @@ class ImageStore:
         try:
             reply = get_patiently(client, address, ask)
         except UNUSABLE as error:
-            return Fetched(None, f"can't be read: {error}")
+            return self._gone(value, f"can't be read: {error}")
         except httpx.TransportError as error:
             place = without_credentials(str(client.base_url) or value)
             raise SourceUnreachableError(
@@ -132,8 +132,14 @@ class ImageStore:
         if reply.status_code > httpx.codes.INTERNAL_SERVER_ERROR or reply.status_code in BUSY:
             raise SourceUnreachableError(f"{shown}: HTTP {reply.status_code}; see the server's log, and run again")
         if not reply.is_success:
-            return Fetched(None, f"HTTP {reply.status_code}")
+            return self._gone(value, f"HTTP {reply.status_code}")
         return self._keep(value, path, reply, whole)
+
+    def _gone(self, value: str, why: str) -> Fetched:
+        """An image that can't be had any more leaves no copy: a fetch that does not ask would take it for whole."""
+        self._index.pop(value, None)
+        self._path(value).unlink(missing_ok=True)
+        return Fetched(None, why)
 
     def _keep(self, value: str, path: Path, reply: httpx.Response, whole: bool) -> Fetched:
         downloaded = not (whole and path.read_bytes() == reply.content)

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from schemas.errors import SourceUnreachableError
-from tasks.image_download import ImageStore
+from tasks.image_download import Fetched, ImageStore
 from tasks.label_studio import client as label_studio_client
 from tasks.label_studio.client import connected
 from tests.servers import HOST, UNUSABLE_ANSWERS, answering, free_port, serving
@@ -90,6 +90,21 @@ def test_a_damaged_copy_is_fetched_again(site, store, tmp_path):
     copy.write_bytes(b"who")
     assert store().fetch([url])[url].downloaded
     assert copy.read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("status", [403, 404, 410, 500])
+def test_an_image_that_was_taken_off_its_server_is_not_had_from_its_copy(site, store, tmp_path, monkeypatch, status):
+    """Nor by a fetch that does not ask whether it has changed."""
+    monkeypatch.setattr(label_studio_client, "PATIENCE_S", (0.0,) * 2)
+    (tmp_path / "site/a.png").write_bytes(b"a")
+    url = f"{site.url}/a.png"
+    copy = store().fetch([url])[url].file
+    site.status = status
+    for ask_again in (True, False):
+        assert store().fetch([url], ask_again=ask_again)[url] == Fetched(None, f"HTTP {status}")
+        assert not copy.exists()
+    site.status = None
+    assert store().fetch([url], ask_again=False)[url].downloaded
 
 
 def test_images_that_no_task_has_any_more_are_removed(site, store, tmp_path):
