@@ -18,6 +18,7 @@ from typing import Any
 from schemas.config import Tracking
 from schemas.errors import InputError, StorageError
 from schemas.storage import fsync_directory, read_json, write_json
+from schemas.texts import composed, spellings
 from tasks.forget.artifacts import purge_artifacts
 from tasks.forget.consequences import (
     AffectedBundle,
@@ -84,7 +85,7 @@ def forget_subject(
         StorageError: a file can't be read or written, or still tells of the subject after all was purged.
         TrackingError: MLflow can't say which models learnt from the subject.
     """
-    folders = [workspace.root, *also]
+    subject, folders = composed(subject), [workspace.root, *also]
     _refuse_nonsense(subject, folders)
     with alone(workspace.lease) as undisturbed:
         if not undisturbed:
@@ -125,7 +126,7 @@ def preview(subject: str, workspace: Workspace, tracking: Tracking, *, also: Seq
     Raises:
         InputError, TrackingError: as `forget_subject`.
     """
-    folders = [workspace.root, *also]
+    subject, folders = composed(subject), [workspace.root, *also]
     _refuse_nonsense(subject, folders)
     traces = find_traces(workspace, folders, subject=subject, mark="")
     models = affected_models(traces.snapshots, tracking, workspace)
@@ -150,7 +151,7 @@ def _outcome(
 def _holding_out(subject: str, workspace: Workspace) -> int:
     """Number of snapshots whose policy keeps the subject out of training."""
     manifests = workspace.snapshots.glob("*/manifest.json")
-    return sum(subject in load_snapshot(path.parent).kpi_subjects for path in manifests)
+    return sum(bool(spellings(subject) & load_snapshot(path.parent).kpi_subjects) for path in manifests)
 
 
 def _refuse_nonsense(subject: str, folders: Sequence[Path]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from schemas.label_studio import image_name
 from schemas.raw import RawRecord, read_raw
 from schemas.storage import read_json, sha256_file
+from schemas.texts import spellings
 from tasks.forget.files import files_below
 from tasks.forget.traces import Traces
 from tasks.label_studio.pull import STORE_FILE
@@ -26,18 +27,19 @@ _COLUMNS = ["subject", "split", "image_sha256", "image_name", "source_key", "con
 
 def find_traces(workspace: Workspace, folders: Iterable[Path], *, subject: str, mark: str) -> Traces:
     """What the snapshots, the raw records and the pictures below `folders` hold of the subject."""
+    written = spellings(subject)
     snapshots: dict[str, Counter[str]] = {}
     found: dict[str, set[str]] = {name: set() for name in _COLUMNS}
     names_of_others: set[str] = set()
     for identity, row in _snapshot_rows(workspace.snapshots):
-        if row["subject"] == subject:
+        if row["subject"] in written:
             snapshots.setdefault(identity, Counter())[row["split"]] += 1
             for name in _COLUMNS:
                 found[name].add(row[name])
         else:
             names_of_others.add(row["image_name"])
     for record in _raw_records(workspace):
-        if record.subject != subject:
+        if record.subject not in written:
             continue
         found["source_key"].add(record.source_key)
         found["image_name"].add(_name_in(record))
@@ -49,7 +51,7 @@ def find_traces(workspace: Workspace, folders: Iterable[Path], *, subject: str, 
         subject,
         mark,
         images=frozenset(found["image_sha256"]),
-        figures=frozenset(_drawn(folders, subject)),
+        figures=frozenset(_drawn(folders, written)),
         names=frozenset(found["image_name"] - names_of_others - {"", None}),
         records=frozenset(found["source_key"]),
         contents=frozenset(found["content_hash"]),
@@ -85,15 +87,19 @@ def _violations(workspace: Workspace) -> Iterator[tuple[str, str | None]]:
             yield from zip(columns["record"], columns["image"], strict=True)
 
 
-def _drawn(folders: Iterable[Path], subject: str) -> Iterator[str]:
-    """Hashes of pictures that a JSON file says show the subject."""
+def _drawn(folders: Iterable[Path], written: Collection[str]) -> Iterator[str]:
+    """Hashes of pictures that a JSON file says show the subject, which may be `written` so."""
     for folder in folders:
         for path in files_below(folder):
-            if path.suffix == ".json" and subject.encode() in path.read_bytes():
-                for picture in _pictures(_values(path), subject):
+            if path.suffix == ".json" and _holds(path.read_bytes(), written):
+                for picture in _pictures(_values(path), written):
                     for place in _places(Path(picture), path.parent):
                         if place.is_file():
                             yield sha256_file(place)
+
+
+def _holds(content: bytes, written: Iterable[str]) -> bool:
+    return any(subject.encode() in content for subject in written)
 
 
 def _places(picture: Path, folder: Path) -> Iterator[Path]:
@@ -109,17 +115,17 @@ def _values(path: Path) -> Any:
         return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def _pictures(value: Any, subject: str) -> Iterator[str]:
+def _pictures(value: Any, written: Collection[str]) -> Iterator[str]:
     match value:
         case list():
             for item in value:
-                yield from _pictures(item, subject)
+                yield from _pictures(item, written)
         case dict():
-            if value.get("subject") == subject:
+            if value.get("subject") in written:
                 yield from (
                     name
                     for key in ("picture", "file")
                     if isinstance(name := value.get(key), str) and PurePath(name).suffix
                 )
             for item in value.values():
-                yield from _pictures(item, subject)
+                yield from _pictures(item, written)

@@ -200,6 +200,7 @@ def _rules(source: LabelStudioSource, tombstones: Tombstones) -> str:
     return sha256_of(
         {
             "subject": source.subject and source.subject.model_dump(),
+            "subjects": "composed",
             "csv": csv and sha256_file(Path(csv)),
             "image_field": source.image_field,
             "forgotten": sorted(tombstones.graves),
