@@ -1,13 +1,17 @@
 """Forgetting a subject of whom only caches may tell; whole lines: tests/integration/test_forget.py."""
 
+import base64
 import json
 
 import pytest
 
 from schemas.config import Tracking
 from schemas.raw import RawRecord, write_raw
+from schemas.task_store import StoredTask, open_store
+from schemas.urls import without_credentials
 from tasks.forget.forget import forget_subject
 from tasks.forget.search import find_traces
+from tasks.label_studio.pull import IMAGES, STORE_FILE
 from tasks.pull import RAW_FILE
 from tasks.workspace import Workspace
 
@@ -40,3 +44,56 @@ def test_a_subject_goes_however_its_letters_are_composed(tmp_path, asked, kept):
     done = forget_subject(asked, workspace, Tracking(), by="test", why="asked to")
     assert done.images == 1 and not picture.exists() and raw.read_bytes() == b""
     assert json.loads(told.read_text()) == {"of": f"faces of {done.mark}.", done.mark: None}
+
+
+def task(identity, subject, image):
+    payload = json.dumps({"id": identity, "data": {"image": image}, "annotations": []}).encode()
+    return StoredTask(identity, "2026-11-22T08:00:00.000000Z", 1, True, True, subject, image, payload)
+
+
+def test_a_frame_goes_of_which_a_broken_pull_has_not_said_whose_it_is(tmp_path):
+    """The store has no file of a task before all images have arrived."""
+    workspace = Workspace(tmp_path)
+    images = workspace.raw("s") / IMAGES
+    known, unknown = images / "0a/0a1b.png", images / "2c/2c3d.jpg"
+    with open_store(workspace.raw("s") / STORE_FILE) as store, store.transaction():
+        store.notes(source="s", set_id="p", flags_known=True, name_format=None, image_field="image")
+        store.put(task(number, f"team/{number}", f"/data/upload/1/{number}.png") for number in (1, 2))
+        store.set_files({"/data/upload/1/2.png": known})
+    for path in (known, unknown):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(path.name.encode())
+    forget_subject("team/1", workspace, Tracking(), by="test", why="asked to")
+    assert [path for path in images.rglob("*") if path.is_file()] == [known]
+
+
+LINKS = {
+    "bucket": f"/tasks/7/resolve/?fileuri={base64.urlsafe_b64encode(b's3://faces/team/079_a.png').decode()}",
+    "escaped": "https://team:s3cret@images.example.test/079%20a.png",
+    "upload": "/data/upload/3/0a1b2c3d-079.png",
+}
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_addresses_that_hold_a_name_in_another_form_go_too(tmp_path, link):
+    workspace, address = Workspace(tmp_path), LINKS[link]
+    raw = workspace.raw("s") / RAW_FILE
+    told = [raw.with_name("pull.json"), raw.parent / IMAGES / "index.json", tmp_path / "snapshots/1/provenance.json"]
+    payload = {"data": {"image": address, "name": "face.png"}}
+    for path in told:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"missing": {address: "HTTP 404", without_credentials(address): 1, "n/a": 2}}))
+    write_raw(raw, [RawRecord("label_studio", "s", "p", "task/1", payload, None, True, "team/079")])
+    done = forget_subject("team/079", workspace, Tracking(), by="test", why="asked to")
+    assert [json.loads(path.read_text()) for path in told] == [{"missing": {done.mark: None, "n/a": 2}}] * 3
+
+
+def test_a_value_that_is_no_address_stays_what_it_is_elsewhere(tmp_path):
+    workspace, told = Workspace(tmp_path), tmp_path / "notes.txt"
+    raw = workspace.raw("s") / RAW_FILE
+    raw.parent.mkdir(parents=True)
+    told.write_text("camera: n/a\n")
+    payload = {"data": {"image": "n/a"}}
+    write_raw(raw, [RawRecord("label_studio", "s", "p", "task/1", payload, None, True, "team/079")])
+    forget_subject("team/079", workspace, Tracking(), by="test", why="asked to")
+    assert told.read_text() == "camera: n/a\n"

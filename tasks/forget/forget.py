@@ -29,8 +29,9 @@ from tasks.forget.consequences import (
     affected_models,
 )
 from tasks.forget.files import files_below, purge_file, still_tells
-from tasks.forget.search import find_traces
+from tasks.forget.search import find_traces, raw_records
 from tasks.forget.traces import Traces
+from tasks.label_studio.pull import IMAGES
 from tasks.lease import alone
 from tasks.lineage.index import drop_index
 from tasks.progress import StepProgress, silent
@@ -186,12 +187,22 @@ def _files(folders: Sequence[Path], record: Path) -> list[Path]:
 def _drop_caches(workspace: Workspace) -> None:
     """What only saves time, and may show faces whose frames nobody knows any more, or name people."""
     drop_index(workspace)
+    _drop_unknown_frames(workspace)
     for path in workspace.root.glob(f"{workspace.face_signatures.name}*"):  # with what SQLite left beside it
         path.unlink()
     shutil.rmtree(workspace.labelling / ".images", ignore_errors=True)
     for run in workspace.quality.glob("*/"):
         if not (run / QUALITY_LIST).is_file():  # killed before it wrote whom its pictures show
             shutil.rmtree(run)
+
+
+def _drop_unknown_frames(workspace: Workspace) -> None:
+    """A pull that was broken off has stored images, and not yet whose they are; the next one fetches them again."""
+    known = {Path(record.image).absolute() for record in raw_records(workspace) if record.image}
+    for images in workspace.root.glob(f"raw/*/{IMAGES}/"):
+        for path in images.glob("*/*"):
+            if path.absolute() not in known:
+                path.unlink()
 
 
 def _purge(files: Sequence[Path], traces: Traces, progress: StepProgress) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePath
@@ -14,6 +15,7 @@ from schemas.label_studio import image_name
 from schemas.raw import RawRecord, read_raw
 from schemas.storage import read_json, sha256_file
 from schemas.texts import spellings
+from schemas.urls import without_credentials
 from tasks.forget.files import files_below
 from tasks.forget.traces import Traces
 from tasks.label_studio.pull import STORE_FILE
@@ -23,6 +25,7 @@ from tasks.snapshot import FACES, SUPERSEDED, VIOLATIONS
 from tasks.workspace import Workspace
 
 _COLUMNS = ["subject", "split", "image_sha256", "image_name", "source_key", "content_hash"]
+_ADDRESS = re.compile(r"(?:\w+:/)?/.*[^/]", re.DOTALL)  # but not such as `n/a`
 
 
 def find_traces(workspace: Workspace, folders: Iterable[Path], *, subject: str, mark: str) -> Traces:
@@ -38,11 +41,11 @@ def find_traces(workspace: Workspace, folders: Iterable[Path], *, subject: str, 
                 found[name].add(row[name])
         else:
             names_of_others.add(row["image_name"])
-    for record in _raw_records(workspace):
+    for record in raw_records(workspace):
         if record.subject not in written:
             continue
         found["source_key"].add(record.source_key)
-        found["image_name"].add(_name_in(record))
+        found["image_name"] |= {_name_in(record), *_addresses_in(record)}
         if record.image and Path(record.image).is_file():
             found["image_sha256"].add(sha256_file(Path(record.image)))
     rejected = Traces(subject, mark, records=frozenset(found["source_key"]))
@@ -67,7 +70,8 @@ def _snapshot_rows(snapshots: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield path.parent.name, row
 
 
-def _raw_records(workspace: Workspace) -> Iterator[RawRecord]:
+def raw_records(workspace: Workspace) -> Iterator[RawRecord]:
+    """The records of every source, as they were pulled."""
     for name in (RAW_FILE, STORE_FILE):
         for path in sorted(workspace.root.glob(f"raw/*/{name}")):
             yield from read_raw(path)
@@ -77,6 +81,14 @@ def _name_in(record: RawRecord) -> str:
     """The frame's name in the annotation itself, where the format has one."""
     named = record.payload.get("filename")
     return named if isinstance(named, str) else image_name(task_data(record.payload), record.image_field)
+
+
+def _addresses_in(record: RawRecord) -> Iterator[str]:
+    """Where a task says that its frame is, which may hold the name in another form (`%20`, base 64); also as it is
+    shown."""
+    value = task_data(record.payload).get(record.image_field)
+    if isinstance(value, str) and _ADDRESS.match(value):
+        yield from (value, without_credentials(value))
 
 
 def _violations(workspace: Workspace) -> Iterator[tuple[str, str | None]]:
