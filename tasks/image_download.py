@@ -7,11 +7,14 @@ everything else is asked about whenever the whole project is gone through, and s
 
 from __future__ import annotations
 
+import base64
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -36,6 +39,12 @@ _OWN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 """Label Studio's uploads, and its links to images of a storage: what it shows to nobody without a token."""
+
+_UNREAD = f"HTTP {httpx.codes.FAILED_DEPENDENCY}"
+"""What Label Studio says of an image of a storage, whether that one is missing or the whole storage away."""
+
+_WITNESSES = 3
+"""Other images of the storage that are asked for to find out which."""
 
 _VALIDATORS = {"etag": "If-None-Match", "last-modified": "If-Modified-Since"}
 
@@ -62,6 +71,7 @@ class ImageStore:
         self._folder, self._connection = folder, connection
         self._index_path = folder / "index.json"
         self._index: dict[str, dict[str, Any]] = read_json(self._index_path) if self._index_path.is_file() else {}
+        self._given: dict[str, list[str]] = {}  # storage -> the last image that came out of it
 
     def fetch(
         self, values: Iterable[str], *, ask_again: bool = True, progress: Progress | None = None
@@ -72,7 +82,8 @@ class ImageStore:
             ask_again: whether servers are asked if the files that are here have changed.
 
         Raises:
-            SourceUnreachableError: the server went away. What has arrived is kept for the next pull.
+            SourceUnreachableError: the server went away, or a storage behind it. What has arrived is kept for the
+                next pull.
         """
         asked_for = set(values)
         here = () if ask_again else filter(self._is_whole, asked_for)
@@ -84,14 +95,43 @@ class ImageStore:
                 results = pool.map(lambda v: self._get(v, elsewhere), wanted)
                 for done, (value, result) in enumerate(zip(wanted, results, strict=True), start=1):
                     fetched[value] = result
+                    if result.file is not None and (storage := _storage_of(value)):
+                        self._given[storage] = [value]
                     if progress is not None:
                         progress(done, len(wanted))
+            self._blame(fetched)
         finally:
             pool.shutdown(cancel_futures=True)
             if wanted and (self._index or self._index_path.is_file()):
                 write_json(self._index_path, self._index)
         self._forget_others(asked_for)
         return fetched
+
+    def _blame(self, fetched: dict[str, Fetched]) -> None:
+        """Tell images that are missing in their storage from a storage that is away, which gives no other either.
+
+        Raises:
+            SourceUnreachableError: the storage is away.
+        """
+        unread: dict[str | None, list[str]] = defaultdict(list)
+        for value, one in fetched.items():
+            if one.problem == _UNREAD:
+                unread[_storage_of(value)].append(value)
+        for storage, values in unread.items():
+            here = (v for v, one in fetched.items() if one.file is not None and _storage_of(v) == storage)
+            witnesses = islice(chain(self._given.get(storage, ()), here), _WITNESSES)
+            if not any(map(self._can_be_had, witnesses)):
+                raise SourceUnreachableError(
+                    f"Label Studio at {self._connection.place} can't read the storage {storage} ({_UNREAD}); see the "
+                    "server's log, and run again: what has arrived is kept"
+                )
+            fetched |= {value: self._gone(value, _UNREAD) for value in values}
+
+    def _can_be_had(self, value: str) -> bool:
+        try:
+            return get_patiently(self._connection.files, self._address(value)).is_success
+        except httpx.RequestError:
+            return False
 
     def _get(self, value: str, elsewhere: httpx.Client) -> Fetched:
         address = self._address(value)
@@ -131,6 +171,8 @@ class ImageStore:
             return Fetched(path)
         if reply.status_code > httpx.codes.INTERNAL_SERVER_ERROR or reply.status_code in BUSY:
             raise SourceUnreachableError(f"{shown}: HTTP {reply.status_code}; see the server's log, and run again")
+        if reply.status_code == httpx.codes.FAILED_DEPENDENCY and _storage_of(value):
+            return Fetched(None, _UNREAD)
         if not reply.is_success:
             return self._gone(value, f"HTTP {reply.status_code}")
         return self._keep(value, path, reply, whole)
@@ -179,3 +221,13 @@ def _parts(value: str) -> SplitResult:
     except ValueError:
         scheme, _, rest = value.partition(":")
         return SplitResult(scheme.lower(), "", rest, "", "")
+
+
+def _storage_of(value: str) -> str | None:
+    """The storage that one of Label Studio's links leads to, such as `s3://faces`."""
+    own = _OWN.fullmatch(value)
+    _, given, encoded = (own["link"] or "").partition("/?fileuri=") if own else ("", "", "")
+    try:
+        return "/".join(base64.urlsafe_b64decode(encoded).decode().split("/")[:3]) if given else None
+    except ValueError:
+        return encoded

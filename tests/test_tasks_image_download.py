@@ -36,7 +36,8 @@ def site(tmp_path):
 
 
 class Links(BaseHTTPRequestHandler):
-    """Label Studio's links to the images of a storage: it redirects whoever has the token to a bucket."""
+    """Label Studio's links to the images of a storage: it redirects whoever has the token to a bucket, but not to the
+    keys that begin with one of `unread`."""
 
     def do_GET(self):
         self.server.seen.append(self.path)
@@ -44,6 +45,9 @@ class Links(BaseHTTPRequestHandler):
         key = asked["d"][0] if "d" in asked else base64.urlsafe_b64decode(asked["fileuri"][0]).decode()
         if self.headers["Authorization"] != "Token secret":
             self.send_error(401)
+            return
+        if key.startswith(self.server.unread):
+            self.send_error(424)
             return
         self.send_response(303)
         self.send_header("Location", f"{self.server.bucket}/{key.removeprefix('s3://faces/')}")
@@ -57,7 +61,7 @@ class Links(BaseHTTPRequestHandler):
 def label_studio(site):
     """A server of such links, with `site` as the bucket."""
     server = ThreadingHTTPServer((HOST, 0), Links)
-    server.seen, server.bucket = [], site.url
+    server.seen, server.bucket, server.unread = [], site.url, ()
     server.url = f"http://{HOST}:{server.server_port}"
     with serving(server):
         yield server
@@ -170,6 +174,55 @@ def test_an_image_of_a_storage_is_asked_of_label_studio_and_fetched_where_it_say
         (False, False),
         (False, True),
     ]
+
+
+def link(key):
+    return f"/tasks/7/resolve/?fileuri={base64.urlsafe_b64encode(key.encode()).decode()}"
+
+
+@pytest.fixture
+def bucket(site, label_studio, tmp_path):
+    """Images beside Label Studio, which reads them from `s3://faces`; that holds a to c."""
+    for name in "abc":
+        (tmp_path / f"site/{name}.png").write_bytes(name.encode())
+    with connected(label_studio.url, "secret") as connection:
+        yield lambda: ImageStore(tmp_path / "images", connection)
+
+
+A, B, C = (link(f"s3://faces/{name}.png") for name in "abc")
+
+
+def test_an_image_that_its_storage_has_no_more_is_missing(bucket, label_studio):
+    """Label Studio says 424, but another image of the storage comes."""
+    copy = bucket().fetch([A, B])[A].file
+    label_studio.unread = ("s3://faces/a", "s3://faces/c")
+    for ask_again in (True, False):
+        fetched = bucket().fetch([A, B, C], ask_again=ask_again)
+        assert [fetched[value].problem for value in (A, B, C)] == ["HTTP 424", None, "HTTP 424"]
+        assert not copy.exists()
+
+
+@pytest.mark.parametrize("ask_again", [True, False])
+@pytest.mark.parametrize("others", [(), (link("s3://other/d.png"), "http://h/a.png?x=/tasks/7/resolve/")])
+def test_a_storage_that_is_away_costs_no_image(bucket, site, label_studio, tmp_path, ask_again, others):
+    copies = [one.file for one in bucket().fetch([A, B]).values()]
+    (tmp_path / "site/s3:/other").mkdir(parents=True)
+    (tmp_path / "site/s3:/other/d.png").write_bytes(b"d")
+    others = [value.replace("http://h", site.url) for value in others]
+    label_studio.unread = ("s3://faces",)
+    with pytest.raises(SourceUnreachableError, match=r"can't read the storage s3://faces \(HTTP 424\); see"):
+        bucket().fetch([A, B, C, *others], ask_again=ask_again)
+    assert [copy.read_bytes() for copy in copies] == [b"a", b"b"]
+    label_studio.unread = ()
+    fetched = bucket().fetch([A, B, C], ask_again=False)
+    assert {value: one.downloaded for value, one in fetched.items()} == {A: False, B: False, C: True}
+
+
+def test_what_a_storage_gave_before_tells_that_it_is_there(bucket, label_studio):
+    """Images that are looked at in batches, and not kept."""
+    store, label_studio.unread = bucket(), ("s3://faces/b",)
+    store.fetch([A])
+    assert store.fetch([B])[B] == Fetched(None, "HTTP 424")
 
 
 def test_what_can_t_be_had_is_said(site, store, tmp_path):
