@@ -84,6 +84,7 @@ class ImageStore:
         Raises:
             SourceUnreachableError: the server went away, or a storage behind it. What has arrived is kept for the
                 next pull.
+            SourceRefusedError: Label Studio takes the token no more; the same is kept.
         """
         asked_for = set(values)
         here = () if ask_again else filter(self._is_whole, asked_for)
@@ -139,12 +140,17 @@ class ImageStore:
         if parts.scheme in ("http", "https"):
             if not is_address(address):
                 return Fetched(None, "is no address")
-            own = address.startswith(f"{self._connection.url}/")
-            return self._download(value, address, self._connection.files if own else elsewhere)
+            return self._download(value, address, self._connection.files if self._is_own(address) else elsewhere)
         if parts.scheme in ("", "file"):
             path = Path(parts.path)
             return Fetched(path) if path.is_file() else Fetched(None, "no such file")
         return Fetched(None, f"no way to fetch {parts.scheme}:// from here")
+
+    def _is_own(self, address: str | httpx.URL) -> bool:
+        """Whether Label Studio is asked there, and not what else its host serves: `..` leads out of its path, written
+        as `%2e%2e` too."""
+        url = httpx.URL(address)
+        return str(url).startswith(str(httpx.URL(f"{self._connection.url}/"))) and ".." not in url.path.split("/")
 
     def _address(self, value: str) -> str:
         """Where the image is asked for: what is Label Studio's own, at the URL that this connection has for it."""
@@ -171,6 +177,8 @@ class ImageStore:
             return Fetched(path)
         if reply.status_code > httpx.codes.INTERNAL_SERVER_ERROR or reply.status_code in BUSY:
             raise SourceUnreachableError(f"{shown}: HTTP {reply.status_code}; see the server's log, and run again")
+        if reply.status_code == httpx.codes.UNAUTHORIZED and self._is_own(reply.url):
+            raise self._connection.of_status(reply.status_code, None)
         if reply.status_code == httpx.codes.FAILED_DEPENDENCY and _storage_of(value):
             return Fetched(None, _UNREAD)
         if not reply.is_success:

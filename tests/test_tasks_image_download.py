@@ -1,11 +1,12 @@
 import base64
+import json
 import os
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from schemas.errors import SourceUnreachableError
+from schemas.errors import SourceRefusedError, SourceUnreachableError
 from tasks.image_download import Fetched, ImageStore
 from tasks.label_studio import client as label_studio_client
 from tasks.label_studio.client import connected
@@ -15,6 +16,7 @@ from tests.servers import HOST, UNUSABLE_ANSWERS, answering, free_port, serving
 class Handler(SimpleHTTPRequestHandler):
     def do_GET(self):
         self.server.seen.append(dict(self.headers))
+        self.server.asked.append(self.path)
         if self.server.status:
             self.send_error(self.server.status)
         else:
@@ -29,7 +31,7 @@ def site(tmp_path):
     """A web server over `tmp_path/site` that knows when a file changed; with a `status` it is out of order."""
     (tmp_path / "site").mkdir()
     server = ThreadingHTTPServer((HOST, 0), lambda *args: Handler(*args, directory=str(tmp_path / "site")))
-    server.seen, server.status = [], None
+    server.seen, server.asked, server.status = [], [], None
     server.url = f"http://{HOST}:{server.server_port}"
     with serving(server):
         yield server
@@ -43,7 +45,7 @@ class Links(BaseHTTPRequestHandler):
         self.server.seen.append(self.path)
         asked = parse_qs(urlsplit(self.path).query)
         key = asked["d"][0] if "d" in asked else base64.urlsafe_b64decode(asked["fileuri"][0]).decode()
-        if self.headers["Authorization"] != "Token secret":
+        if self.headers["Authorization"] != self.server.takes:
             self.send_error(401)
             return
         if key.startswith(self.server.unread):
@@ -53,6 +55,14 @@ class Links(BaseHTTPRequestHandler):
         self.send_header("Location", f"{self.server.bucket}/{key.removeprefix('s3://faces/')}")
         self.end_headers()
 
+    def do_POST(self):
+        """A new access token for a personal one, until that is revoked."""
+        body = json.dumps({"access": "fresh"}).encode()
+        self.send_response(200 if self.server.takes else 401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *args):
         """Not on the terminal."""
 
@@ -61,7 +71,7 @@ class Links(BaseHTTPRequestHandler):
 def label_studio(site):
     """A server of such links, with `site` as the bucket."""
     server = ThreadingHTTPServer((HOST, 0), Links)
-    server.seen, server.bucket, server.unread = [], site.url, ()
+    server.seen, server.bucket, server.unread, server.takes = [], site.url, (), "Token secret"
     server.url = f"http://{HOST}:{server.server_port}"
     with serving(server):
         yield server
@@ -150,6 +160,25 @@ def test_the_token_goes_to_label_studio_only(site, store, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        "{host}/studio/../grafana/x.png",
+        "{host}/studio/%2e%2e/grafana/x.png",
+        "/studio/data/upload/1/../../../../grafana/x.png",
+        "/data/upload/1/%2e%2e/%2E./..%2F..%2Fgrafana/x.png",
+    ],
+)
+def test_the_token_goes_to_nothing_else_that_label_studio_s_host_serves(site, tmp_path, value):
+    for name in ("grafana/x.png", "studio/x.png"):
+        (tmp_path / "site" / name).parent.mkdir()
+        (tmp_path / "site" / name).write_bytes(b"x")
+    with connected(f"{site.url}/studio", "secret") as connection:
+        ImageStore(tmp_path / "images", connection).fetch([value.format(host=site.url), f"{site.url}/studio/x.png"])
+    trusted = {path for path, headers in zip(site.asked, site.seen, strict=True) if "Authorization" in headers}
+    assert trusted == {"/studio/x.png"} and len(site.asked) == 2
+
+
+@pytest.mark.parametrize(
     "link",
     [
         "/tasks/7/resolve/?fileuri=czM6Ly9mYWNlcy9hLnBuZw==",
@@ -216,6 +245,23 @@ def test_a_storage_that_is_away_costs_no_image(bucket, site, label_studio, tmp_p
     label_studio.unread = ()
     fetched = bucket().fetch([A, B, C], ask_again=False)
     assert {value: one.downloaded for value, one in fetched.items()} == {A: False, B: False, C: True}
+
+
+@pytest.mark.parametrize(("token", "sent"), [("secret", "Token secret"), ("per.son.al", "Bearer fresh")])
+def test_a_token_that_is_revoked_meanwhile_costs_no_image(bucket, label_studio, tmp_path, token, sent):
+    label_studio.takes = sent
+    with connected(label_studio.url, token) as connection:
+        store = ImageStore(tmp_path / "images", connection)
+        copy = store.fetch([A])[A].file
+        label_studio.takes = None
+        with pytest.raises(SourceRefusedError, match=r"refuses the token \(HTTP 401\)"):
+            store.fetch([A, B])
+    assert copy.read_bytes() == b"a"
+
+
+def test_a_bucket_that_refuses_one_image_does_not_refuse_the_token(bucket, site):
+    site.status = 401
+    assert bucket().fetch([A])[A].problem == "HTTP 401"
 
 
 def test_what_a_storage_gave_before_tells_that_it_is_there(bucket, label_studio):
