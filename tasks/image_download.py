@@ -8,6 +8,7 @@ everything else is asked about whenever the whole project is gone through, and s
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -46,6 +47,7 @@ _UNREAD = f"HTTP {httpx.codes.FAILED_DEPENDENCY}"
 _WITNESSES = 3
 """Other images of the storage that are asked for to find out which."""
 
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
 _VALIDATORS = {"etag": "If-None-Match", "last-modified": "If-Modified-Since"}
 
 
@@ -142,8 +144,8 @@ class ImageStore:
                 return Fetched(None, "is no address")
             return self._download(value, address, self._connection.files if self._is_own(address) else elsewhere)
         if parts.scheme in ("", "file"):
-            path = Path(parts.path)
-            return Fetched(path) if path.is_file() else Fetched(None, "no such file")
+            there = os.path.isfile(parts.path)  # noqa: PTH113 - any text may stand there, too long for a name
+            return Fetched(Path(parts.path)) if there else Fetched(None, "no such file")
         return Fetched(None, f"no way to fetch {parts.scheme}:// from here")
 
     def _is_own(self, address: str | httpx.URL) -> bool:
@@ -206,7 +208,7 @@ class ImageStore:
 
     def _path(self, value: str) -> Path:
         suffix = PurePosixPath(_parts(value).path).suffix.lower() or PurePosixPath(value).suffix.lower()
-        name = sha256(value.encode()).hexdigest()[:32] + (suffix if suffix[1:].isalnum() else "")
+        name = sha256(value.encode()).hexdigest()[:32] + (suffix if _SUFFIX.fullmatch(suffix) else "")
         return self._folder / name[:2] / name
 
     def _forget_others(self, wanted: set[str]) -> None:

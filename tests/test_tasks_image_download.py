@@ -284,6 +284,21 @@ def test_what_can_t_be_had_is_said(site, store, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("value", [base64.b64encode(bytes(6000)).decode(), "/" + "a" * 300, "file:///a\0.png"])
+def test_a_text_that_is_no_file_is_the_fault_of_its_task(site, store, tmp_path, value):
+    (tmp_path / "site/a.png").write_bytes(b"a")
+    good = f"{site.url}/a.png"
+    fetched = store().fetch([value, good])
+    assert fetched[value].problem == "no such file"
+    assert fetched[good].file.read_bytes() == b"a"
+
+
+def test_a_long_suffix_is_no_suffix(site, store, tmp_path):
+    (tmp_path / "site/a").write_bytes(b"a")
+    url = f"{site.url}/a?version=1.{'x' * 300}"
+    assert store().fetch([url])[url].file.suffix == ""
+
+
 def test_a_value_that_is_no_address_is_the_fault_of_its_task(site, store, tmp_path):
     """Not of the pull: the other images come."""
     (tmp_path / "site/a.png").write_bytes(b"a")

@@ -242,6 +242,15 @@ def test_an_image_that_is_missing_is_not_replaced_by_another_field_s(tmp_path, w
     assert (record.image, record.subject) == (None, "team/079")
 
 
+def test_a_text_that_is_no_file_s_name_finds_none(tmp_path, workspace):
+    tasks = [some_task(), some_task()]
+    tasks[1]["data"] = {"image": "a" * 300}
+    write(tmp_path / "a.json", tasks)
+    write(tmp_path / "media/face.png", "")
+    records = records_of(pull(export_source(tmp_path, "a.json"), workspace, num_keypoints=5))
+    assert [record.image for record in records] == [str(tmp_path / "media/face.png"), None]
+
+
 def test_a_name_that_two_images_have_finds_neither(tmp_path, workspace):
     write(tmp_path / "a.json", [some_task()])
     write(tmp_path / "media/1/face.png", "")
