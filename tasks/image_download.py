@@ -11,7 +11,7 @@ import base64
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -48,6 +48,7 @@ _WITNESSES = 3
 """Other images of the storage that are asked for to find out which."""
 
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
+_LONGEST_SHOWN = 2000
 _VALIDATORS = {"etag": "If-None-Match", "last-modified": "If-Modified-Since"}
 
 
@@ -161,7 +162,7 @@ class ImageStore:
 
     def _download(self, value: str, address: str, client: httpx.Client) -> Fetched:
         path, known, whole = self._path(value), self._index.get(value, {}), self._is_whole(value)
-        shown = without_credentials(value)
+        shown = _shown(value)
         if whole and address.startswith(f"{self._connection.url}{_UPLOADS}"):
             return Fetched(path)
         ask = {header: known[name] for name, header in _VALIDATORS.items() if whole and name in known}
@@ -222,6 +223,23 @@ class ImageStore:
             del self._index[value]
         if others:
             write_json(self._index_path, self._index)
+
+
+def about_images(images: Mapping[str, Fetched]) -> dict[str, Any]:
+    """How many were wanted and downloaded, and why others are missing, in words that may be kept: no password stands
+    in them, and no picture that a task holds instead of its address."""
+    return {
+        "wanted": len(images),
+        "downloaded": sum(fetched.downloaded for fetched in images.values()),
+        "missing": {_shown(value): images[value].problem for value in sorted(images) if images[value].file is None},
+    }
+
+
+def _shown(value: str) -> str:
+    shown = without_credentials(value)
+    if len(shown) <= _LONGEST_SHOWN:
+        return shown
+    return f"{shown[:60]}... ({len(shown):,} characters, SHA-256 {sha256(shown.encode()).hexdigest()})"
 
 
 def _parts(value: str) -> SplitResult:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from schemas.errors import SourceRefusedError, SourceUnreachableError
-from tasks.image_download import Fetched, ImageStore
+from tasks.image_download import Fetched, ImageStore, about_images
 from tasks.label_studio import client as label_studio_client
 from tasks.label_studio.client import connected
 from tests.servers import HOST, UNUSABLE_ANSWERS, answering, free_port, serving
@@ -291,6 +291,19 @@ def test_a_text_that_is_no_file_is_the_fault_of_its_task(site, store, tmp_path, 
     fetched = store().fetch([value, good])
     assert fetched[value].problem == "no such file"
     assert fetched[good].file.read_bytes() == b"a"
+
+
+def test_why_images_are_missing_is_told_without_passwords_and_pictures(site, store, tmp_path):
+    (tmp_path / "site/a.png").write_bytes(b"a")
+    place = site.url.removeprefix("http://")
+    picture = f"data:image/png;base64,{base64.b64encode(bytes(6000)).decode()}"
+    addresses = [f"http://team:s3cret@{place}/b.png", f"http://team:s3cret@{place}/c.png?{'x' * 3000}"]
+    found = about_images(store().fetch([f"{site.url}/a.png", *addresses, picture]))
+    shown, *others = found["missing"].items()
+    assert (found["wanted"], found["downloaded"]) == (4, 1)
+    assert shown[0].startswith("data:image/png;base64,AAAA") and shown[1] == "no way to fetch data:// from here"
+    assert others[0] == (f"{site.url}/b.png", "HTTP 404") and others[1][0].startswith(f"{site.url}/c.png?x")
+    assert "s3cret" not in str(found) and len(str(found)) < 700
 
 
 def test_a_long_suffix_is_no_suffix(site, store, tmp_path):
