@@ -171,7 +171,8 @@ class ImageStore:
         except UNUSABLE as error:
             return self._gone(value, f"can't be read: {error}")
         except httpx.TransportError as error:
-            place = without_credentials(str(client.base_url) or value)
+            asked = error.request.url  # not always what the task says: Label Studio sends on to a bucket
+            place = f"{asked.scheme}://{asked.netloc.decode()}"
             raise SourceUnreachableError(
                 f"{shown} can't be fetched ({error or type(error).__name__}); see that {place} is up, and run again: "
                 "what has arrived is kept"

@@ -343,9 +343,18 @@ def test_a_server_that_is_of_no_use_is_named_without_its_password(site, store, m
     place = site.url.removeprefix("http://") if status else f"{HOST}:{free_port()}"
     with pytest.raises(SourceUnreachableError) as error:
         store().fetch([f"http://team:s3cret@{place}/a.png"])
-    told = f"HTTP {status}; see" if status else f"see that http://{place}/a.png is up"
+    told = f"HTTP {status}; see" if status else f"see that http://{place} is up"
     assert f"http://{place}/a.png" in str(error.value) and told in str(error.value)
     assert "s3cret" not in str(error.value)
+
+
+def test_a_bucket_that_is_away_is_named_and_not_label_studio(bucket, label_studio, monkeypatch):
+    monkeypatch.setattr(label_studio_client, "PATIENCE_S", (0.0,))
+    label_studio.bucket = f"http://team:s3cret@{HOST}:{free_port()}"
+    with pytest.raises(SourceUnreachableError) as error:
+        bucket().fetch([A])
+    away = label_studio.bucket.replace("team:s3cret@", "")
+    assert f"see that {away} is up" in str(error.value) and "s3cret" not in str(error.value)
 
 
 def test_a_server_that_goes_away_keeps_what_has_arrived(site, store, tmp_path, monkeypatch):
