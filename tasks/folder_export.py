@@ -76,6 +76,8 @@ def export_source(
 ) -> FolderExport:
     """Pull `source` into the workspace, and write its face records to `folder`; again, to bring it up to date.
 
+    What is pulled is kept apart from what trainings read: a pull takes away images that the source has no more.
+
     Where there is nothing to write, a new folder is not made, and one of this source is emptied before that is told:
     those who were in it may have been forgotten.
 
@@ -94,7 +96,7 @@ def _export(
     source: Source, folder: Path, workspace: Workspace, num_keypoints: int, progress: StepProgress
 ) -> FolderExport:
     try:
-        raw = pull(source, workspace, num_keypoints=num_keypoints, progress=progress).raw
+        raw = pull(source, workspace.for_exports, num_keypoints=num_keypoints, progress=progress).raw
     except SourceEmptyError as error:
         raise SourceEmptyError(f"{error}; {_empty(folder, source.name)}") from None
     index = ImageIndex(workspace.image_index)

@@ -17,7 +17,7 @@ from schemas.label_studio_task import build_task
 from schemas.raw import RawRecord, read_raw
 from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry, read
-from schemas.sources import CocoSource, LabelStudioExportSource, PtsSource, SlothSource, SubjectRule
+from schemas.sources import CocoSource, CofwSource, LabelStudioExportSource, PtsSource, SlothSource, SubjectRule
 from tasks.folder_export import export_source, sloth_entry, write_folder
 from tasks.images import ImageIndex
 from tasks.pull import pull
@@ -26,7 +26,7 @@ from tasks.subjects import subject_finder
 from tasks.tombstones import Tombstones
 from tasks.validate import validate
 from tasks.workspace import Workspace
-from tests.landmark_files import made_faces, write_coco, write_images, write_pts
+from tests.landmark_files import made_faces, write_coco, write_cofw, write_images, write_pts
 from tests.raw_records import sloth_records, write_image
 
 N = 5
@@ -340,6 +340,18 @@ def test_a_source_in_which_nothing_is_annotated_any_more_says_what_became_of_the
         with pytest.raises(SourceEmptyError, match=f"^source {source.name}: nothing in it is annotated; {told}$"):
             export_source(source, folder, workspace, num_keypoints=N)
     assert not (out / "images/a.png").exists() and not (tmp_path / "new").exists()
+
+
+def test_an_export_leaves_alone_what_a_training_reads(tmp_path, workspace):
+    """Its pull takes away images that the source has no more; so it has images of its own."""
+    path = write_cofw(tmp_path / "COFW_train_color.mat", made_faces(3, 29))
+    source = CofwSource(kind="cofw", name="c", files=[str(path)])
+    pull(source, workspace, num_keypoints=29)
+    before = {path: path.read_bytes() for path in workspace.root.rglob("*") if path.is_file()}
+    write_cofw(path, made_faces(2, 29))
+    done = export_source(source, tmp_path / "out", workspace, num_keypoints=29)
+    assert (done.sets, done.images) == ({"COFW_train_color": 2}, 2)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_one_source_does_not_replace_another(tmp_path):

@@ -51,9 +51,10 @@ def task(identity, subject, image):
     return StoredTask(identity, "2026-11-22T08:00:00.000000Z", 1, True, True, subject, image, payload)
 
 
-def test_a_frame_goes_of_which_a_broken_pull_has_not_said_whose_it_is(tmp_path):
+@pytest.mark.parametrize("workspace_of", [Workspace, lambda root: Workspace(root).for_exports])
+def test_a_frame_goes_of_which_a_broken_pull_has_not_said_whose_it_is(tmp_path, workspace_of):
     """The store has no file of a task before all images have arrived."""
-    workspace = Workspace(tmp_path)
+    workspace = workspace_of(tmp_path)
     images = workspace.raw("s") / IMAGES
     known, unknown = images / "0a/0a1b.png", images / "2c/2c3d.jpg"
     with open_store(workspace.raw("s") / STORE_FILE) as store, store.transaction():
@@ -63,7 +64,7 @@ def test_a_frame_goes_of_which_a_broken_pull_has_not_said_whose_it_is(tmp_path):
     for path in (known, unknown):
         path.parent.mkdir(parents=True)
         path.write_bytes(path.name.encode())
-    forget_subject("team/1", workspace, Tracking(), by="test", why="asked to")
+    forget_subject("team/1", Workspace(tmp_path), Tracking(), by="test", why="asked to")
     assert [path for path in images.rglob("*") if path.is_file()] == [known]
 
 

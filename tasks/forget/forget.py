@@ -199,7 +199,7 @@ def _drop_caches(workspace: Workspace) -> None:
 def _drop_unknown_frames(workspace: Workspace) -> None:
     """A pull that was broken off has stored images, and not yet whose they are; the next one fetches them again."""
     known = {Path(record.image).absolute() for record in raw_records(workspace) if record.image}
-    for images in workspace.root.glob(f"raw/*/{IMAGES}/"):
+    for images in workspace.of_every_pull(IMAGES):
         for path in images.glob("*/*"):
             if path.absolute() not in known:
                 path.unlink()

@@ -73,7 +73,7 @@ def _snapshot_rows(snapshots: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def raw_records(workspace: Workspace) -> Iterator[RawRecord]:
     """The records of every source, as they were pulled."""
     for name in (RAW_FILE, STORE_FILE):
-        for path in sorted(workspace.root.glob(f"raw/*/{name}")):
+        for path in workspace.of_every_pull(name):
             yield from read_raw(path)
 
 
