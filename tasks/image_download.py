@@ -32,6 +32,9 @@ from tasks.label_studio.client import BUSY, UNUSABLE, Connection, get_patiently,
 WORKERS = 4
 """More than a few only queue up at Label Studio's own server."""
 
+_QUEUED = 4096
+"""Of a million images, each would take 2 kB of memory while it waits."""
+
 _UPLOADS = "/data/upload/"
 _OWN = re.compile(
     rf"""(?:/[^?\#]*?)?(?P<upload>{_UPLOADS}\d+/.*)  # after the path of LABEL_STUDIO_HOST, if that has one
@@ -96,7 +99,8 @@ class ImageStore:
         pool = ThreadPoolExecutor(WORKERS)
         try:
             with open_client() as elsewhere:
-                results = pool.map(lambda v: self._get(v, elsewhere), wanted)
+                slices = (wanted[start : start + _QUEUED] for start in range(0, len(wanted), _QUEUED))
+                results = chain.from_iterable(pool.map(lambda v: self._get(v, elsewhere), some) for some in slices)
                 for done, (value, result) in enumerate(zip(wanted, results, strict=True), start=1):
                     fetched[value] = result
                     if result.file is not None and (storage := _storage_of(value)):

@@ -1,6 +1,7 @@
 import base64
 import json
 import os
+import tracemalloc
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -355,6 +356,16 @@ def test_a_bucket_that_is_away_is_named_and_not_label_studio(bucket, label_studi
         bucket().fetch([A])
     away = label_studio.bucket.replace("team:s3cret@", "")
     assert f"see that {away} is up" in str(error.value) and "s3cret" not in str(error.value)
+
+
+def test_few_of_many_images_wait_in_memory(store):
+    nowhere = [f"/nowhere/{number}.png" for number in range(20_000)]
+    tracemalloc.start()
+    fetched = store().fetch(nowhere)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(fetched) == len(nowhere)
+    assert peak - kept < 20e6, f"{(peak - kept) / len(nowhere):.0f} bytes for each"
 
 
 def test_a_server_that_goes_away_keeps_what_has_arrived(site, store, tmp_path, monkeypatch):
