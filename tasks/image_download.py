@@ -18,7 +18,7 @@ from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import httpx
 
@@ -257,10 +257,12 @@ def _parts(value: str) -> SplitResult:
 
 
 def _storage_of(value: str) -> str | None:
-    """The storage that one of Label Studio's links leads to, such as `s3://faces`."""
-    own = _OWN.fullmatch(value)
-    _, given, encoded = (own["link"] or "").partition("/?fileuri=") if own else ("", "", "")
+    """The storage that one of Label Studio's links leads to, such as `s3://faces`; None of what is no such link."""
+    encoded = parse_qs(_parts(value).query).get("fileuri")
+    if encoded is None or not _OWN.fullmatch(value):
+        return None
     try:
-        return "/".join(base64.urlsafe_b64decode(encoded).decode().split("/")[:3]) if given else None
+        place = urlsplit(base64.urlsafe_b64decode(encoded[0]).decode())
     except ValueError:
-        return encoded
+        return None
+    return f"{place.scheme}://{place.netloc}"
