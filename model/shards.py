@@ -17,6 +17,7 @@ from model.record_tensors import BOX, FEATURES
 from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.experiment import ExperimentSpec
 from schemas.geometry import tight_square
+from schemas.texts import composed
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class ShardSurvey:
 
     Attributes:
         records: their number.
-        subjects: sorted; '' where a record names none.
+        subjects: sorted, composed; '' where a record names none.
         sha256: of its serialised records in their order.
     """
 
@@ -73,7 +74,7 @@ def refuse_leaks(surveys: Iterable[ShardSurvey], kpi_subjects: Iterable[str], *,
         SubjectLeakError: a file holds a KPI subject.
         UnknownSubjectError: a file holds records without a subject, and that was not allowed.
     """
-    kpi = set(kpi_subjects)
+    kpi = set(map(composed, kpi_subjects))
     for shard in surveys:
         if leaked := kpi.intersection(shard.subjects):
             raise SubjectLeakError(leaked, str(shard.path))
@@ -94,7 +95,8 @@ def named_subjects(files: Sequence[Path]) -> set[str]:
     wanted = {"image/subject": FEATURES["image/subject"]}
     batches = tf.data.TFRecordDataset(there).batch(256).map(lambda records_B: tf.io.parse_example(records_B, wanted))
     with shard_errors():
-        return {name.decode() for faces in batches.as_numpy_iterator() for name in faces["image/subject"] if name}
+        named = {name for faces in batches.as_numpy_iterator() for name in faces["image/subject"] if name}
+    return {composed(name.decode()) for name in named}
 
 
 def box_ratio(path: Path, num_keypoints: int) -> float | None:
@@ -171,7 +173,7 @@ def _survey_file(path: Path, spec: ExperimentSpec, *, labelled: bool) -> ShardSu
             for record in serialised:
                 content.update(hashlib.sha256(record).digest())
             records += len(names)
-            subjects.update(owner.decode() for owner in owners)
+            subjects.update(composed(owner.decode()) for owner in owners)
     return ShardSurvey(path, records, tuple(sorted(subjects)), content.hexdigest())
 
 

@@ -1,7 +1,8 @@
-"""Text files that people write: specs, configurations, lists."""
+"""Texts that people write: files of them (specs, configurations, lists), and the two ways to write `ö`."""
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 from schemas.errors import SpecError
@@ -26,3 +27,13 @@ def read_text(path: Path | str, *, named_by: str | None = None) -> str:
     except ValueError as error:  # of a name that no file can have
         problem = f"can't be read: {error}"
     raise SpecError(str(path), problem) if named_by is None else SpecError(named_by, f"{path} {problem}")
+
+
+def composed(text: str) -> str:
+    """The text with one character for `ö` (NFC). A Mac names files with two, which look alike and differ."""
+    return unicodedata.normalize("NFC", text)
+
+
+def spellings(text: str) -> frozenset[str]:
+    """The text as it is, composed and decomposed: what was written down before may be either."""
+    return frozenset({text, composed(text), unicodedata.normalize("NFD", text)})

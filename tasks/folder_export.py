@@ -76,11 +76,14 @@ def export_source(
 ) -> FolderExport:
     """Pull `source` into the workspace, and write its face records to `folder`; again, to bring it up to date.
 
+    What is pulled is kept apart from what trainings read: a pull takes away images that the source has no more.
+
     Where there is nothing to write, a new folder is not made, and one of this source is emptied before that is told:
     those who were in it may have been forgotten.
 
     Raises:
         SpecError: the folder holds something else, or another source.
+        SourceEmptyError: nothing in the source is annotated.
         SourceError, AnnotationFileError: see `tasks.pull.pull`.
         ViolationsError: every annotation breaks a rule.
         StorageError: the folder or the workspace can't be written.
@@ -93,10 +96,9 @@ def _export(
     source: Source, folder: Path, workspace: Workspace, num_keypoints: int, progress: StepProgress
 ) -> FolderExport:
     try:
-        raw = pull(source, workspace, num_keypoints=num_keypoints, progress=progress).raw
-    except SourceEmptyError:
-        _empty(folder, source.name)
-        raise
+        raw = pull(source, workspace.for_exports, num_keypoints=num_keypoints, progress=progress).raw
+    except SourceEmptyError as error:
+        raise SourceEmptyError(f"{error}; {_empty(folder, source.name)}") from None
     index = ImageIndex(workspace.image_index)
     outcome = validate(
         _with_own_sets(read_raw(raw)),
@@ -107,19 +109,21 @@ def _export(
     )
     index.close()
     left_out = [violation for violation in outcome.violations if violation.code not in NOT_REJECTED]
-    if left_out and not outcome.counts.accepted:
-        written = "the folder is empty now" if _empty(folder, source.name) else "nothing was written"
-        raise ViolationsError(_nothing_left(source.name, outcome.counts, left_out, written))
+    if not outcome.counts.accepted:
+        written = _empty(folder, source.name)
+        if left_out:
+            raise ViolationsError(_nothing_left(source.name, outcome.counts, left_out, written))
+        raise SourceEmptyError(f"source {source.name}: nothing in it is annotated; {written}")
     sets, images = write_folder(outcome.faces, folder, source=source.name, progress=progress)
     return FolderExport(folder, sets, images, left_out, outcome.counts.skipped)
 
 
-def _empty(folder: Path, source: str) -> bool:
-    """Remove what earlier exports of the source have left in the folder; False if there is nothing."""
-    there = any(_written_before(folder, source))
-    if there:
-        write_folder([], folder, source=source)
-    return there
+def _empty(folder: Path, source: str) -> str:
+    """Remove what earlier exports of the source have left in the folder; says whether there was something."""
+    if not any(_written_before(folder, source)):
+        return "nothing was written"
+    write_folder([], folder, source=source)
+    return "the folder is empty now"
 
 
 def _nothing_left(source: str, counts: Counts, left_out: Sequence[Violation], written: str) -> str:

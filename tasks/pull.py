@@ -61,13 +61,17 @@ class PullResult:
     details: dict[str, Any]
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line for people. It names no image: it is kept where none would be looked for."""
         told = f"{self.records:,} records from {self.kind}"
         if "tasks" in self.details:
             tasks = self.details["tasks"]
             told += f": {tasks['new']:,} new, {tasks['changed']:,} changed, {tasks['deleted']:,} deleted"
         if drift := self.details.get("label_config_drift"):
             told += f"; the labelling config has drifted: {'; '.join(drift)}"
+        if missing := self.details.get("images", {}).get("missing"):
+            reasons = Counter(why.partition(":")[0] for why in missing.values()).most_common()
+            shown = ", ".join(f"{why} {number:,}" for why, number in reasons)
+            told += f"; {len(missing):,} images can't be had: {shown} ({PULL_FILE} names them)"
         return told
 
 

@@ -77,7 +77,7 @@ def image_missing(annotated: AnnotatedFace) -> Problem:
         code="image-missing",
         value=f"no file for {annotated.image_name}",
         rule="every annotation has its image",
-        hint="check the source's image folder or field",
+        hint="check the source's image folder or field; of a server's images, its pull.json says what is wrong",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.records import Split
+from schemas.texts import composed
 
 VALIDATION_SHARE = 0.1
 
@@ -43,7 +44,7 @@ def _owner(example) -> str:
     features = example.features.feature
     subject = features["image/subject"].bytes_list.value
     name = features["train/image_frame_name"].bytes_list.value
-    return ((subject and subject[0]) or name[0]).decode()
+    return composed(((subject and subject[0]) or name[0]).decode())
 
 
 def _held_out(owners: set[str]) -> set[str]:

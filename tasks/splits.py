@@ -11,7 +11,7 @@ from typing import Protocol
 from schemas.config import SplitPolicy
 from schemas.errors import SpecError, SplitError, SubjectLeakError
 from schemas.records import Face, Split
-from schemas.texts import read_text
+from schemas.texts import composed, read_text
 
 
 class Owned(Protocol):
@@ -29,18 +29,19 @@ _TRAINING_WORDS = {"train", "training", "val", "validation"}
 
 
 def kpi_subjects(policy: SplitPolicy) -> frozenset[str]:
-    """The subjects of the policy's list and of its files.
+    """The subjects of the policy's list and of its files, composed as those of faces are.
 
     Raises:
         SpecError: a file can't be read, or an entry is not `<dataset>/<id>`.
     """
-    subjects = set(policy.kpi_subjects)
+    listed = list(policy.kpi_subjects)
     for dataset, name in sorted(policy.kpi_subject_files.items()):
         lines = read_text(name, named_by=f"split.kpi_subject_files.{dataset}").splitlines()
-        subjects |= {f"{dataset}/{line.strip()}" for line in lines if line.strip() and not line.startswith("#")}
+        listed += [f"{dataset}/{line.strip()}" for line in lines if line.strip() and not line.startswith("#")]
+    subjects = frozenset(map(composed, listed))
     if wrong := sorted(subject for subject in subjects if subject.count("/") != 1):
         raise SpecError("split", f"KPI subject '{wrong[0]}' is not <dataset>/<id>")
-    return frozenset(subjects)
+    return subjects
 
 
 def assign_splits(faces: Sequence[Face], policy: SplitPolicy) -> list[Split]:

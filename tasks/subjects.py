@@ -1,4 +1,7 @@
-"""Whose face it is: a source's subject rule, applied to one image after the other."""
+"""Whose face it is: a source's subject rule, applied to one image after the other.
+
+Subjects are composed (`schemas.texts.composed`), so that one person is one subject whatever system named the files.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 from schemas.errors import SpecError, nearest
 from schemas.sources import SubjectRule
+from schemas.texts import composed
 
 SubjectOf = Callable[[str, Mapping[str, Any]], str | None]
 """Called with the image's name and the fields around it (of the task's data, or of the Sloth entry)."""
@@ -29,10 +33,12 @@ def subject_finder(rule: SubjectRule | None) -> SubjectOf:
         return lambda name, fields: None
     if rule.csv is not None:
         table = _read_csv(Path(rule.csv), rule.csv_key, rule.csv_value)
-        return lambda name, fields: _qualified(rule.dataset, table.get(name))
+        return lambda name, fields: _qualified(rule.dataset, table.get(composed(name)))
     if rule.pattern is not None:
         pattern = re.compile(rule.pattern)
-        return lambda name, fields: _qualified(rule.dataset, (match := pattern.search(name)) and match["subject"])
+        return lambda name, fields: _qualified(
+            rule.dataset, (match := pattern.search(composed(name))) and match["subject"]
+        )
     return lambda name, fields: _qualified(rule.dataset, fields.get(rule.field))
 
 
@@ -43,7 +49,7 @@ def _qualified(dataset: str, identity: Any) -> str | None:
         return str(identity)
     if not isinstance(identity, str) or not identity.strip():
         return None
-    return f"{dataset}/{identity.strip()}" if dataset else identity.strip()
+    return composed(f"{dataset}/{identity.strip()}" if dataset else identity.strip())
 
 
 def _read_csv(path: Path, key: str, value: str) -> dict[str, str]:
@@ -68,7 +74,7 @@ def _read_csv(path: Path, key: str, value: str) -> dict[str, str]:
 def _without_contradiction(path: Path, rows: csv.DictReader, key: str, value: str) -> dict[str, str]:
     table: dict[str, str] = {}
     for row in rows:
-        name, identity = row[key] or "", row[value] or ""
+        name, identity = composed(row[key] or ""), composed(row[value] or "")
         if table.setdefault(name, identity) != identity:
             raise SpecError(f"{path}:{rows.line_num}", f"{name} has two subjects: {table[name]} and {identity}")
     return table

@@ -19,6 +19,7 @@ from typing import Any
 
 from schemas.errors import StorageError
 from schemas.storage import atomic_path, read_json, write_json
+from schemas.texts import spellings
 
 KEY_VARIABLE = "FPENET_TOMBSTONE_KEY"
 FILE, KEY_FILE = "tombstones.json", "tombstone.key"
@@ -60,8 +61,10 @@ class Tombstones:
         return cls(root, kept["subjects"], key)
 
     def cover(self, subject: str | None) -> bool:
-        """True if this subject was forgotten."""
-        return bool(self.graves) and subject is not None and _mark(self._key, subject) in self.graves
+        """True if this subject was forgotten, in whichever spelling."""
+        if not self.graves or subject is None:
+            return False
+        return any(_mark(self._key, spelling) in self.graves for spelling in spellings(subject))
 
     def with_grave(self, subject: str, *, by: str, why: str) -> Tombstones:
         """Add one, durably; a subject that has one keeps it."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+_RAW, _RAW_OF_EXPORTS = "raw", "raw-of-exports"
 
 
 @dataclass(frozen=True)
@@ -11,6 +14,7 @@ class Workspace:
     """A directory that holds everything a project of this workflow keeps.
 
     raw/<source>/      raw.jsonl as pulled from files, raw.sqlite from a server, images downloaded
+    raw-of-exports/<source>/   the same as an export pulled it: a training may be reading what a pull takes away
     image-index.sqlite   what is known of image files; violations.parquet: what the last validation found
     snapshots/<id>/    faces.parquet, violations.parquet, manifest.json, provenance.json
     shards/            TFRecords by content hash; conversions/<key>/manifest.json names those of a conversion
@@ -37,9 +41,20 @@ class Workspace:
     """
 
     root: Path
+    _pulled: str = _RAW
+
+    @property
+    def for_exports(self) -> Workspace:
+        """The same with a place of its own for what is pulled."""
+        return replace(self, _pulled=_RAW_OF_EXPORTS)
 
     def raw(self, source: str) -> Path:
-        return self.root / "raw" / source
+        return self.root / self._pulled / source
+
+    def of_every_pull(self, name: str) -> Iterator[Path]:
+        """What is called so in the folders of all sources, wherever they were pulled to."""
+        for pulled in (_RAW, _RAW_OF_EXPORTS):
+            yield from sorted(self.root.glob(f"{pulled}/*/{name}"))
 
     @property
     def image_index(self) -> Path:

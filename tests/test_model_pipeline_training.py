@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.pipeline import evaluation_batches, steps_per_epoch, targets, training_batches
-from model.shards import box_ratio, refuse_leaks, shard_errors, survey
+from model.shards import box_ratio, named_subjects, refuse_leaks, shard_errors, survey
 from model.training import train
 from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.geometry import Box
@@ -193,6 +193,16 @@ def test_kpi_subjects_are_refused_by_name_and_file(shards):
     with pytest.raises(SubjectLeakError, match=f"{shards[1]}.*blobs/010") as error:
         refuse_leaks(surveys, {"blobs/010"}, allow_unknown=True)
     assert error.value.subjects == ["blobs/010"]
+
+
+@pytest.mark.parametrize("written", ["team/j\u00f6rg", "team/jo\u0308rg"])
+def test_kpi_subjects_are_refused_however_their_letters_are_composed(tmp_path, written):
+    shard = write_shard(tmp_path / "a", [replace(FACES[0], subject=written)])
+    surveys = survey([shard], spec_with())
+    for listed in ("team/j\u00f6rg", "team/jo\u0308rg"):
+        with pytest.raises(SubjectLeakError, match="team/j\u00f6rg"):
+            refuse_leaks(surveys, {listed}, allow_unknown=False)
+    assert named_subjects([shard]) == {"team/j\u00f6rg"}
 
 
 def test_unknown_subjects_need_permission(tmp_path):

@@ -16,8 +16,8 @@ from schemas.geometry import Box
 from schemas.label_studio_task import build_task
 from schemas.raw import RawRecord, read_raw
 from schemas.records import Flag
-from schemas.sloth import read
-from schemas.sources import CocoSource, PtsSource, SlothSource, SubjectRule
+from schemas.sloth import face_to_sloth, image_entry, read
+from schemas.sources import CocoSource, CofwSource, LabelStudioExportSource, PtsSource, SlothSource, SubjectRule
 from tasks.folder_export import export_source, sloth_entry, write_folder
 from tasks.images import ImageIndex
 from tasks.pull import pull
@@ -26,7 +26,7 @@ from tasks.subjects import subject_finder
 from tasks.tombstones import Tombstones
 from tasks.validate import validate
 from tasks.workspace import Workspace
-from tests.landmark_files import made_faces, write_coco, write_images, write_pts
+from tests.landmark_files import made_faces, write_coco, write_cofw, write_images, write_pts
 from tests.raw_records import sloth_records, write_image
 
 N = 5
@@ -303,12 +303,55 @@ def test_who_was_forgotten_goes_from_the_folder_where_nobody_else_can_be_written
     export_source(source, out, workspace, num_keypoints=N)
     assert "images/000_0.png,team/000" in (out / "manifest.csv").read_text()
     Tombstones.of(workspace.root).with_grave("team/000", by="test", why="asked to")
-    for folder in (out, tmp_path / "new"):
-        with pytest.raises(error, match=r"no record but 2 of|the folder is empty now|nothing was written"):
+    for folder, told in ((out, "the folder is empty now"), (tmp_path / "new", "nothing was written")):
+        with pytest.raises(error, match=told):
             export_source(source, folder, workspace, num_keypoints=N)
     assert sorted(path.name for path in out.rglob("*") if path.is_file()) == ["fpenet-export.json", "manifest.csv"]
     assert (out / "manifest.csv").read_text() == "file,subject\n"
     assert not (tmp_path / "new").exists()
+
+
+def sloth_entries(root, annotated):
+    face = [face_to_sloth(np.array([(3.0 * i, 40.0 - i) for i in range(N)]), np.zeros(N))] if annotated else []
+    (root / "gt").mkdir(parents=True, exist_ok=True)
+    (root / "gt/all.json").write_text(json.dumps([image_entry("a.png", face)]))
+    return SlothSource(kind="sloth", name="s", root=str(root))
+
+
+def export_tasks(root, annotated):
+    points_N2 = np.array([(3.0 * i, 40.0 - i) for i in range(N)])
+    task = build_task({"image": "a.png"}, points_N2, np.zeros(N), frame_size=(64, 48)) | {"id": 1}
+    task["annotations"][0]["was_cancelled"] = not annotated
+    (root / "tasks.json").write_text(json.dumps([task]))
+    return LabelStudioExportSource(
+        kind="label_studio_export", name="e", files=[str(root / "tasks.json")], image_root=str(root)
+    )
+
+
+@pytest.mark.parametrize("source_with", [sloth_entries, export_tasks])
+def test_a_source_in_which_nothing_is_annotated_any_more_says_what_became_of_the_folder(
+    tmp_path, workspace, source_with
+):
+    out, root = tmp_path / "out", tmp_path / "s"
+    write_image(root / "a.png", seed=1, width=64, height=48)
+    assert export_source(source_with(root, True), out, workspace, num_keypoints=N).images == 1
+    source = source_with(root, False)
+    for folder, told in ((out, "the folder is empty now"), (tmp_path / "new", "nothing was written")):
+        with pytest.raises(SourceEmptyError, match=f"^source {source.name}: nothing in it is annotated; {told}$"):
+            export_source(source, folder, workspace, num_keypoints=N)
+    assert not (out / "images/a.png").exists() and not (tmp_path / "new").exists()
+
+
+def test_an_export_leaves_alone_what_a_training_reads(tmp_path, workspace):
+    """Its pull takes away images that the source has no more; so it has images of its own."""
+    path = write_cofw(tmp_path / "COFW_train_color.mat", made_faces(3, 29))
+    source = CofwSource(kind="cofw", name="c", files=[str(path)])
+    pull(source, workspace, num_keypoints=29)
+    before = {path: path.read_bytes() for path in workspace.root.rglob("*") if path.is_file()}
+    write_cofw(path, made_faces(2, 29))
+    done = export_source(source, tmp_path / "out", workspace, num_keypoints=29)
+    assert (done.sets, done.images) == ({"COFW_train_color": 2}, 2)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_one_source_does_not_replace_another(tmp_path):

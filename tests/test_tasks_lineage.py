@@ -315,6 +315,20 @@ def test_a_replaced_snapshot_leaves_no_trace_in_the_index(workspace):
     assert b"multipie/004" not in index_path(workspace).read_bytes()
 
 
+@pytest.mark.parametrize("kept", ["w300/j\u00f6rg", "w300/jo\u0308rg"])
+def test_a_subject_is_found_however_its_letters_are_composed(workspace, kept):
+    write_snapshot(workspace, digest("snapshot"), [Row("files:gt/a.json#1", kept, "kpi")], taken_at="2026")
+    for asked in ("w300/j\u00f6rg", "w300/jo\u0308rg"):
+        assert ask(asked, workspace).name == kept
+    mark = Tombstones.of(workspace.root).with_grave(kept, by="tests", why="asked to").redacted(kept)
+    write_snapshot(workspace, digest("snapshot"), [Row("files:gt/a.json#1", "w300/1", "kpi")], taken_at="2026")
+    workspace.forgotten.mkdir()
+    record = workspace.forgotten / f"{mark.removeprefix('redacted/')}.json"
+    record.write_text(f'{{"snapshots": {{"{digest("snapshot")}": {{"kpi": 1}}}}}}')
+    for asked in ("w300/j\u00f6rg", "w300/jo\u0308rg"):
+        assert ask(asked, workspace).name == mark
+
+
 def test_a_forgotten_subject_is_followed_by_its_mark(workspace):
     tombstones = Tombstones.of(workspace.root).with_grave("multipie/004", by="tests", why="asked to")
     mark = tombstones.redacted("multipie/004")

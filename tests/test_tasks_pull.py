@@ -15,7 +15,7 @@ from schemas.sloth import face_to_sloth, image_entry
 from schemas.sources import LabelStudioExportSource, RenderedSource, SlothSource, SubjectRule
 from schemas.storage import read_json
 from tasks.images import ImageIndex
-from tasks.pull import pull
+from tasks.pull import PullResult, pull
 from tasks.pull_files import image_finder
 from tasks.tombstones import Tombstones
 from tasks.validate import validate
@@ -240,6 +240,23 @@ def test_an_image_that_is_missing_is_not_replaced_by_another_field_s(tmp_path, w
     source = export_source(tmp_path, "a.json", image_field="photo", subject=rule)
     (record,) = records_of(pull(source, workspace, num_keypoints=5))
     assert (record.image, record.subject) == (None, "team/079")
+
+
+def test_a_pull_tells_why_images_are_missing_and_not_which(tmp_path):
+    missing = {"079_a.png": "HTTP 404", "079_b.png": "can't be read: redirected to '079_c.png'", "d.png": "HTTP 404"}
+    details = {"images": {"wanted": 9, "downloaded": 0, "missing": missing}}
+    result = PullResult("server", "label_studio", tmp_path, 9, {"faces": 9}, "hash", details)
+    told = "3 images can't be had: HTTP 404 2, can't be read 1 (pull.json names them)"
+    assert str(result) == f"9 records from label_studio; {told}"
+
+
+def test_a_text_that_is_no_file_s_name_finds_none(tmp_path, workspace):
+    tasks = [some_task(), some_task()]
+    tasks[1]["data"] = {"image": "a" * 300}
+    write(tmp_path / "a.json", tasks)
+    write(tmp_path / "media/face.png", "")
+    records = records_of(pull(export_source(tmp_path, "a.json"), workspace, num_keypoints=5))
+    assert [record.image for record in records] == [str(tmp_path / "media/face.png"), None]
 
 
 def test_a_name_that_two_images_have_finds_neither(tmp_path, workspace):

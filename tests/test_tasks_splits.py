@@ -87,6 +87,13 @@ def test_kpi_subjects_from_files(tmp_path, text):
     assert kpi_subjects(rules) == {"x/1", "w300/007", "w300/1008"}
 
 
+@pytest.mark.parametrize("written", ["j\u00f6rg", "jo\u0308rg"])
+def test_kpi_subjects_are_composed_as_those_of_faces_are(tmp_path, written):
+    (tmp_path / "kpi.txt").write_text(f"{written}\n", encoding="utf-8")
+    rules = policy(f"x/{written}", kpi_subject_files={"w300": str(tmp_path / "kpi.txt")})
+    assert kpi_subjects(rules) == {"x/j\u00f6rg", "w300/j\u00f6rg"}
+
+
 def test_unusable_kpi_lists_are_refused(tmp_path):
     with pytest.raises(SpecError, match=r"split.kpi_subject_files.w300: .*nowhere.txt can't be read: No such file"):
         kpi_subjects(policy(kpi_subject_files={"w300": str(tmp_path / "nowhere.txt")}))

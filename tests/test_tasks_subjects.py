@@ -58,3 +58,22 @@ def test_a_table_that_is_not_there(tmp_path):
         subject_finder(SubjectRule(dataset="set", csv=str(tmp_path / "manifest.csv")))
     with pytest.raises(SpecError, match="can't be read: embedded null byte"):
         subject_finder(SubjectRule(dataset="set", csv="x\0y"))
+
+
+COMPOSED, DECOMPOSED = "j\u00f6rg", "jo\u0308rg"
+
+
+@pytest.mark.parametrize("written", [COMPOSED, DECOMPOSED])
+def test_a_subject_is_the_same_however_its_letters_are_composed(tmp_path, written):
+    """A Mac names files with two characters for one letter."""
+    table = tmp_path / "manifest.csv"
+    name = f"{written}_01.png"
+    rules = [
+        SubjectRule(field="subject"),
+        SubjectRule(dataset="team", pattern=r"(?P<subject>\w+)_"),
+        SubjectRule(dataset="team", csv=str(table)),
+    ]
+    for key in (COMPOSED, DECOMPOSED):
+        table.write_text(f"file,subject_id\n{key}_01.png,{written}\n", encoding="utf-8")
+        found = {subject_finder(rule)(name, {"subject": f"team/{written}"}) for rule in rules}
+        assert found == {f"team/{COMPOSED}"}

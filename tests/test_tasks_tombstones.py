@@ -20,6 +20,13 @@ def test_a_grave_lasts_and_names_nobody(tmp_path):
     assert kept.redacted("team/7") != kept.redacted("team/8")
 
 
+@pytest.mark.parametrize("forgotten", ["team/j\u00f6rg", "team/jo\u0308rg"])
+def test_a_grave_covers_every_spelling(tmp_path, forgotten):
+    graves = Tombstones.of(tmp_path).with_grave(forgotten, by="lead", why="asked to")
+    assert graves.cover("team/j\u00f6rg") and graves.cover("team/jo\u0308rg")
+    assert not graves.cover("team/jorg")
+
+
 def test_forgetting_twice_keeps_the_first_grave(tmp_path):
     first = Tombstones.of(tmp_path).with_grave("team/7", by="lead", why="asked to")
     again = Tombstones.of(tmp_path).with_grave("team/7", by="other", why="later")

@@ -94,6 +94,13 @@ def test_each_rule_rejects_and_names_the_record(tmp_path, check, code):
     assert (outcome.counts.accepted, outcome.counts.rejected) == (2, 1)
 
 
+def test_an_image_that_the_source_has_not_got_is_to_be_looked_for_there(tmp_path, check):
+    records = sloth_records(tmp_path, 3)
+    records[1] = replace(records[1], image=None)
+    (violation,) = check(records).violations
+    assert violation.code == "image-missing" and "its pull.json says what is wrong" in violation.hint
+
+
 @pytest.mark.parametrize(
     ("code", "spoil"),
     [

@@ -54,7 +54,7 @@ def write_folder(source: Source, folder: Path, workspace: Workspace, num_keypoin
         done = export_source(source, folder, workspace, num_keypoints=num_keypoints, progress=progress)
     tell_left_out(done.left_out)
     console.print(
-        f"{done.folder}: {sum(done.sets.values()):,} faces in {', '.join(done.sets) or 'no set'}, {done.images:,} "
+        f"{done.folder}: {sum(done.sets.values()):,} faces in {', '.join(done.sets)}, {done.images:,} "
         f"pictures; {done.skipped:,} not annotated",
         soft_wrap=True,
     )

@@ -273,4 +273,6 @@ def still_tells(path: Path, traces: Traces) -> bool:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() in traces.images | traces.figures:
         return True
-    return traces.subject.encode() in content and bool(traces.pattern.search(content.decode(errors="replace")))
+    if not any(spelling.encode() in content for spelling in traces.spellings):
+        return False
+    return bool(traces.pattern.search(content.decode(errors="replace")))

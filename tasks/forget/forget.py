@@ -18,6 +18,7 @@ from typing import Any
 from schemas.config import Tracking
 from schemas.errors import InputError, StorageError
 from schemas.storage import fsync_directory, read_json, write_json
+from schemas.texts import composed, spellings
 from tasks.forget.artifacts import purge_artifacts
 from tasks.forget.consequences import (
     AffectedBundle,
@@ -28,8 +29,9 @@ from tasks.forget.consequences import (
     affected_models,
 )
 from tasks.forget.files import files_below, purge_file, still_tells
-from tasks.forget.search import find_traces
+from tasks.forget.search import find_traces, raw_records
 from tasks.forget.traces import Traces
+from tasks.label_studio.pull import IMAGES
 from tasks.lease import alone
 from tasks.lineage.index import drop_index
 from tasks.progress import StepProgress, silent
@@ -84,7 +86,7 @@ def forget_subject(
         StorageError: a file can't be read or written, or still tells of the subject after all was purged.
         TrackingError: MLflow can't say which models learnt from the subject.
     """
-    folders = [workspace.root, *also]
+    subject, folders = composed(subject), [workspace.root, *also]
     _refuse_nonsense(subject, folders)
     with alone(workspace.lease) as undisturbed:
         if not undisturbed:
@@ -125,7 +127,7 @@ def preview(subject: str, workspace: Workspace, tracking: Tracking, *, also: Seq
     Raises:
         InputError, TrackingError: as `forget_subject`.
     """
-    folders = [workspace.root, *also]
+    subject, folders = composed(subject), [workspace.root, *also]
     _refuse_nonsense(subject, folders)
     traces = find_traces(workspace, folders, subject=subject, mark="")
     models = affected_models(traces.snapshots, tracking, workspace)
@@ -150,7 +152,7 @@ def _outcome(
 def _holding_out(subject: str, workspace: Workspace) -> int:
     """Number of snapshots whose policy keeps the subject out of training."""
     manifests = workspace.snapshots.glob("*/manifest.json")
-    return sum(subject in load_snapshot(path.parent).kpi_subjects for path in manifests)
+    return sum(bool(spellings(subject) & load_snapshot(path.parent).kpi_subjects) for path in manifests)
 
 
 def _refuse_nonsense(subject: str, folders: Sequence[Path]) -> None:
@@ -185,12 +187,22 @@ def _files(folders: Sequence[Path], record: Path) -> list[Path]:
 def _drop_caches(workspace: Workspace) -> None:
     """What only saves time, and may show faces whose frames nobody knows any more, or name people."""
     drop_index(workspace)
+    _drop_unknown_frames(workspace)
     for path in workspace.root.glob(f"{workspace.face_signatures.name}*"):  # with what SQLite left beside it
         path.unlink()
     shutil.rmtree(workspace.labelling / ".images", ignore_errors=True)
     for run in workspace.quality.glob("*/"):
         if not (run / QUALITY_LIST).is_file():  # killed before it wrote whom its pictures show
             shutil.rmtree(run)
+
+
+def _drop_unknown_frames(workspace: Workspace) -> None:
+    """A pull that was broken off has stored images, and not yet whose they are; the next one fetches them again."""
+    known = {Path(record.image).absolute() for record in raw_records(workspace) if record.image}
+    for images in workspace.of_every_pull(IMAGES):
+        for path in images.glob("*/*"):
+            if path.absolute() not in known:
+                path.unlink()
 
 
 def _purge(files: Sequence[Path], traces: Traces, progress: StepProgress) -> list[Path]:

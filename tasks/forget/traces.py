@@ -10,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from schemas.texts import spellings
+
 
 @dataclass(frozen=True)
 class Traces:
@@ -36,14 +38,20 @@ class Traces:
     snapshots: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @cached_property
+    def spellings(self) -> frozenset[str]:
+        """What the subject may be written as: not all that is kept was composed."""
+        return spellings(self.subject)
+
+    @cached_property
     def _whole(self) -> frozenset[str]:
         """Texts that are about the subject if they are equal to one of these."""
-        return frozenset({self.subject}) | self.names | self.records
+        return self.spellings | self.names | self.records
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """The subject as a word of its own: `team/7` is in `faces of team/7.`, not in `team/70` or `big-team/7`."""
-        return re.compile(rf"(?<![\w.-]){re.escape(self.subject)}(?![\w-])(?!\.\w)")
+        written = "|".join(map(re.escape, sorted(self.spellings)))
+        return re.compile(rf"(?<![\w.-])(?:{written})(?![\w-])(?!\.\w)")
 
     @cached_property
     def _names_pattern(self) -> re.Pattern[str] | None:

@@ -102,16 +102,17 @@ class Connection:
         try:
             yield
         except ApiError as error:
-            raise self._of_status(error.status_code, error.body) from None
+            raise self.of_status(error.status_code, error.body) from None
         except httpx.HTTPStatusError as error:
-            raise self._of_status(error.response.status_code, error.response.text) from None
+            raise self.of_status(error.response.status_code, error.response.text) from None
         except httpx.RequestError as error:
             raise SourceUnreachableError(
                 f"Label Studio at {self.place} can't be reached ({error or type(error).__name__}); "
                 "check the URL, and that the server is up: its page /health/ says UP"
             ) from None
 
-    def _of_status(self, status: int | None, body: Any) -> SourceError:
+    def of_status(self, status: int | None, body: Any) -> SourceError:
+        """What an answer that is no success says."""
         if status in (401, 403):
             return SourceRefusedError(
                 f"Label Studio at {self.place} refuses the token (HTTP {status}); it is wrong, expired or revoked, "

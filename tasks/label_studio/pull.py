@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -20,7 +20,7 @@ from schemas.sources import LabelStudioSource
 from schemas.storage import make_folder, sha256_file, sha256_of
 from schemas.task_store import StoredTask, TaskStore, open_store
 from schemas.urls import without_credentials
-from tasks.image_download import Fetched, ImageStore
+from tasks.image_download import ImageStore, about_images
 from tasks.label_studio.client import Connection, Project, connected, token_from_environment
 from tasks.label_studio.follow import Followed, Follower, Read
 from tasks.label_studio.task_queries import TaskQueries, time_of
@@ -103,7 +103,7 @@ def pull_label_studio(
             "label_config_drift": config_drift(project.label_config, num_keypoints),
             "tasks": asdict(followed),
             "forgotten": counts["forgotten"],
-            "images": _about_images(images),
+            "images": about_images(images),
         }
         return ServerPull(counts["tasks"], project.title, store.content_hash(), details)
 
@@ -200,6 +200,7 @@ def _rules(source: LabelStudioSource, tombstones: Tombstones) -> str:
     return sha256_of(
         {
             "subject": source.subject and source.subject.model_dump(),
+            "subjects": "composed",
             "csv": csv and sha256_file(Path(csv)),
             "image_field": source.image_field,
             "forgotten": sorted(tombstones.graves),
@@ -215,11 +216,3 @@ def _read_anew(store: TaskStore, read: Read) -> None:
             store.put(read(orjson.loads(row.payload or b"") | {"total_annotations": row.annotations}) for row in some)
     with store.transaction():
         store.delete_places()
-
-
-def _about_images(images: Mapping[str, Fetched]) -> dict[str, Any]:
-    return {
-        "wanted": len(images),
-        "downloaded": sum(fetched.downloaded for fetched in images.values()),
-        "missing": {value: images[value].problem for value in sorted(images) if images[value].file is None},
-    }

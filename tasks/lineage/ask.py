@@ -8,6 +8,7 @@ from pathlib import Path
 
 from schemas.errors import InputError, nearest
 from schemas.storage import sha256_file
+from schemas.texts import spellings
 from tasks.lineage.engines import EngineFacts, engines_of
 from tasks.lineage.index import LineageIndex, open_index
 from tasks.lineage.trace import Backward, Forward, Lineage, redacted_subjects, tie_versions
@@ -90,12 +91,14 @@ def _annotations(word: str, index: LineageIndex) -> list[str]:
 
 
 def _subject(word: str, lineage: Lineage, workspace: Workspace) -> str:
-    """The subject of that name as it may be shown: by its mark if it has been forgotten; '' if there is none."""
-    if word in lineage.redacted or lineage.index.places_of_subject(word):
-        return word
+    """The subject of that name, however its letters are composed, as it may be shown: by its mark if it has been
+    forgotten; '' if there is none."""
+    written = sorted(spellings(word))
+    if known := [name for name in written if name in lineage.redacted or lineage.index.places_of_subject(name)]:
+        return known[0]
     tombstones = Tombstones.of(workspace.root)
-    mark = tombstones.redacted(word) if tombstones.cover(word) else ""
-    return mark if mark in lineage.redacted else ""
+    marks = map(tombstones.redacted, written) if tombstones.cover(word) else ()
+    return next((mark for mark in marks if mark in lineage.redacted), "")
 
 
 def _nearest(word: str, lineage: Lineage) -> str:
