@@ -2,16 +2,20 @@
 
 import json
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from deploy.delivery import activate, changed_by_hand, current_engine, deactivate, deliver, described, inspect
+from deploy.device.scratch import CUT_OFF_S
 from deploy.devices import Device, LocalReach
+from deploy.shells.local import LocalShell
 from deploy.shells.opening import open_shell
 from deploy.shells.ssh import SshShell
 from schemas.errors import DeviceError, DeviceOfflineError, StorageError
+from schemas.storage import atomic_path
 from tests.engines import engine_directory
 from tests.killed import killed_at_fsync
 from tests.ssh_servers import device_server
@@ -68,6 +72,16 @@ def bring(shell, directory: Path):
 def folder(directory: Path) -> str:
     """Of an engine, on a device."""
     return described(directory).folder
+
+
+def shown(shell, directory: Path) -> list[str]:
+    """What lies in an engine's folder on a device, without what was cut off."""
+    return [name for name in shell.list(f"t4/engines/{folder(directory)}") if not name.startswith(".")]
+
+
+def an_hour_later(monkeypatch) -> None:
+    later = time.time() + CUT_OFF_S + 60
+    monkeypatch.setattr("deploy.device.scratch.time.time", lambda: later)
 
 
 def test_an_engine_is_delivered_before_it_is_current(any_place, tmp_path):
@@ -253,6 +267,57 @@ def test_two_deliveries_of_one_engine_at_once_leave_it_whole(place, tmp_path, mo
         assert inspect(shell, "t4") == (first.engine, "")
 
 
+@pytest.mark.parametrize("brought", ["key5", "key1"])
+def test_an_activation_leaves_the_engine_that_another_workspace_activates_meanwhile(
+    brought, place, tmp_path, monkeypatch
+):
+    """A new one, or one that is about to be removed; when the first has seen which engines are there."""
+    names = [f"key{number}" for number in range(1, 6)]
+    engines = {name: engine_directory(tmp_path / "engines", name) for name in names}
+    listed = LocalShell.list
+
+    def list_and_meanwhile(shell, remote=""):
+        found = listed(shell, remote)
+        if remote == "t4/engines":
+            monkeypatch.setattr(LocalShell, "list", listed)
+            with open_shell(place.device) as other:
+                activate(other, described(engines[brought]), "t4")
+        return found
+
+    with open_shell(place.device) as shell:
+        for name in names[:3]:
+            bring(shell, engines[name])
+        deliver(shell, engines["key5"], "t4")
+        delivered = deliver(shell, engines["key4"], "t4").engine
+        monkeypatch.setattr(LocalShell, "list", list_and_meanwhile)
+        activate(shell, delivered, "t4")
+        assert LocalShell.list is listed
+        assert current_engine(shell, "t4").build_key == brought
+        assert shown(shell, engines[brought]) == ["engine.onnx", "manifest.json"]
+
+
+def test_an_engine_that_nobody_activates_goes_with_the_second_activation(any_place, tmp_path):
+    first, left, second, third = (engine_directory(tmp_path / "engines", f"key{index}") for index in range(4))
+    with open_shell(any_place.device) as shell:
+        bring(shell, first)
+        deliver(shell, left, "t4")
+        bring(shell, second)
+        assert any_place.engines() == [folder(each) for each in (first, left, second)]
+        deactivate(shell, "t4")
+        bring(shell, third)
+        assert any_place.engines() == [folder(each) for each in (first, second, third)]
+
+
+@pytest.mark.parametrize("change", ["activate", "deactivate"])
+def test_a_change_leaves_a_current_json_that_another_workspace_is_writing(change, place, tmp_path):
+    with open_shell(place.device) as shell:
+        runs = bring(shell, engine_directory(tmp_path / "engines", "key1")).engine
+        with atomic_path(place.current) as temporary:
+            temporary.write_bytes(runs.content)
+            activate(shell, runs, "t4") if change == "activate" else deactivate(shell, "t4")
+        assert current_engine(shell, "t4") == runs
+
+
 def test_no_room_for_the_manifest_leaves_what_another_delivery_has_finished(server, tmp_path, monkeypatch):
     first, second = (engine_directory(tmp_path / name, "key1", version=name) for name in ("7", "8"))
     put = SshShell.put
@@ -312,7 +377,30 @@ def test_a_device_that_vanishes_in_the_copy_is_completed_later(server, tmp_path)
     with open_shell(server.device(target="t4")) as shell:
         assert inspect(shell, "t4")[0].build_key == "key1"
         assert bring(shell, second).found == ""
-        assert shell.list(f"t4/engines/{folder(second)}") == ["engine.onnx", "manifest.json"]
+        assert shown(shell, second) == ["engine.onnx", "manifest.json"]
+
+
+def test_copies_that_were_cut_off_fill_no_device(server, tmp_path, monkeypatch):
+    """Until an hour is over nobody can tell them from a copy that another workspace is making."""
+    first, second = (engine_directory(tmp_path / "engines", name, size=3_000_000) for name in ("key1", "key2"))
+    place = f"t4/engines/{folder(second)}"
+    with open_shell(server.device(target="t4")) as shell:
+        bring(shell, first)
+    for _ in range(2):
+        server.vanish_after_bytes = 2_500_000
+        with open_shell(server.device(target="t4")) as shell, pytest.raises(DeviceOfflineError):
+            deliver(shell, second, "t4")
+        server.come_back()
+    server.capacity = 2_000_000 + sum(path.stat().st_size for path in server.directory.rglob("*") if path.is_file())
+    with open_shell(server.device(target="t4")) as shell:
+        left = shell.list(place)
+        with pytest.raises(StorageError, match=rf"disk is full: .* In {place} there lie 2 copies of the last hour"):
+            deliver(shell, second, "t4")
+        assert shell.list(place) == left
+        assert inspect(shell, "t4")[0].build_key == "key1"
+        an_hour_later(monkeypatch)
+        deliver(shell, second, "t4")
+        assert shell.list(place) == ["engine.onnx", "manifest.json"]
 
 
 _BRING = """
@@ -325,7 +413,7 @@ activate(shell, deliver(shell, Path(sys.argv[2]), "t4").engine, "t4")
 """
 
 
-def test_killed_at_any_moment_a_device_runs_the_one_or_the_other(tmp_path):
+def test_killed_at_any_moment_a_device_runs_the_one_or_the_other(tmp_path, monkeypatch):
     """Five files are written, each with one fsync of its own and one of its directory; here before every rename."""
     first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
     seen = []
@@ -340,7 +428,11 @@ def test_killed_at_any_moment_a_device_runs_the_one_or_the_other(tmp_path):
             assert found == ""
             done = bring(shell, second)
             assert (done.found, done.kept) == ("", (folder(first), folder(second)))
-            assert sorted(shell.list(f"t4/engines/{folder(second)}")) == ["engine.onnx", "manifest.json"]
+            assert shown(shell, second) == ["engine.onnx", "manifest.json"]
+            with monkeypatch.context() as later:
+                an_hour_later(later)
+                bring(shell, second)
+            assert not list(place.rglob(".*"))
     assert seen == ["key1"] * 4 + ["key2"] * 2
 
 
