@@ -231,12 +231,12 @@ def _was_rolled_back(place: Path, *, since: int) -> bool:
     return any(event.action == "rollback" for event in later)
 
 
-def _ended(place: Path) -> StagedEngine | None:
+def _ended(place: Path) -> Pointer | None:
     canary, production = read_pointer(place, "canary"), read_pointer(place, "production")
     if canary is None or canary.event.action != "end":
         return None
     overtaken = production is not None and production.event.number > canary.event.number
-    return None if overtaken else canary.engine
+    return None if overtaken else canary
 
 
 def _is_newer(canary: Pointer, production: Pointer | None) -> bool:

@@ -442,6 +442,40 @@ def test_a_rollback_after_one_that_was_cut_off_and_completed_otherwise_goes_back
     assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key1")
 
 
+@pytest.mark.parametrize(("release", "runs"), [((), ""), (("key1",), "key1"), (("key1", "key3"), "key1")])
+def test_a_rollback_that_was_killed_is_completed_by_the_flow(release, runs, fleet):
+    """Of a first canary, of a later one, and of production; killed when its pointer has moved, before a device is
+    asked."""
+    for name in release:
+        fleet.release(name)
+    if len(release) < 2:
+        fleet.stage("key2")
+        fleet.promote("canary")
+    before = fleet.running()
+    assert killed_at_fsync(7, _PROMOTE, fleet.root, "rollback")
+    assert stages.history(fleet.targets, "t4")[-1].action in ("end", "rollback")
+    assert fleet.running() == before
+    records, problems = finish_rollbacks(fleet.targets, fleet.devices)
+    assert ({record.outcome for record in records}, problems) == ({"active"}, ())
+    assert fleet.running() == fleet.recorded() | before | dict.fromkeys(fleet.recorded(), runs)
+    assert not (fleet.targets / "t4" / UNFINISHED).exists()
+    assert asked_again(fleet) == {}
+
+
+def test_a_device_that_could_not_be_rolled_back_is_asked_once_for_each_rollback(fleet):
+    fleet.release("key1")
+    fleet.stage("key2")
+    fleet.promote("canary")
+    place = fleet.root / "devices" / "t4-a"
+    place.rename(fleet.root / "aside")
+    place.write_text("a file in the way")
+    fleet.promote("canary")
+    assert fleet.outcomes()["t4-a"] == "failed", "before its canary was ended"
+    assert killed_at_fsync(7, _PROMOTE, fleet.root, "rollback")
+    assert asked_again(fleet) == {"t4-a": "failed"}
+    assert asked_again(fleet) == {}
+
+
 @pytest.mark.parametrize(("change", "new"), [("production", "key2"), ("rollback", "key1")])
 def test_killed_at_any_moment_and_completed_by_the_same_command(change, new, tmp_path):
     """Pointer, log, then each device: here at every seventh fsync."""

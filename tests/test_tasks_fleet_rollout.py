@@ -479,6 +479,21 @@ def test_a_device_that_can_t_run_what_its_stage_holds_is_asked_once(released, tm
     assert "m1 failed (" in told(again)
 
 
+def test_a_device_that_goes_on_with_a_canary_that_was_ended_is_told(released):
+    released.devices.this_machine("c1")
+    released.devices.this_machine("m1", ring="main")
+    released.away.add("m1")
+    assert released.go_on("7", released.at_canary("7")).state == "canary"
+    place = released.devices.folder / "c1"
+    place.rename(released.devices.folder / "aside")
+    place.write_text("a file in the way")
+    released.roll_back()
+    assert read_record(released.targets, "cpu", "c1").outcome == "failed"
+    assert told(released.catch_up()) == (
+        "c1 not reached (it runs a canary that was ended; `fpenet deliver --target cpu --config FILE` asks it again)"
+    )
+
+
 def test_a_device_that_is_behind_is_left_where_its_stage_changes_while_it_is_measured(released, monkeypatch):
     released.devices.this_machine("c1")
     for name in ("m1", "m2"):

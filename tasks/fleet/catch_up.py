@@ -80,9 +80,11 @@ def _ring_caught_up(
     targets: Path, devices: Sequence[Device], open_shell: OpenShell, material_of: MaterialOf
 ) -> list[DeviceRow]:
     """Devices of one ring of one target: the same engine for all."""
-    wanted = stages.status(targets, devices[0].target).wanted(devices[0].ring)
-    if wanted is None:
-        return []  # a canary that was ended, and nothing before it
+    target = devices[0].target
+    wanted = stages.status(targets, target).wanted(devices[0].ring)
+    if wanted is None:  # `finish_rollbacks` has asked them
+        why = f"it runs a canary that was ended; `fpenet deliver --target {target} --config FILE` asks it again"
+        return [DeviceRow(device.name, device.ring, "not reached", why) for device in devices]
     failed = {device.name: row for device in devices if (row := _failed_before(targets, device, wanted[1]))}
     todo = [device for device in devices if device.name not in failed]
     if not todo:
@@ -120,7 +122,7 @@ def _activated(
 
 def _failed_before(targets: Path, device: Device, pointer: Pointer) -> DeviceRow | None:
     record = read_record(targets, device.target, device.name)
-    if record is None or not record.broken or record.at <= pointer.event.at:
+    if record is None or not record.gave_up(pointer.event):
         return None
     state = next(state for state in BAD if state == record.outcome)
     return DeviceRow(device.name, device.ring, state, record.why)

@@ -18,7 +18,7 @@ from deploy import stages
 from deploy.delivery import Activation, CurrentEngine, Delivery, activate, deactivate, deliver, described
 from deploy.device.facts import read_facts, require_same
 from deploy.devices import Device, Ring, program_of
-from deploy.pointers import Stage, StagedEngine, StageStatus
+from deploy.pointers import Event, Stage, StagedEngine, StageStatus
 from deploy.shells.base import Shell
 from deploy.shells.opening import OpenShell, open_shell
 from deploy.targets import find_target
@@ -84,6 +84,10 @@ class DeviceRecord(SpecModel):
     def broken(self) -> bool:
         """It answered, and did not do it. Who is offline is asked again."""
         return self.outcome in ("failed", "refused")
+
+    def gave_up(self, event: Event) -> bool:
+        """It failed since a change of its stage, and is not asked again before the next one."""
+        return self.broken and self.at > event.at
 
     def runs(self, engine: StagedEngine) -> bool:
         return self.current is not None and self.current.engine_sha256 == engine.engine_sha256
@@ -157,7 +161,7 @@ def is_behind(status: StageStatus, device: Device, record: DeviceRecord | None) 
     """Whether a device does not run what its ring ought to, or still runs a canary that was ended."""
     wanted = status.wanted(device.ring)
     if wanted is None:
-        return status.ended is not None and record is not None and record.runs(status.ended)
+        return status.ended is not None and record is not None and record.runs(status.ended.engine)
     return record is None or not record.runs(wanted[1].engine)
 
 

@@ -29,7 +29,6 @@ from tasks.fleet.deliveries import (
     behind,
     bring_all,
     has_run,
-    is_behind,
     read_record,
 )
 from tasks.fleet.results import DeviceRow
@@ -197,8 +196,8 @@ def settle_target(
 def finish_rollbacks(
     targets: Path, devices: Sequence[Device], *, open_shell: OpenShell = open_shell
 ) -> tuple[tuple[DeviceRecord, ...], tuple[str, ...]]:
-    """Ask the devices again that were offline when their target was rolled back, or its canary ended. What they get
-    has run on them, or on others of their target, so nothing is measured again.
+    """Ask the devices that have missed a rollback of their target, or the end of its canary: they were offline, or it
+    was cut off. What they get has run on them, or on others of their target, so nothing is measured again.
 
     Returns:
         Records of the devices that were asked; and why those of other targets were not, for people.
@@ -207,10 +206,10 @@ def finish_rollbacks(
     problems: list[str] = []
     for target in sorted({device.target for device in devices}):
         try:
-            waiting = [device for device in _of(devices, target) if _missed_rollback(targets, device)]
-            if waiting:
-                with changing(targets, target):
-                    records += _settled(targets, target, waiting, open_shell)
+            if _missed_rollback(targets, target, devices):
+                with changing(targets, target):  # one under way has come to an end then
+                    missed = _missed_rollback(targets, target, devices)
+                    records += _settled(targets, target, missed, open_shell)
                     end_cut_off(targets, target, devices)
         except FpenetError as error:  # of this target: a record that can't be read, or somebody else holds it
             problems.append(str(error))
@@ -228,14 +227,18 @@ def end_cut_off(targets: Path, target: str, devices: Sequence[Device]) -> None:
         (targets / target / UNFINISHED).unlink(missing_ok=True)
 
 
-def _missed_rollback(targets: Path, device: Device) -> bool:
-    status = stages.status(targets, device.target)
-    record = read_record(targets, device.target, device.name)
-    if record is None or record.outcome != "offline" or not is_behind(status, device, record):
+def _missed_rollback(targets: Path, target: str, devices: Sequence[Device]) -> list[Device]:
+    """Devices that are behind a rollback, or the end of a canary, and have not failed to follow it."""
+    status = stages.status(targets, target)
+    return [device for device in behind(targets, target, devices) if _can_go_back(targets, status, device)]
+
+
+def _can_go_back(targets: Path, status: StageStatus, device: Device) -> bool:
+    record, wanted = read_record(targets, device.target, device.name), status.wanted(device.ring)
+    if record is None:
         return False
-    wanted = status.wanted(device.ring)
-    ended = status.ended is not None and record.runs(status.ended)
-    return ended or (wanted is not None and wanted[1].event.action == "rollback")
+    left = status.ended if status.ended and record.runs(status.ended.engine) else wanted and wanted[1]
+    return left is not None and left.event.action in ("end", "rollback") and not record.gave_up(left.event)
 
 
 def _of(devices: Sequence[Device], target: str) -> list[Device]:

@@ -208,7 +208,7 @@ def _asked(device: Device, known: DeviceStatus, status: StageStatus, ask: OpenSh
         return replace(known, state=outcome, outcome=outcome, why=str(error), live=True)
     wanted = status.wanted(device.ring)
     same = bool(current and wanted and current.engine_sha256 == wanted[1].engine.engine_sha256)
-    left = bool(current and status.ended and current.engine_sha256 == status.ended.engine_sha256)
+    left = bool(current and status.ended and current.engine_sha256 == status.ended.engine.engine_sha256)
     state: State = "changed" if found else "active" if same else "pending" if wanted or left else "idle"
     numbers = {} if current and current.build_key == known.engine else {"px": None, "fps": None}
     return replace(known, state=state, outcome="active", why=found, live=True, **_running(current), **numbers)
