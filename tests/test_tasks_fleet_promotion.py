@@ -8,7 +8,7 @@ import pytest
 
 from deploy import stages
 from deploy.devices import LocalReach
-from schemas.errors import InputError, ReviewError, StorageError
+from schemas.errors import GateError, InputError, ReviewError, StorageError
 from schemas.storage import read_json, sha256_file, write_json
 from tasks.fleet import promotion
 from tasks.fleet.deliveries import Measured, behind, note_measured, read_record, read_records
@@ -320,6 +320,15 @@ def measured(happens, *devices):
     return measure
 
 
+def judged(**states):
+    """A `Measure` by which devices come to these states."""
+
+    def measure(engine, asked):
+        return [DeviceRow(device.name, device.ring, states[device.name], "parity 4 px") for device in asked]
+
+    return measure
+
+
 @pytest.fixture
 def impatient(monkeypatch):
     """Nobody waits for who holds a target."""
@@ -368,6 +377,26 @@ def test_a_new_device_gets_nothing_that_it_was_not_measured_with(fleet, impatien
     assert fleet.running() == {"t4-a": "key1", "t4-b": "key1", "t4-c": ""}
     settle_target(fleet.targets, "t4", fleet.devices, measure=measured(lambda: None, "t4-c"))
     assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-c"), "key1")
+
+
+def test_an_engine_that_no_device_passes_does_not_come_into_production_without_canary_devices_either(fleet):
+    fleet.devices.clear()
+    fleet.local("a", "main"), fleet.local("b", "main")
+    fleet.stage("key1")
+    fleet.promote(measure=judged(a="passed", b="gated"))
+    assert fleet.outcomes() == {"a": "active", "b": "failed"}
+    fleet.promote(measure=judged(b="gated"))
+    fleet.stage("key2")
+    for states in {"a": "gated", "b": "refused"}, {"a": "gated", "b": "offline"}:
+        with pytest.raises(
+            GateError, match=r"key2 .* passed on no device, and nothing was promoted: a gated \(parity"
+        ):
+            fleet.promote(measure=judged(**states))
+    assert stages.status(fleet.targets, "t4").production.engine.build_key == "key1"
+    fleet.stage("key3")
+    fleet.promote(measure=judged(a="passed", b="passed"))
+    roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    assert fleet.running()["a"] == "key1"
 
 
 _PROMOTE = """

@@ -20,7 +20,7 @@ from deploy import stages
 from deploy.devices import RINGS, Device, Ring, ring
 from deploy.pointers import Pointer, Promoted, StagedEngine, StageStatus
 from deploy.shells.opening import OpenShell, open_shell
-from schemas.errors import FpenetError, InputError, ReviewError
+from schemas.errors import FpenetError, GateError, InputError, ReviewError
 from schemas.storage import read_json, write_json
 from tasks.fleet.deliveries import (
     DeviceRecord,
@@ -31,7 +31,7 @@ from tasks.fleet.deliveries import (
     has_run,
     read_record,
 )
-from tasks.fleet.results import DeviceRow
+from tasks.fleet.results import BAD, DeviceRow
 from tasks.review.approval import Accepted
 
 LOCK, UNFINISHED = ".changing.lock", ".rollback.json"
@@ -99,6 +99,7 @@ def promote_target(
 
     Raises:
         ReviewError: the engine's version is not the one that was accepted, and there is no override.
+        GateError: no device passed that ought to run it in production, and no canary device has tried it before.
         InputError: nothing is at the stage before; or no canary device runs the engine yet; or others have changed
             the target while devices were measured.
         StorageError: the engine's file is gone or was changed.
@@ -116,6 +117,8 @@ def promote_target(
             seen = _ready(targets, target, to, canaries)
             engine = stages.promotable(targets, target, to=to, has_canaries=bool(canaries), allow=allow)
         tried, expected = _tried(targets, asked, _wanted_with(engine, to, seen), measure), engine.engine_sha256
+        if not canaries and not engine.is_same(seen.production and seen.production.engine):
+            _require_passed(targets, target, engine, asked, tried)
     with changing(targets, target):
         _require_unchanged(targets, target, seen)
         before = _ready(targets, target, to, canaries)
@@ -269,6 +272,17 @@ def _tried(targets: Path, devices: Sequence[Device], wanted: Mapping[Ring, Stage
         rows = measure(engine, [device for each, device in new if each.engine_sha256 == sha256])
         found |= {(row.device, sha256): row for row in rows}
     return found
+
+
+def _require_passed(
+    targets: Path, target: str, engine: StagedEngine, devices: Sequence[Device], tried: Tried
+) -> None:
+    """What is in production a rollback may bring to every device, so one that answers has to have passed."""
+    bad = [row for row in tried.values() if row.state in BAD]
+    passed = any(row.state == "passed" for row in tried.values())
+    if bad and not passed and not any(has_run(targets, device, engine) for device in devices):
+        told = ", ".join(f"{row.device} {row.state} ({row.why})" for row in bad)
+        raise GateError(f"target '{target}': {engine} passed on no device, and nothing was promoted: {told}")
 
 
 def _settled(
