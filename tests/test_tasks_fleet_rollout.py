@@ -13,10 +13,11 @@ from deploy import stages
 from deploy.builders import trtexec
 from deploy.device.run import MODULE
 from deploy.devices import Device, LocalReach
+from deploy.engine import read_engine
 from deploy.shells.local import LocalShell
 from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError
-from schemas.storage import write_json
+from schemas.storage import read_json, write_json
 from tasks.fleet import rollout
 from tasks.fleet.ascent import Ascent, build_here
 from tasks.fleet.catch_up import catch_up, told
@@ -534,3 +535,22 @@ def test_an_engine_that_is_staged_in_between_does_not_get_into_production(releas
     assert stages.status(released.targets, "cpu").production is None
     assert roll_out_target(released.plan("7"), find_target("cpu"), row).state == "promoted"
     assert released.running() == {"m1": "7"}
+
+
+def test_a_version_that_is_staged_in_between_with_the_same_bytes_does_not_get_to_devices(released, monkeypatch):
+    """The same network registered again: `retrain` has written its manifest anew when the engine is staged."""
+    released.devices.this_machine("c1")
+    built = read_engine(released.workspace.engines / released.built["7"].key)
+    passed = Ascent(built, "here", (), (DeviceRow("c1", "canary", "passed"),), (), "")
+    monkeypatch.setattr(rollout, "ascend", lambda *_: passed)
+    monkeypatch.setattr(rollout, "record_passed", lambda *_: None)
+    manifest = built.directory / "manifest.json"
+    approved = read_json(manifest)
+    again = approved | {"provenance": approved["provenance"] | {"model_version": "9"}}
+    write_json(manifest, again)
+    row = roll_out_target(released.plan("7"), find_target("cpu"))
+    assert (row.state, row.again, "fpenet version 9, engine" in row.why) == ("built", True, True)
+    assert stages.status(released.targets, "cpu").canary is None
+    write_json(manifest, approved)
+    assert roll_out_target(released.plan("7"), find_target("cpu"), row).state == "promoted"
+    assert released.running() == {"c1": "7"}

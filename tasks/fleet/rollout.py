@@ -21,7 +21,7 @@ from dataclasses import replace
 from deploy import stages
 from deploy.devices import Device, Ring
 from deploy.engine import BuiltEngine, read_engine
-from deploy.pointers import Promoted
+from deploy.pointers import Promoted, StagedEngine
 from deploy.targets import Target
 from schemas.errors import FpenetError, GateError, InputError
 from schemas.storage import make_folder
@@ -165,8 +165,16 @@ class _Way:
         if self.state == "built":
             stages.stage(targets, name, built.directory, by=plan.by, why=plan.why)
         tried = to == "canary" or self.state == "canary"
-        stages.promote(targets, name, by=plan.by, why=plan.why, to=to, has_canaries=tried, expected=built.sha256)
+        meant = {"expected": built.sha256, "allow": self._meant}
+        stages.promote(targets, name, by=plan.by, why=plan.why, to=to, has_canaries=tried, **meant)
         self.state = "promoted" if to == "production" else "canary"
+
+    def _meant(self, engine: StagedEngine) -> str:
+        """Other versions of the same network have the same bytes, and were not approved with this one."""
+        origin = self._plan.material.provenance
+        if (engine.model_name, engine.model_version) != (origin.model_name, origin.model_version):
+            raise InputError(f"target '{self._built.target.name}': {engine} came between, and nothing was promoted")
+        return ""
 
     def _of(self, ring: Ring) -> list[DeviceRow]:
         return [self.rows[device.name] for device in self._rings[ring]]
