@@ -16,7 +16,7 @@ from deploy.engine import read_engine
 from deploy.pointers import Pointer, StagedEngine
 from schemas.errors import FpenetError
 from tasks.fleet.check import OpenShell, check_on
-from tasks.fleet.deliveries import Measure, behind, bring_all, engine_directory, read_record
+from tasks.fleet.deliveries import Measure, behind, bring_passed, engine_directory, read_record
 from tasks.fleet.material import MaterialOf
 from tasks.fleet.promotion import UNFINISHED, changing, end_cut_off
 from tasks.fleet.results import BAD, DeviceRow
@@ -104,20 +104,11 @@ def _activated(
     targets: Path, devices: Sequence[Device], engine: StagedEngine, rows: Sequence[DeviceRow], open_shell: OpenShell
 ) -> list[DeviceRow]:
     """Devices that passed run the engine, unless the stage has changed meanwhile."""
-    target, sha256 = devices[0].target, engine.engine_sha256
     try:
-        with changing(targets, target):
-            held = stages.status(targets, target)
-            wanted = held.wanted(devices[0].ring)
-            if wanted is None or wanted[1].engine.engine_sha256 != sha256:
-                return [replace(row, state="not reached", why="its stage changed meanwhile") for row in rows]
-            records = bring_all(targets, held, devices, open_shell, {(row.device, sha256): row for row in rows})
+        with changing(targets, devices[0].target):
+            return bring_passed(targets, devices, engine.engine_sha256, rows, open_shell)
     except FpenetError as error:  # somebody else is changing the target
         return [replace(row, state="not reached", why=str(error)) for row in rows]
-    return [
-        replace(row, state=record.outcome, why=record.why) if row.state == "passed" else row
-        for row, record in zip(rows, records, strict=True)
-    ]
 
 
 def _failed_before(targets: Path, device: Device, pointer: Pointer) -> DeviceRow | None:

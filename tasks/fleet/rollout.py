@@ -27,12 +27,11 @@ from schemas.errors import FpenetError, GateError, InputError
 from schemas.storage import make_folder
 from tasks.engines import why_not_here
 from tasks.fleet.ascent import Ascent, ascend, build_here, record_passed
-from tasks.fleet.check import activate_on
+from tasks.fleet.deliveries import bring_passed
 from tasks.fleet.pending import utc_now
 from tasks.fleet.plan import Plan
 from tasks.fleet.promotion import changing
 from tasks.fleet.results import BAD, DeviceRow, TargetRow, TargetState
-from tasks.fleet.threads import at_once
 
 REACHED: dict[Ring, tuple[TargetState, ...]] = {"canary": ("canary", "promoted"), "main": ("promoted",)}
 """States of a target that has its engine in production, or is past a ring."""
@@ -136,7 +135,7 @@ class _Way:
                 self.rows = {name: _given_up(row) for name, row in self.rows.items()}
                 return why
             self._promote(to)
-            self.rows |= _activated(plan, built, devices, self.rows, to)
+            self.rows |= _activated(plan, built, devices, self.rows)
         if to == "canary" and not any(row.state == "active" for row in self._of(ring)):
             return f"canary ring: no device runs it yet: {', '.join(device.name for device in devices)}"
         return ""
@@ -190,14 +189,11 @@ def _asked(
 
 
 def _activated(
-    plan: Plan, built: BuiltEngine, devices: Sequence[Device], rows: Mapping[str, DeviceRow], stage: Promoted
+    plan: Plan, built: BuiltEngine, devices: Sequence[Device], rows: Mapping[str, DeviceRow]
 ) -> dict[str, DeviceRow]:
     passed = [device for device in devices if rows[device.name].state == "passed"]
-    targets = plan.workspace.targets
-    done = at_once(
-        lambda device: activate_on(device, plan.open_shell, built, rows[device.name], stage=stage, targets=targets),
-        passed,
-    )
+    found = [rows[device.name] for device in passed]
+    done = bring_passed(plan.workspace.targets, passed, built.sha256, found, plan.open_shell)
     return {row.device: row for row in done}
 
 
