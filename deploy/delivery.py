@@ -133,7 +133,9 @@ def described(directory: Path, manifest: Path | None = None) -> CurrentEngine:
         raise StorageError(f"{directory}: no {path.name}; an engine is checked before it is delivered")
     told = read_json(path)
     engine = directory / told["engine"]
-    if not engine.is_file() or sha256_file(engine) != told["engine_sha256"]:
+    if not engine.is_file():
+        raise StorageError(f"{engine} is gone; run the flow again to build it")
+    if sha256_file(engine) != told["engine_sha256"]:
         raise StorageError(
             f"{engine} is not the file that was built and checked (SHA-256 differs); run the flow again to build it"
         )

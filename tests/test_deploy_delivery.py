@@ -180,8 +180,12 @@ def test_a_device_that_runs_nothing_any_more_is_not_taken_for_changed(any_place,
 def test_a_tampered_engine_is_not_delivered(place, tmp_path):
     engine = engine_directory(tmp_path / "engines", "key1")
     (engine / "engine.onnx").write_text("tampered")
-    with open_shell(place.device) as shell, pytest.raises(StorageError, match="not the file that was built"):
-        deliver(shell, engine, "t4")
+    with open_shell(place.device) as shell:
+        with pytest.raises(StorageError, match=r"not the file that was built and checked \(SHA-256 differs\)"):
+            deliver(shell, engine, "t4")
+        (engine / "engine.onnx").unlink()
+        with pytest.raises(StorageError, match=r"engine\.onnx is gone; run the flow again to build it"):
+            deliver(shell, engine, "t4")
     assert place.files() == {}
 
 

@@ -271,6 +271,22 @@ def test_production_is_not_taken_back_to_an_engine_whose_manifest_is_gone(fleet)
     assert fleet.outcomes() == {"t4-a": "active", "t4-b": "active"}
 
 
+@pytest.mark.parametrize("gone", ["engine", "manifest"])
+def test_a_canary_is_not_ended_where_what_its_devices_go_back_to_is_gone(gone, fleet):
+    fleet.release("key1")
+    fleet.stage("key2")
+    fleet.promote("canary")
+    if gone == "engine":
+        (fleet.root / "engines" / "key1" / "engine.onnx").unlink()
+    else:
+        held = stages.status(fleet.targets, "t4").production.engine
+        stages.manifest_path(fleet.targets, "t4", held).unlink()
+    with pytest.raises(StorageError, match=r"key1 .*(its file .* is gone|not the manifest that it was staged with)"):
+        roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    assert stages.status(fleet.targets, "t4").canary.engine.build_key == "key2"
+    assert fleet.outcomes() == {"t4-a": "active", "t4-b": "active"}
+
+
 def test_what_somebody_changed_on_a_device_is_told_and_set_right(fleet):
     fleet.release("key1")
     current = fleet.root / "devices" / "t4-b" / "t4" / "current.json"
