@@ -290,7 +290,6 @@ def _verify(engine: StagedEngine, place: Path) -> None:
             f"{engine}: {path.resolve()} is not the file that was built and checked (SHA-256 differs); "
             "run the flow again to build it anew"
         )
-
     if not _has_manifest(engine, place):
         raise StorageError(
             f"{engine}: {_manifest_path(place, engine)} is not the manifest that it was staged with; run the flow "

@@ -17,7 +17,6 @@ from tasks.convert import Conversion
 from tasks.evaluate import KpiCrops
 from tasks.fleet.check import check_on
 from tasks.fleet.material import Material
-from tasks.fleet.promotion import settle_target
 from tests.delivered_fleets import Fleet
 from tests.retrain_project import experiment
 
@@ -49,7 +48,7 @@ def told(fleet: Fleet) -> str:
 
 
 def test_a_new_device_is_told_the_version_that_was_promoted(fleet):
-    (record,) = settle_target(fleet.targets, "t4", fleet.devices)
+    (record,) = fleet.settle()
     assert (record.outcome, record.current.model_version, told(fleet)) == ("active", "1", "1")
 
 

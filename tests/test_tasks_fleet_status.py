@@ -9,7 +9,7 @@ from deploy.stages import promote, rollback, stage
 from schemas.storage import read_json, write_json
 from tasks.fleet.deliveries import Measured, note_measured
 from tasks.fleet.pending import begin
-from tasks.fleet.promotion import roll_back_target, settle_target
+from tasks.fleet.promotion import roll_back_target
 from tasks.fleet.results import TargetRow, save_result
 from tasks.fleet.status import fleet_status
 from tasks.review.approval import Accepted
@@ -119,7 +119,7 @@ def test_a_device_that_has_not_heard_of_the_end_of_its_canary_is_pending(fleet):
     rollback(fleet.targets, "t4", **WHO)
     for ask in (None, open_shell):
         assert matrix(fleet, ask=ask) == ({"staging": ("key1", {})}, {"t4-a": "pending", "t4-b": "idle"})
-    settle_target(fleet.targets, "t4", fleet.devices)
+    fleet.settle()
     for ask in (None, open_shell):
         assert matrix(fleet, ask=ask)[1] == {"t4-a": "idle", "t4-b": "idle"}
 

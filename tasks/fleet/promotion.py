@@ -84,18 +84,18 @@ def promote_target(
     by: str,
     why: str,
     accepted: Accepted | None,
+    measure: Measure,
     override: str = "",
     open_shell: OpenShell = open_shell,
-    measure: Measure | None = None,
 ) -> Promotion:
     """Promote an engine one stage, and have the devices of the stage run it: the canary ring, or both rings.
 
     Args:
         devices: the fleet, of all targets.
         accepted: the approval that stands, as `tasks.review.approval.accepted_version` has it.
-        override: why an engine of another version goes there nevertheless; kept in the log.
         measure: asked of devices that have not run the engine, before anything changes, and while others may change
-            the target; None measures nothing, and takes whichever engine is there.
+            the target.
+        override: why an engine of another version goes there nevertheless; kept in the log.
 
     Raises:
         ReviewError: the engine's version is not the one that was accepted, and there is no override.
@@ -111,14 +111,12 @@ def promote_target(
     def allow(engine: StagedEngine) -> str:
         return _allowed(target, engine, accepted, override)
 
-    seen = tried = expected = None
-    if measure is not None:
-        with changing(targets, target):
-            seen = _ready(targets, target, to, canaries)
-            engine = stages.promotable(targets, target, to=to, has_canaries=bool(canaries), allow=allow)
-        tried, expected = _tried(targets, asked, _wanted_with(engine, to, seen), measure), engine.engine_sha256
-        if not canaries and not engine.is_same(seen.production and seen.production.engine):
-            _require_passed(targets, target, engine, asked, tried)
+    with changing(targets, target):
+        seen = _ready(targets, target, to, canaries)
+        engine = stages.promotable(targets, target, to=to, has_canaries=bool(canaries), allow=allow)
+    tried = _tried(targets, asked, _wanted_with(engine, to, seen), measure)
+    if not canaries and not engine.is_same(seen.production and seen.production.engine):
+        _require_passed(targets, target, engine, asked, tried)
     with changing(targets, target):
         _require_unchanged(targets, target, seen)
         before = _ready(targets, target, to, canaries)
@@ -129,7 +127,7 @@ def promote_target(
             why=why,
             to=to,
             has_canaries=bool(canaries),
-            expected=expected,
+            expected=engine.engine_sha256,
             allow=allow,
         )
         changed = before.pointer(to) != pointer
@@ -172,26 +170,23 @@ def settle_target(
     target: str,
     devices: Sequence[Device],
     *,
+    measure: Measure,
     open_shell: OpenShell = open_shell,
-    measure: Measure | None = None,
 ) -> tuple[DeviceRecord, ...]:
     """Have every device of a target run what the stages say: those that were offline, or that somebody changed. A
     rollback that was cut off is complete then: the next one goes back one engine more.
 
     Args:
-        measure: asked of devices that have not run what they ought to, while others may change the target; None
-            measures nothing.
+        measure: asked of devices that have not run what they ought to, while others may change the target.
 
     Raises:
         InputError: others have changed the target while devices were measured.
         StorageError: an engine that they ought to run is gone here, or was changed.
         FpenetError: this machine lacks what it takes to measure it.
     """
-    tried = None
-    if measure is not None:
-        with changing(targets, target):
-            wanted = _wanted(stages.status(targets, target))
-        tried = _tried(targets, _of(devices, target), wanted, measure)
+    with changing(targets, target):
+        wanted = _wanted(stages.status(targets, target))
+    tried = _tried(targets, _of(devices, target), wanted, measure)
     with changing(targets, target):
         return _all_settled(targets, target, devices, open_shell, tried)
 
@@ -332,10 +327,10 @@ def _ready(targets: Path, target: str, to: Promoted, canaries: Sequence[Device])
     )
 
 
-def _require_unchanged(targets: Path, target: str, seen: StageStatus | None) -> None:
+def _require_unchanged(targets: Path, target: str, seen: StageStatus) -> None:
     """A rollback that came in between is not to be undone by the promotion that did not know of it."""
     now = stages.status(targets, target)
-    if seen is not None and (now.canary, now.production) != (seen.canary, seen.production):
+    if (now.canary, now.production) != (seen.canary, seen.production):
         raise InputError(
             f"target '{target}': somebody else has changed it while devices were measured, and nothing was promoted; "
             "see `fpenet status --config FILE`, and promote again if that is still right"
