@@ -10,7 +10,7 @@ import hashlib
 import shlex
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import asyncssh
@@ -195,9 +195,16 @@ class SshShell:
 
     async def _remove(self, path: str) -> None:
         if await self._sftp.isdir(path) and not await self._sftp.islink(path):
-            await self._sftp.rmtree(path)
+            await self._sftp.rmtree(path, onerror=_unless_gone)
         elif await self._sftp.lexists(path):
-            await self._sftp.remove(path)
+            with suppress(asyncssh.SFTPNoSuchFile):
+                await self._sftp.remove(path)
+
+
+def _unless_gone(_function: object, _path: bytes, error: tuple[object, BaseException, object]) -> None:
+    """Somebody else may remove the same folder at this moment."""
+    if not isinstance(error[1], asyncssh.SFTPNoSuchFile):
+        raise error[1]
 
 
 async def _connect(name: str, reach: SshReach) -> asyncssh.SSHClientConnection:
