@@ -151,3 +151,10 @@ def test_numbers_are_the_worst_of_the_devices_or_those_of_the_build(fleet):
     row = found.stages[0]
     assert (row.px, row.fps, row.measured_on) == (0.03, 115.0, ("t4-a", "t4-b"))
     assert [(device.px, device.fps) for device in found.devices] == [(0.03, 115.0), (0.01, 120.0)]
+    fleet.stage("key2")
+    fleet.promote("canary")
+    left = fleet.devices.pop()
+    (found,) = fleet_status(fleet.workspace, [], fleet.devices)
+    assert [(row.stage, row.px, row.measured_on) for row in found.stages if row.engine == "key1"] == [
+        ("production", 0.02, ())
+    ], f"t4-a runs another one by now, and {left.name} has left the fleet"

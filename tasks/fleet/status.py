@@ -226,9 +226,10 @@ def _row(
     engine, event = pointer.engine, pointer.event
     manifest = _manifest(stages.manifest_path(targets, target, engine))
     states = {device.device: device.state for device in devices if device.stage == stage}
+    running = {d.device: records[d.device] for d in devices if d.device in records and records[d.device].runs(engine)}
     numbers = {
         name: record.measured[engine.build_key]
-        for name, record in records.items()
+        for name, record in running.items()
         if engine.build_key in record.measured
     }
     px, fps = _worst(numbers.values()) if numbers else _where_built(manifest)
