@@ -90,14 +90,10 @@ class Delivery:
 
     Attributes:
         engine: as `current.json` would name it.
-        path: of its file there, absolute.
-        copied: False if it was there already.
         found: what was wrong with the one that was there before, or ''.
     """
 
     engine: CurrentEngine
-    path: str
-    copied: bool
     found: str = ""
 
 
@@ -106,32 +102,27 @@ class Activation:
     """An engine that a device was told to run.
 
     Attributes:
-        changed: False if it ran it already.
-        before: what the device ran until then; None for nothing, or nothing that can be read.
         kept: folders of the engines that it keeps, the current one last.
         found: what was wrong there, or ''.
     """
 
     engine: CurrentEngine
-    changed: bool
-    before: CurrentEngine | None
     kept: tuple[str, ...]
     found: str = ""
 
 
-def described(directory: Path, manifest: Path | None = None) -> CurrentEngine:
+def described(directory: Path, manifest: Path) -> CurrentEngine:
     """The engine in a local directory (as `deploy.engine.write_manifest` left it), once its bytes are verified.
 
     Args:
-        manifest: the one that it was staged with; None for the one beside it, which every staging writes anew.
+        manifest: the one that it was staged with; every staging writes the one beside it anew.
 
     Raises:
         StorageError: there is none, or its bytes are not those that were built.
     """
-    path = manifest or directory / MANIFEST
-    if not path.is_file():
-        raise StorageError(f"{directory}: no {path.name}; an engine is checked before it is delivered")
-    told = read_json(path)
+    if not manifest.is_file():
+        raise StorageError(f"{directory}: no {manifest.name}; an engine is checked before it is delivered")
+    told = read_json(manifest)
     engine = directory / told["engine"]
     if not engine.is_file():
         raise StorageError(f"{engine} is gone; run the flow again to build it")
@@ -142,7 +133,7 @@ def described(directory: Path, manifest: Path | None = None) -> CurrentEngine:
     return _current_of(told)
 
 
-def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path | None = None) -> Delivery:
+def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path) -> Delivery:
     """Bring the engine in a local directory to a device, unless it is whole there. The device runs what it ran.
 
     Args:
@@ -156,12 +147,12 @@ def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path | None
     """
     engine = described(directory, manifest)
     place = _place(target, engine.folder)
-    path = str(shell.directory / target / engine.engine)
-    content = (manifest or directory / MANIFEST).read_bytes()
+    path = f"{target}/{engine.engine}"
+    content = manifest.read_bytes()
     there = shell.sha256(path)
     copied = there != engine.engine_sha256
     if not copied and shell.read(f"{place}/{MANIFEST}") == content:
-        return Delivery(engine, path, copied=False)
+        return Delivery(engine)
     if copied:
         _put_engine(shell, directory / Path(engine.engine).name, place, engine.engine_sha256)
     try:
@@ -172,7 +163,7 @@ def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path | None
         raise
     changed = copied and there is not None
     found = f"the file of {engine} was changed on the device; it is replaced" if changed else ""
-    return Delivery(engine, path, copied=True, found=found)
+    return Delivery(engine, found)
 
 
 def put_whole(shell: Shell, local: Path, path: str, sha256: str) -> None:
@@ -240,7 +231,7 @@ def activate(shell: Shell, engine: CurrentEngine, target: str) -> Activation:
     for folder in gone:
         if runs is None or folder != runs.folder:
             shell.remove(_place(target, folder))
-    return Activation(engine, before != engine, before, tuple(kept), found)
+    return Activation(engine, tuple(kept), found)
 
 
 def deactivate(shell: Shell, target: str) -> str:
