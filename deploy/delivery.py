@@ -13,7 +13,11 @@ Whoever runs the engine on the device reads `current.json` and nothing else. Its
 after it is replaced, so a step that was cut off is told apart from a file that somebody else changed.
 
 Engines come here to be run by the device. To be measured they are copied elsewhere (`tasks.fleet.check`): whoever
-activates an engine removes all others here, and knows nothing of who measures one.
+activates an engine removes others here, and knows nothing of who measures one.
+
+No lock is held on the device: whoever is killed would leave it behind. Workspaces that share a device remove nothing
+that another may be bringing: an engine goes once the second activation finds that nobody has activated it, and a
+temporary file once no copy can take that long.
 """
 
 from __future__ import annotations
@@ -72,10 +76,12 @@ class CurrentEngine(SpecModel):
 
 class _Activated(SpecModel):
     """`kept`: folders whose engines were current, the latest last. `contents`: SHA-256 that `current.json` may have,
-    and `_NONE` where it may be missing."""
+    and `_NONE` where it may be missing. `strange`: folders of engines that nobody has activated, as far as is known
+    here; another workspace may be about to."""
 
     kept: list[str] = []
     contents: list[str] = []
+    strange: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -84,14 +90,10 @@ class Delivery:
 
     Attributes:
         engine: as `current.json` would name it.
-        path: of its file there, absolute.
-        copied: False if it was there already.
         found: what was wrong with the one that was there before, or ''.
     """
 
     engine: CurrentEngine
-    path: str
-    copied: bool
     found: str = ""
 
 
@@ -100,41 +102,38 @@ class Activation:
     """An engine that a device was told to run.
 
     Attributes:
-        changed: False if it ran it already.
-        before: what the device ran until then; None for nothing, or nothing that can be read.
         kept: folders of the engines that it keeps, the current one last.
         found: what was wrong there, or ''.
     """
 
     engine: CurrentEngine
-    changed: bool
-    before: CurrentEngine | None
     kept: tuple[str, ...]
     found: str = ""
 
 
-def described(directory: Path, manifest: Path | None = None) -> CurrentEngine:
+def described(directory: Path, manifest: Path) -> CurrentEngine:
     """The engine in a local directory (as `deploy.engine.write_manifest` left it), once its bytes are verified.
 
     Args:
-        manifest: the one that it was staged with; None for the one beside it, which every staging writes anew.
+        manifest: the one that it was staged with; every staging writes the one beside it anew.
 
     Raises:
         StorageError: there is none, or its bytes are not those that were built.
     """
-    path = manifest or directory / MANIFEST
-    if not path.is_file():
-        raise StorageError(f"{directory}: no {path.name}; an engine is checked before it is delivered")
-    told = read_json(path)
+    if not manifest.is_file():
+        raise StorageError(f"{directory}: no {manifest.name}; an engine is checked before it is delivered")
+    told = read_json(manifest)
     engine = directory / told["engine"]
-    if not engine.is_file() or sha256_file(engine) != told["engine_sha256"]:
+    if not engine.is_file():
+        raise StorageError(f"{engine} is gone; run the flow again to build it")
+    if sha256_file(engine) != told["engine_sha256"]:
         raise StorageError(
             f"{engine} is not the file that was built and checked (SHA-256 differs); run the flow again to build it"
         )
     return _current_of(told)
 
 
-def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path | None = None) -> Delivery:
+def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path) -> Delivery:
     """Bring the engine in a local directory to a device, unless it is whole there. The device runs what it ran.
 
     Args:
@@ -148,14 +147,14 @@ def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path | None
     """
     engine = described(directory, manifest)
     place = _place(target, engine.folder)
-    path = str(shell.directory / target / engine.engine)
-    content = (manifest or directory / MANIFEST).read_bytes()
+    path = f"{target}/{engine.engine}"
+    content = manifest.read_bytes()
     there = shell.sha256(path)
     copied = there != engine.engine_sha256
     if not copied and shell.read(f"{place}/{MANIFEST}") == content:
-        return Delivery(engine, path, copied=False)
+        return Delivery(engine)
     if copied:
-        put_whole(shell, directory / Path(engine.engine).name, path, engine.engine_sha256)
+        _put_engine(shell, directory / Path(engine.engine).name, place, engine.engine_sha256)
     try:
         shell.write(content, f"{place}/{MANIFEST}")
     except StorageError:
@@ -164,7 +163,7 @@ def deliver(shell: Shell, directory: Path, target: str, *, manifest: Path | None
         raise
     changed = copied and there is not None
     found = f"the file of {engine} was changed on the device; it is replaced" if changed else ""
-    return Delivery(engine, path, copied=True, found=found)
+    return Delivery(engine, found)
 
 
 def put_whole(shell: Shell, local: Path, path: str, sha256: str) -> None:
@@ -182,9 +181,23 @@ def put_whole(shell: Shell, local: Path, path: str, sha256: str) -> None:
         )
 
 
+def _put_engine(shell: Shell, local: Path, place: str, sha256: str) -> None:
+    """`put_whole` into the engine's folder, once what copies that were cut off have left there is gone."""
+    young = remove_cut_off(shell, place)
+    try:
+        put_whole(shell, local, f"{place}/{local.name}", sha256)
+    except StorageError as error:
+        if not young:
+            raise
+        raise StorageError(
+            f"{error}. In {place} there lie {len(young)} copies of the last hour that were cut off, or are being "
+            "made: the delivery after that hour removes what is left of them"
+        ) from error
+
+
 def activate(shell: Shell, engine: CurrentEngine, target: str) -> Activation:
-    """Have a device run an engine that was delivered to it; earlier ones but the last are removed there, and what
-    copies that were cut off have left.
+    """Have a device run an engine that was delivered to it. Removed there are engines before the last three, those
+    that an earlier activation has found and nobody has activated since, and what was left of copies an hour ago.
 
     Raises:
         StorageError: the disk is full; it runs what it ran.
@@ -200,21 +213,25 @@ def activate(shell: Shell, engine: CurrentEngine, target: str) -> Activation:
     remove_cut_off(shell, target)
     if before != engine:
         old = [_sha256(before.content)] if before else activated.contents or [_NONE]
-        _write_activated(shell, target, _Activated(kept=activated.kept, contents=[*old, new]))
+        _write_activated(shell, target, activated.model_copy(update={"contents": [*old, new]}))
         shell.write(engine.content, f"{target}/{CURRENT}")
         if shell.read(f"{target}/{CURRENT}") != engine.content:
             raise DeviceError(
                 f"device '{shell.name}': {target}/{CURRENT} reads back other than it was written; check its disk"
             )
-    done = _Activated(kept=[*earlier, engine.folder], contents=[new])
+    kept = [*earlier, engine.folder]
+    others = [folder for folder in shell.list(f"{target}/engines") if folder not in kept]
+    gone = [folder for folder in others if folder in (*activated.kept, *activated.strange)]
+    done = _Activated(kept=kept, contents=[new], strange=[folder for folder in others if folder not in gone])
     if activated != done:
         _write_activated(shell, target, done)
-    for folder in shell.list(f"{target}/engines"):
-        if folder in done.kept:
-            remove_cut_off(shell, _place(target, folder))
-        else:
+    for folder in kept:
+        remove_cut_off(shell, _place(target, folder))
+    runs = current_engine(shell, target)  # another workspace's by now, perhaps, and one of those
+    for folder in gone:
+        if runs is None or folder != runs.folder:
             shell.remove(_place(target, folder))
-    return Activation(engine, before != engine, before, tuple(done.kept), found)
+    return Activation(engine, tuple(kept), found)
 
 
 def deactivate(shell: Shell, target: str) -> str:
@@ -226,9 +243,9 @@ def deactivate(shell: Shell, target: str) -> str:
     """
     found, activated = changed_by_hand(shell, target), _activated(shell, target)
     remove_cut_off(shell, target)
-    _write_activated(shell, target, _Activated(kept=activated.kept, contents=[*activated.contents, _NONE]))
+    _write_activated(shell, target, activated.model_copy(update={"contents": [*activated.contents, _NONE]}))
     shell.remove(f"{target}/{CURRENT}")
-    _write_activated(shell, target, _Activated(kept=activated.kept, contents=[_NONE]))
+    _write_activated(shell, target, activated.model_copy(update={"contents": [_NONE]}))
     return found
 
 
@@ -283,7 +300,7 @@ def _place(target: str, folder: str) -> str:
 
 
 def _activated(shell: Shell, target: str) -> _Activated:
-    """An empty list if it is not there or was damaged: then only the engine that comes is kept."""
+    """Empty if it is not there or was damaged: then the engine that comes is kept, and the others are strange."""
     content = shell.read(f"{target}/{ACTIVATED}")
     try:
         return _Activated() if content is None else _Activated.model_validate_json(content)

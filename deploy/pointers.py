@@ -88,14 +88,14 @@ class StageStatus:
     """A target's stages; None where a stage holds nothing.
 
     Attributes:
-        ended: the engine of the canary that was ended last, if nothing came to canary or production since.
+        ended: the canary that was ended last, if nothing came to canary or production since.
     """
 
     target: str
     staging: Pointer | None
     canary: Pointer | None
     production: Pointer | None
-    ended: StagedEngine | None = None
+    ended: Pointer | None = None
 
     @property
     def held(self) -> Iterator[tuple[Stage, Pointer]]:

@@ -31,9 +31,10 @@ OPSET = 13
 Placement = Literal["inputs", "around"]
 
 LEVELS, ONE_SIDED_LEVELS = 127, 255
+"""Steps from zero to the largest magnitude: of what has both signs, and of what has one."""
+
 SMALLEST_SCALE = 2.0**-24
 """FP16's smallest number: parsers refuse a scale of 0, which a smaller one becomes where scales are FP16."""
-"""Steps from zero to the largest magnitude: of what has both signs, and of what has one."""
 
 _ZERO = 128
 """What stands for 0 in an unsigned tensor that has both signs."""

@@ -122,11 +122,13 @@ def rollback(targets: Path, target: str, *, by: str, why: str) -> Pointer:
 
     Raises:
         InputError: there is no such canary, and no engine was in production before this one.
-        StorageError: the earlier engine's file or its manifest is gone or was changed.
+        StorageError: the file or the manifest of the engine to go back to is gone or was changed. Nothing changes.
     """
     with _changing(targets, target) as place:
         current, canary = read_pointer(place, "production"), _stage(place, "canary")
         if canary is not None and _is_newer(canary, current):
+            if current is not None:
+                _verify(current.engine, place)
             note = f"canary devices go back to {current.engine}" if current else "canary devices run nothing any more"
             event = new_event(place, "end", canary.engine, canary.engine, by, why, note)
             return point(place, "canary", Pointer(event=event))
@@ -134,7 +136,6 @@ def rollback(targets: Path, target: str, *, by: str, why: str) -> Pointer:
             held = "nothing is in production" if current is None else f"{current.engine} is the first"
             raise InputError(f"target '{target}': there is no earlier production engine to go back to: {held}")
         _verify(current.earlier[-1], place)
-        _verify_manifest(current.earlier[-1], place)
         event = new_event(place, "rollback", current.earlier[-1], current.engine, by, why)
         return point(place, "production", Pointer(event=event, earlier=current.earlier[:-1]))
 
@@ -195,7 +196,6 @@ def _promotable(
             f"target '{target}': {engine} came between; another engine was to go to {to}, and nothing changed"
         )
     _verify(engine, place)
-    _verify_manifest(engine, place)
     current = _stage(place, to)
     if allow is not None and not (current and engine.is_same(current.engine)):
         note = "; ".join(filter(None, (note, allow(engine))))
@@ -231,12 +231,12 @@ def _was_rolled_back(place: Path, *, since: int) -> bool:
     return any(event.action == "rollback" for event in later)
 
 
-def _ended(place: Path) -> StagedEngine | None:
+def _ended(place: Path) -> Pointer | None:
     canary, production = read_pointer(place, "canary"), read_pointer(place, "production")
     if canary is None or canary.event.action != "end":
         return None
     overtaken = production is not None and production.event.number > canary.event.number
-    return None if overtaken else canary.engine
+    return None if overtaken else canary
 
 
 def _is_newer(canary: Pointer, production: Pointer | None) -> bool:
@@ -281,6 +281,7 @@ def _manifest_path(place: Path, engine: StagedEngine) -> Path:
 
 
 def _verify(engine: StagedEngine, place: Path) -> None:
+    """That its file, and the manifest that it was staged with, are there as they were."""
     path = place / engine.engine
     if not path.is_file():
         raise StorageError(f"{engine}: its file {path.resolve()} is gone; run the flow again to build it")
@@ -289,9 +290,6 @@ def _verify(engine: StagedEngine, place: Path) -> None:
             f"{engine}: {path.resolve()} is not the file that was built and checked (SHA-256 differs); "
             "run the flow again to build it anew"
         )
-
-
-def _verify_manifest(engine: StagedEngine, place: Path) -> None:
     if not _has_manifest(engine, place):
         raise StorageError(
             f"{engine}: {_manifest_path(place, engine)} is not the manifest that it was staged with; run the flow "

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,11 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def temporary_name(name: str) -> str:
+    """A hidden name to write a file under, each time another. It says when that began: what was cut off grows old."""
+    return f".{name}.{int(time.time())}-{secrets.token_hex(4)}.tmp"
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success fsync it and rename it to `path`.
@@ -60,7 +66,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk is full, or the place can't be written; the message names the file.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    temporary = path.with_name(f"{temporary_name(path.name)}{path.suffix}")
     make_folder(path.parent)
     try:
         yield temporary

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from deploy.delivery import inspect
 from deploy.devices import Device, LocalReach, Ring
-from deploy.pointers import Promoted
+from deploy.pointers import Promoted, StagedEngine
 from deploy.shells.opening import open_shell
 from deploy.stages import stage
 from schemas.storage import write_json
-from tasks.fleet.deliveries import Measure, read_records
-from tasks.fleet.promotion import Promotion, promote_target
+from tasks.fleet.deliveries import DeviceRecord, Measure, read_records
+from tasks.fleet.promotion import Promotion, promote_target, settle_target
+from tasks.fleet.results import DeviceRow
 from tasks.review.approval import Accepted, accepted_version
 from tasks.workspace import Workspace
 from tests.engines import engine_directory
 
 WHO = {"by": "ada", "why": "reviewed"}
+
+
+def passing(engine: StagedEngine, devices: Sequence[Device]) -> list[DeviceRow]:
+    """A `Measure` by which every engine passes on every device."""
+    return [DeviceRow(device.name, device.ring, "passed") for device in devices]
 
 
 class Fleet:
@@ -46,11 +52,12 @@ class Fleet:
         self.workspace.accepted.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.workspace.accepted, asdict(accepted))
 
-    def promote(
-        self, to: Promoted = "production", *, override: str = "", measure: Measure | None = None
-    ) -> Promotion:
+    def promote(self, to: Promoted = "production", *, override: str = "", measure: Measure = passing) -> Promotion:
         how = {"accepted": accepted_version(self.workspace), "override": override, "measure": measure}
         return promote_target(self.targets, self.target, self.devices, to=to, **WHO, **how)
+
+    def settle(self, measure: Measure = passing) -> tuple[DeviceRecord, ...]:
+        return settle_target(self.targets, self.target, self.devices, measure=measure)
 
     def release(self, name: str, *, size: int = 0) -> None:
         self.stage(name, size=size)

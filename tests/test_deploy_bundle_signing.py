@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import subprocess
 import tarfile
 
@@ -52,6 +53,15 @@ def keys(tmp_path_factory):
 @pytest.fixture(scope="module")
 def signed(keys):
     return with_checksums(FILES, keys[0])
+
+
+def test_what_a_killed_run_has_left_gets_into_no_bundle(keys, signed, tmp_path):
+    """In a container the next run has the same process id."""
+    left = tmp_path / f".bundle.{os.getpid()}.tmp"
+    left.mkdir()
+    (left / "removed-since.md").write_bytes(b"")
+    write_bundle(tmp_path / "bundle", "fpenet-x", signed)
+    assert verify(read_bundle(tmp_path / "bundle"), public_key=keys[1]).files == 3
 
 
 def test_a_whole_bundle_verifies_and_names_the_signer(keys, signed):

@@ -2,16 +2,30 @@
 
 import json
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from deploy.delivery import activate, changed_by_hand, current_engine, deactivate, deliver, described, inspect
+from deploy import delivery
+from deploy.delivery import (
+    MANIFEST,
+    CurrentEngine,
+    Delivery,
+    activate,
+    changed_by_hand,
+    current_engine,
+    deactivate,
+    inspect,
+)
+from deploy.device.scratch import CUT_OFF_S
 from deploy.devices import Device, LocalReach
+from deploy.shells.local import LocalShell
 from deploy.shells.opening import open_shell
 from deploy.shells.ssh import SshShell
 from schemas.errors import DeviceError, DeviceOfflineError, StorageError
+from schemas.storage import atomic_path
 from tests.engines import engine_directory
 from tests.killed import killed_at_fsync
 from tests.ssh_servers import device_server
@@ -61,8 +75,16 @@ def server(tmp_path):
         yield server
 
 
+def described(directory: Path) -> CurrentEngine:
+    return delivery.described(directory, directory / MANIFEST)
+
+
+def deliver(shell, directory: Path) -> Delivery:
+    return delivery.deliver(shell, directory, "t4", manifest=directory / MANIFEST)
+
+
 def bring(shell, directory: Path):
-    return activate(shell, deliver(shell, directory, "t4").engine, "t4")
+    return activate(shell, deliver(shell, directory).engine, "t4")
 
 
 def folder(directory: Path) -> str:
@@ -70,22 +92,33 @@ def folder(directory: Path) -> str:
     return described(directory).folder
 
 
+def shown(shell, directory: Path) -> list[str]:
+    """What lies in an engine's folder on a device, without what was cut off."""
+    return [name for name in shell.list(f"t4/engines/{folder(directory)}") if not name.startswith(".")]
+
+
+def written(directory: Path) -> dict[str, int]:
+    """When each file below a directory was written."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.stat().st_mtime_ns for path in files}
+
+
+def an_hour_later(monkeypatch) -> None:
+    later = time.time() + CUT_OFF_S + 60
+    monkeypatch.setattr("deploy.device.scratch.time.time", lambda: later)
+
+
 def test_an_engine_is_delivered_before_it_is_current(any_place, tmp_path):
     first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
     with open_shell(any_place.device) as shell:
-        delivered = deliver(shell, first, "t4")
-        assert delivered.copied
-        assert Path(delivered.path).read_bytes() == b"key1"
+        delivered = deliver(shell, first)
+        assert (any_place.directory / "t4" / delivered.engine.engine).read_bytes() == b"key1"
         assert current_engine(shell, "t4") is None
         done = activate(shell, delivered.engine, "t4")
-        assert (done.changed, done.before, done.kept, done.found) == (True, None, (folder(first),), "")
-        deliver(shell, second, "t4")
+        assert (done.kept, done.found) == ((folder(first),), "")
+        deliver(shell, second)
         assert current_engine(shell, "t4").build_key == "key1"
-        done = bring(shell, second)
-        assert (str(done.before), done.kept) == (
-            "engine key1 of fpenet version 1",
-            (folder(first), folder(second)),
-        )
+        assert bring(shell, second).kept == (folder(first), folder(second))
     held = json.loads(any_place.current.read_bytes())
     assert (any_place.current.parent / held["engine"]).read_bytes() == b"key2"
     assert (held["precision"], held["model_version"], held["snapshot_id"]) == ("fp16", "2", "s")
@@ -95,10 +128,10 @@ def test_doing_it_twice_changes_nothing(place, tmp_path):
     engine = engine_directory(tmp_path / "engines", "key1")
     with open_shell(place.device) as shell:
         bring(shell, engine)
-        before = place.files()
-        assert not deliver(shell, engine, "t4").copied
-        assert not bring(shell, engine).changed
-    assert place.files() == before
+        before = written(place.directory)
+        deliver(shell, engine)
+        bring(shell, engine)
+    assert written(place.directory) == before
 
 
 def test_the_last_three_are_kept_and_going_back_copies_nothing(any_place, tmp_path):
@@ -110,16 +143,18 @@ def test_the_last_three_are_kept_and_going_back_copies_nothing(any_place, tmp_pa
             done = bring(shell, engines[name])
         assert done.kept == tuple(folders[name] for name in names[1:])
         assert any_place.engines() == sorted(done.kept)
-        assert not deliver(shell, engines["key2"], "t4").copied
+        before = written(any_place.directory / "t4/engines")
         assert bring(shell, engines["key2"]).kept == tuple(folders[name] for name in ("key3", "key4", "key2"))
-        assert deliver(shell, engines["key1"], "t4").copied, "it was removed, so it is delivered again"
+        assert written(any_place.directory / "t4/engines") == before
+        bring(shell, engines["key1"])  # which was removed
+        assert inspect(shell, "t4") == (described(engines["key1"]), "")
 
 
 def test_the_same_engine_of_another_version_is_told(place, tmp_path):
     with open_shell(place.device) as shell:
         bring(shell, engine_directory(tmp_path / "one", "key1", version="1"))
         done = bring(shell, engine_directory(tmp_path / "two", "key1", version="2"))
-        assert (done.changed, done.before.model_version, done.found) == (True, "1", "")
+        assert (current_engine(shell, "t4").model_version, done.found) == ("2", "")
 
 
 def test_the_same_built_again_with_other_bytes_leaves_the_one_that_runs(any_place, tmp_path):
@@ -127,13 +162,13 @@ def test_the_same_built_again_with_other_bytes_leaves_the_one_that_runs(any_plac
     again = engine_directory(tmp_path / "two", "key1", size=10)
     with open_shell(any_place.device) as shell:
         runs = bring(shell, first).engine
-        delivered = deliver(shell, again, "t4")
-        assert (delivered.copied, delivered.found) == (True, "")
+        delivered = deliver(shell, again)
+        assert delivered.found == ""
         assert inspect(shell, "t4") == (runs, "")
-        done = activate(shell, delivered.engine, "t4")
-        assert (done.changed, done.before, done.kept) == (True, runs, (folder(first), folder(again)))
-        assert not deliver(shell, first, "t4").copied
+        assert activate(shell, delivered.engine, "t4").kept == (folder(first), folder(again))
+        before = written(any_place.directory / "t4/engines")
         assert bring(shell, first).kept == (folder(again), folder(first))
+        assert written(any_place.directory / "t4/engines") == before
         assert inspect(shell, "t4") == (runs, "")
 
 
@@ -145,8 +180,8 @@ def test_a_device_is_told_what_was_staged_and_not_what_is_beside_the_engine_by_n
     told["provenance"]["model_version"] = "9"
     (engine / "manifest.json").write_text(json.dumps(told))
     with open_shell(place.device) as shell:
-        assert deliver(shell, engine, "t4").engine.model_version == "9"
-        delivered = deliver(shell, engine, "t4", manifest=staged)
+        assert deliver(shell, engine).engine.model_version == "9"
+        delivered = delivery.deliver(shell, engine, "t4", manifest=staged)
         assert activate(shell, delivered.engine, "t4").engine.model_version == "1"
     assert (place.directory / "t4/engines" / folder(engine) / "manifest.json").read_bytes() == staged.read_bytes()
 
@@ -166,8 +201,12 @@ def test_a_device_that_runs_nothing_any_more_is_not_taken_for_changed(any_place,
 def test_a_tampered_engine_is_not_delivered(place, tmp_path):
     engine = engine_directory(tmp_path / "engines", "key1")
     (engine / "engine.onnx").write_text("tampered")
-    with open_shell(place.device) as shell, pytest.raises(StorageError, match="not the file that was built"):
-        deliver(shell, engine, "t4")
+    with open_shell(place.device) as shell:
+        with pytest.raises(StorageError, match=r"not the file that was built and checked \(SHA-256 differs\)"):
+            deliver(shell, engine)
+        (engine / "engine.onnx").unlink()
+        with pytest.raises(StorageError, match=r"engine\.onnx is gone; run the flow again to build it"):
+            deliver(shell, engine)
     assert place.files() == {}
 
 
@@ -183,7 +222,7 @@ def test_an_engine_tampered_with_on_the_device_is_found_and_replaced(place, tmp_
         assert "was changed by hand" in found
         with pytest.raises(DeviceError, match="does not have engine key1"):
             activate(shell, current, "t4")
-        assert "was changed on the device" in deliver(shell, engine, "t4").found
+        assert "was changed on the device" in deliver(shell, engine).found
         assert there.read_bytes() == b"key1"
         assert inspect(shell, "t4") == (current, "")
 
@@ -208,9 +247,8 @@ def test_a_current_json_changed_by_hand_is_found(change, place, tmp_path):
         found = inspect(shell, "t4")[1]
         assert "by hand" in found
         assert ("names engine key1" in found) == (change == "another engine")
-        done = bring(shell, second)
-        assert (done.changed, done.found) == (True, found)
-        assert changed_by_hand(shell, "t4") == ""
+        assert bring(shell, second).found == found
+        assert inspect(shell, "t4") == (described(second), "")
 
 
 def test_a_disk_that_fills_keeps_the_current_engine(server, tmp_path):
@@ -220,18 +258,19 @@ def test_a_disk_that_fills_keeps_the_current_engine(server, tmp_path):
         before = {path: path.stat().st_size for path in server.directory.rglob("*") if path.is_file()}
         server.capacity = 450_000
         with pytest.raises(StorageError, match=r"'nano-1': its disk is full: .*/key2-\w+/engine\.onnx"):
-            deliver(shell, second, "t4")
+            deliver(shell, second)
         assert {path: path.stat().st_size for path in server.directory.rglob("*") if path.is_file()} == before
         assert inspect(shell, "t4")[0].build_key == "key1"
         server.capacity = 700_000
-        assert bring(shell, second).before.build_key == "key1"
+        bring(shell, second)
+        assert inspect(shell, "t4") == (described(second), "")
 
 
 def test_no_room_for_the_manifest_leaves_no_engine(server, tmp_path):
     with open_shell(server.device(target="t4")) as shell:
         server.capacity = 300_100
         with pytest.raises(StorageError, match=r"manifest\.json can't be written"):
-            deliver(shell, engine_directory(tmp_path / "engines", "key1", size=300_000), "t4")
+            deliver(shell, engine_directory(tmp_path / "engines", "key1", size=300_000))
     assert not [path for path in server.directory.rglob("*") if path.is_file()]
 
 
@@ -243,14 +282,65 @@ def test_two_deliveries_of_one_engine_at_once_leave_it_whole(place, tmp_path, mo
         copy(source, to)
         monkeypatch.setattr(shutil, "copyfile", copy)
         with open_shell(place.device) as second:
-            assert deliver(second, engine, "t4").copied
+            deliver(second, engine)
 
     monkeypatch.setattr(shutil, "copyfile", copied)
     with open_shell(place.device) as shell:
-        first = deliver(shell, engine, "t4")
-        assert (first.copied, first.found) == (True, "")
-        assert activate(shell, first.engine, "t4").changed
+        first = deliver(shell, engine)
+        assert first.found == ""
+        activate(shell, first.engine, "t4")
         assert inspect(shell, "t4") == (first.engine, "")
+
+
+@pytest.mark.parametrize("brought", ["key5", "key1"])
+def test_an_activation_leaves_the_engine_that_another_workspace_activates_meanwhile(
+    brought, place, tmp_path, monkeypatch
+):
+    """A new one, or one that is about to be removed; when the first has seen which engines are there."""
+    names = [f"key{number}" for number in range(1, 6)]
+    engines = {name: engine_directory(tmp_path / "engines", name) for name in names}
+    listed = LocalShell.list
+
+    def list_and_meanwhile(shell, remote=""):
+        found = listed(shell, remote)
+        if remote == "t4/engines":
+            monkeypatch.setattr(LocalShell, "list", listed)
+            with open_shell(place.device) as other:
+                activate(other, described(engines[brought]), "t4")
+        return found
+
+    with open_shell(place.device) as shell:
+        for name in names[:3]:
+            bring(shell, engines[name])
+        deliver(shell, engines["key5"])
+        delivered = deliver(shell, engines["key4"]).engine
+        monkeypatch.setattr(LocalShell, "list", list_and_meanwhile)
+        activate(shell, delivered, "t4")
+        assert LocalShell.list is listed
+        assert current_engine(shell, "t4").build_key == brought
+        assert shown(shell, engines[brought]) == ["engine.onnx", "manifest.json"]
+
+
+def test_an_engine_that_nobody_activates_goes_with_the_second_activation(any_place, tmp_path):
+    first, left, second, third = (engine_directory(tmp_path / "engines", f"key{index}") for index in range(4))
+    with open_shell(any_place.device) as shell:
+        bring(shell, first)
+        deliver(shell, left)
+        bring(shell, second)
+        assert any_place.engines() == [folder(each) for each in (first, left, second)]
+        deactivate(shell, "t4")
+        bring(shell, third)
+        assert any_place.engines() == [folder(each) for each in (first, second, third)]
+
+
+@pytest.mark.parametrize("change", ["activate", "deactivate"])
+def test_a_change_leaves_a_current_json_that_another_workspace_is_writing(change, place, tmp_path):
+    with open_shell(place.device) as shell:
+        runs = bring(shell, engine_directory(tmp_path / "engines", "key1")).engine
+        with atomic_path(place.current) as temporary:
+            temporary.write_bytes(runs.content)
+            activate(shell, runs, "t4") if change == "activate" else deactivate(shell, "t4")
+        assert current_engine(shell, "t4") == runs
 
 
 def test_no_room_for_the_manifest_leaves_what_another_delivery_has_finished(server, tmp_path, monkeypatch):
@@ -261,15 +351,16 @@ def test_no_room_for_the_manifest_leaves_what_another_delivery_has_finished(serv
         put(shell, local, remote)
         monkeypatch.setattr(SshShell, "put", put)
         with open_shell(server.device(target="t4")) as other:
-            assert not deliver(other, second, "t4").found
+            assert not deliver(other, second).found
         server.capacity = sum(path.stat().st_size for path in server.directory.rglob("*") if path.is_file())
 
     monkeypatch.setattr(SshShell, "put", put_and_meanwhile)
     with open_shell(server.device(target="t4")) as shell:
         with pytest.raises(StorageError, match=r"manifest\.json can't be written"):
-            deliver(shell, first, "t4")
-        server.capacity = None
-        assert not deliver(shell, second, "t4").copied
+            deliver(shell, first)
+        server.capacity, before = None, written(server.directory)
+        deliver(shell, second)
+        assert written(server.directory) == before
 
 
 def test_no_room_for_the_manifest_of_another_version_leaves_the_engine_that_runs(server, tmp_path):
@@ -278,11 +369,11 @@ def test_no_room_for_the_manifest_of_another_version_leaves_the_engine_that_runs
         runs = bring(shell, engines[0]).engine
         server.capacity = 100 + sum(path.stat().st_size for path in server.directory.rglob("*") if path.is_file())
         with pytest.raises(StorageError, match=r"manifest\.json can't be written"):
-            deliver(shell, engines[1], "t4")
+            deliver(shell, engines[1])
         assert inspect(shell, "t4") == (runs, "")
         (server.directory / "t4" / runs.engine).unlink()
         with pytest.raises(StorageError, match=r"manifest\.json can't be written"):
-            deliver(shell, engines[1], "t4")
+            deliver(shell, engines[1])
         assert inspect(shell, "t4") == (runs, "")
 
 
@@ -290,14 +381,14 @@ def test_a_disk_that_keeps_other_bytes_is_noticed(server, tmp_path):
     first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
     with open_shell(server.device(target="t4")) as shell:
         bring(shell, first)
-        delivered = deliver(shell, second, "t4").engine
+        delivered = deliver(shell, second).engine
         server.corrupt = True
         with pytest.raises(DeviceError, match=r"current\.json reads back other than it was written"):
             activate(shell, delivered, "t4")
         there = f"t4/engines/{delivered.folder}"
         shell.remove(there)
         with pytest.raises(DeviceError, match=r"key2-\w+/engine\.onnx reads back with other bytes than it was given"):
-            deliver(shell, second, "t4")
+            deliver(shell, second)
         assert shell.list(there) == []
 
 
@@ -307,12 +398,35 @@ def test_a_device_that_vanishes_in_the_copy_is_completed_later(server, tmp_path)
         bring(shell, first)
         server.vanish_after_bytes = 150_000
         with pytest.raises(DeviceOfflineError, match="'nano-1' went away"):
-            deliver(shell, second, "t4")
+            deliver(shell, second)
     server.come_back()
     with open_shell(server.device(target="t4")) as shell:
         assert inspect(shell, "t4")[0].build_key == "key1"
         assert bring(shell, second).found == ""
-        assert shell.list(f"t4/engines/{folder(second)}") == ["engine.onnx", "manifest.json"]
+        assert shown(shell, second) == ["engine.onnx", "manifest.json"]
+
+
+def test_copies_that_were_cut_off_fill_no_device(server, tmp_path, monkeypatch):
+    """Until an hour is over nobody can tell them from a copy that another workspace is making."""
+    first, second = (engine_directory(tmp_path / "engines", name, size=3_000_000) for name in ("key1", "key2"))
+    place = f"t4/engines/{folder(second)}"
+    with open_shell(server.device(target="t4")) as shell:
+        bring(shell, first)
+    for _ in range(2):
+        server.vanish_after_bytes = 2_500_000
+        with open_shell(server.device(target="t4")) as shell, pytest.raises(DeviceOfflineError):
+            deliver(shell, second)
+        server.come_back()
+    server.capacity = 2_000_000 + sum(path.stat().st_size for path in server.directory.rglob("*") if path.is_file())
+    with open_shell(server.device(target="t4")) as shell:
+        left = shell.list(place)
+        with pytest.raises(StorageError, match=rf"disk is full: .* In {place} there lie 2 copies of the last hour"):
+            deliver(shell, second)
+        assert shell.list(place) == left
+        assert inspect(shell, "t4")[0].build_key == "key1"
+        an_hour_later(monkeypatch)
+        deliver(shell, second)
+        assert shell.list(place) == ["engine.onnx", "manifest.json"]
 
 
 _BRING = """
@@ -321,11 +435,12 @@ from pathlib import Path
 from deploy.delivery import activate, deliver
 from deploy.shells.local import LocalShell
 shell = LocalShell("pc", sys.argv[1])
-activate(shell, deliver(shell, Path(sys.argv[2]), "t4").engine, "t4")
+engine = Path(sys.argv[2])
+activate(shell, deliver(shell, engine, "t4", manifest=engine / "manifest.json").engine, "t4")
 """
 
 
-def test_killed_at_any_moment_a_device_runs_the_one_or_the_other(tmp_path):
+def test_killed_at_any_moment_a_device_runs_the_one_or_the_other(tmp_path, monkeypatch):
     """Five files are written, each with one fsync of its own and one of its directory; here before every rename."""
     first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
     seen = []
@@ -340,7 +455,11 @@ def test_killed_at_any_moment_a_device_runs_the_one_or_the_other(tmp_path):
             assert found == ""
             done = bring(shell, second)
             assert (done.found, done.kept) == ("", (folder(first), folder(second)))
-            assert sorted(shell.list(f"t4/engines/{folder(second)}")) == ["engine.onnx", "manifest.json"]
+            assert shown(shell, second) == ["engine.onnx", "manifest.json"]
+            with monkeypatch.context() as later:
+                an_hour_later(later)
+                bring(shell, second)
+            assert not list(place.rglob(".*"))
     assert seen == ["key1"] * 4 + ["key2"] * 2
 
 

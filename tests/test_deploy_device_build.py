@@ -12,7 +12,7 @@ from deploy.builders.onnxruntime import OnnxRuntimeEngine
 from deploy.builders.process import run_program
 from deploy.device.build import build_there
 from deploy.device.run import predict_there, run_there
-from deploy.device.scratch import LEFTOVER_S, scratch
+from deploy.device.scratch import CUT_OFF_S, LEFTOVER_S, scratch
 from deploy.devices import Device
 from deploy.shells.local import LocalShell
 from deploy.shells.opening import open_shell
@@ -76,13 +76,15 @@ def test_an_engine_built_there_lies_here_with_its_timing_cache(bench):
     assert [path.name for path in (bench.server.directory / "timing").iterdir()] == ["sm72-tensorrt-8.5.2.cache"]
 
 
-def test_timings_that_were_cut_off_are_gone_with_the_next_build(bench):
+def test_timings_that_were_cut_off_are_gone_with_a_build_an_hour_later(bench, monkeypatch):
     bench.server.vanish_after_bytes = bench.model.stat().st_size
     with pytest.raises(DeviceOfflineError):
         bench.build()
     timing = bench.server.directory / "timing"
     assert [path.suffix for path in timing.iterdir()] == [".tmp"]
     bench.server.come_back()
+    later = time.time() + CUT_OFF_S + 60
+    monkeypatch.setattr("deploy.device.scratch.time.time", lambda: later)
     bench.build()
     assert [path.name for path in timing.iterdir()] == ["sm72-tensorrt-8.5.2.cache"]
 

@@ -58,6 +58,21 @@ def test_files_go_there_and_come_back(device, tmp_path):
         assert shell.list("nowhere") == []
 
 
+def test_several_may_remove_one_folder_at_once(device):
+    with open_shell(device) as shell, ThreadPoolExecutor(4) as pool:
+        folder, together = Path(shell.directory / "running/old"), threading.Barrier(4)
+        folder.mkdir(parents=True)
+        for index in range(1000):
+            (folder / str(index)).touch()
+
+        def remove(_):
+            together.wait()
+            shell.remove("running/old")
+
+        list(pool.map(remove, range(4)))
+        assert shell.list("running") == []
+
+
 def test_a_fetch_of_nothing_leaves_nothing(device, tmp_path):
     with open_shell(device) as shell, pytest.raises(DeviceError, match=rf"'{device.name}'.*No such file"):
         shell.fetch("none", tmp_path / "back.bin")

@@ -368,7 +368,7 @@ class Stages(RuleBasedStateMachine):
     def end_canary(self) -> None:
         ended = stages.rollback(self.root / "targets", "cpu", **WHO)
         assert (ended.event.action, ended.event.before.build_key) == ("end", self.tried)
-        assert stages.status(self.root / "targets", "cpu").ended == ended.engine
+        assert stages.status(self.root / "targets", "cpu").ended == ended
         self.tried, self.newer = "", False
 
     @precondition(lambda self: len(self.produced) > 1 and not self.trial)

@@ -238,7 +238,19 @@ def test_a_canary_is_ended_in_words(fleet, capsys):
     assert code == 0
     assert "the canary is over: taken back: fpenet version 1, engine key1" in told
     assert "canary devices run nothing any more" in told
+    assert "The next rollback" not in told, "it would find nothing to change"
     assert "cpu-a (canary): runs nothing; its canary was ended" in told
+
+
+@pytest.mark.parametrize(("before", "more"), [(("key1",), False), (("key1", "key2"), True)])
+def test_what_the_next_rollback_does_is_told_where_there_is_one(before, more, fleet, capsys):
+    for name in before:
+        fleet.release(name)
+    fleet.stage("key3")
+    fleet.promote("canary")
+    code, told = called(capsys, "rollback", "--target", "cpu")
+    assert (code, "The next rollback takes production back to " in told) == (0, more)
+    assert called(capsys, "rollback", "--target", "cpu")[0] == (0 if more else 2)
 
 
 def test_nothing_of_the_matrix_is_cut_in_a_pipe(fleet, capsys, monkeypatch):

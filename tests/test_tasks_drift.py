@@ -87,12 +87,14 @@ def test_a_device_gets_the_profile_of_its_model_and_what_it_counts_comes_back(de
     folder = tmp_path / "dock-7"
     run_engine(folder)
     place = folder / "cpu/drift"
-    write_bytes(place / ".profile.npz.0a1b2c3d.tmp", b"of a connection that broke")
+    write_bytes(place / ".profile.npz.1700000000-0a1b2c3d.tmp", b"of a connection that broke")
     (first,) = watch(device, references)
     assert (first.state, first.problems) == ("no records", ())
     assert {path.name for path in place.iterdir()} == {"profile.npz", "drift_client.py"}
     record(place / "profile.npz", place / "records")
+    write_bytes(place / ".profile.npz.1700000000-0a1b2c3d.tmp", b"too young to go when the profile came")
     (steady,) = watch(device, references)
+    assert not list(place.glob(".*"))
     assert (steady.state, steady.model, steady.faces, steady.hours) == ("steady", VERSION, 400, 10)
 
 

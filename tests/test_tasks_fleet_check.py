@@ -15,10 +15,8 @@ from schemas.records import Split
 from schemas.storage import read_json, sha256_file, write_json
 from tasks.convert import Conversion
 from tasks.evaluate import KpiCrops
-from tasks.fleet.check import activate_on, check_on
+from tasks.fleet.check import check_on
 from tasks.fleet.material import Material
-from tasks.fleet.promotion import settle_target
-from tasks.fleet.results import DeviceRow
 from tests.delivered_fleets import Fleet
 from tests.retrain_project import experiment
 
@@ -50,24 +48,8 @@ def told(fleet: Fleet) -> str:
 
 
 def test_a_new_device_is_told_the_version_that_was_promoted(fleet):
-    (record,) = settle_target(fleet.targets, "t4", fleet.devices)
+    (record,) = fleet.settle()
     assert (record.outcome, record.current.model_version, told(fleet)) == ("active", "1", "1")
-
-
-def test_a_device_of_a_rollout_is_told_the_version_that_was_promoted(fleet):
-    (device,) = fleet.devices
-    engine, passed = built(fleet.root / "engines" / "key1"), DeviceRow("t4-b", "main", "passed")
-    row = activate_on(device, open_shell, engine, passed, stage="production", targets=fleet.targets)
-    assert (row.state, told(fleet)) == ("active", "1")
-
-
-def test_an_engine_that_is_at_its_stage_no_more_reaches_no_device(fleet):
-    (device,) = fleet.devices
-    fleet.stage("key2")
-    engine, passed = built(fleet.root / "engines" / "key2"), DeviceRow("t4-b", "main", "passed")
-    row = activate_on(device, open_shell, engine, passed, stage="production", targets=fleet.targets)
-    assert (row.state, row.why) == ("failed", "target 't4': engine key2 is not at production any more")
-    assert fleet.running() == {"t4-b": ""}
 
 
 def test_faces_that_are_gone_here_are_no_failure_of_a_device(fleet):

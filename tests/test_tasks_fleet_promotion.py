@@ -8,11 +8,11 @@ import pytest
 
 from deploy import stages
 from deploy.devices import LocalReach
-from schemas.errors import InputError, ReviewError, StorageError
+from schemas.errors import GateError, InputError, ReviewError, StorageError
 from schemas.storage import read_json, sha256_file, write_json
 from tasks.fleet import promotion
 from tasks.fleet.deliveries import Measured, behind, note_measured, read_record, read_records
-from tasks.fleet.promotion import UNFINISHED, changing, finish_rollbacks, roll_back_target, settle_target
+from tasks.fleet.promotion import UNFINISHED, changing, finish_rollbacks, roll_back_target
 from tasks.fleet.results import DeviceRow
 from tests.delivered_fleets import WHO, Fleet
 from tests.engines import engine_directory
@@ -116,7 +116,7 @@ def test_an_offline_device_blocks_nobody_and_gets_it_later(fleet, nano):
     assert fleet.outcomes() == {"t4-a": "active", "t4-b": "active", "t4-ssh": "offline"}
     assert fleet.recorded() == {"t4-a": "key2", "t4-b": "key2", "t4-ssh": "key1"}
     nano.come_back()
-    records = settle_target(fleet.targets, "t4", fleet.devices)
+    records = fleet.settle()
     assert {record.outcome for record in records} == {"active"}
     assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key2")
 
@@ -252,11 +252,11 @@ def test_a_tampered_engine_reaches_no_device(fleet):
         fleet.promote()
     assert fleet.running() == {"t4-a": "key1", "t4-b": ""}
     with pytest.raises(StorageError, match="not the file that was built"):
-        settle_target(fleet.targets, "t4", fleet.devices)
+        fleet.settle()
     manifest = read_json(directory / "manifest.json")
     write_json(directory / "manifest.json", manifest | {"engine_sha256": sha256_file(directory / "engine.onnx")})
     with pytest.raises(StorageError, match="is not the file that was built"):
-        settle_target(fleet.targets, "t4", fleet.devices)
+        fleet.settle()
     assert fleet.outcomes() == {"t4-a": "active"}, "a fault of this machine is none of a device"
     assert fleet.running() == {"t4-a": "key1", "t4-b": ""}
 
@@ -268,6 +268,22 @@ def test_production_is_not_taken_back_to_an_engine_whose_manifest_is_gone(fleet)
     with pytest.raises(StorageError, match="is not the manifest that it was staged with"):
         roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
     assert stages.status(fleet.targets, "t4").production.engine.build_key == "key2"
+    assert fleet.outcomes() == {"t4-a": "active", "t4-b": "active"}
+
+
+@pytest.mark.parametrize("gone", ["engine", "manifest"])
+def test_a_canary_is_not_ended_where_what_its_devices_go_back_to_is_gone(gone, fleet):
+    fleet.release("key1")
+    fleet.stage("key2")
+    fleet.promote("canary")
+    if gone == "engine":
+        (fleet.root / "engines" / "key1" / "engine.onnx").unlink()
+    else:
+        held = stages.status(fleet.targets, "t4").production.engine
+        stages.manifest_path(fleet.targets, "t4", held).unlink()
+    with pytest.raises(StorageError, match=r"key1 .*(its file .* is gone|not the manifest that it was staged with)"):
+        roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    assert stages.status(fleet.targets, "t4").canary.engine.build_key == "key2"
     assert fleet.outcomes() == {"t4-a": "active", "t4-b": "active"}
 
 
@@ -285,11 +301,12 @@ def test_measurements_stay_with_the_engines_that_a_device_has(fleet):
     device = fleet.devices[1]
     note_measured(fleet.targets, device, "key1", Measured(px=0.02, fps=115.0))
     fleet.release("key2")
-    assert read_record(fleet.targets, "t4", "t4-b").measured == {"key1": Measured(px=0.02, fps=115.0)}
+    known = {"key1": Measured(px=0.02, fps=115.0), "key2": Measured()}
+    assert read_record(fleet.targets, "t4", "t4-b").measured == known
     for name in ("key3", "key4"):
         fleet.release(name)
     record = read_record(fleet.targets, "t4", "t4-b")
-    assert (record.measured, [engine.build_key for engine in record.kept]) == ({}, ["key2", "key3", "key4"])
+    assert list(record.measured) == [engine.build_key for engine in record.kept] == ["key2", "key3", "key4"]
 
 
 def test_a_damaged_record_is_named(fleet):
@@ -320,6 +337,15 @@ def measured(happens, *devices):
     return measure
 
 
+def judged(**states):
+    """A `Measure` by which devices come to these states."""
+
+    def measure(engine, asked):
+        return [DeviceRow(device.name, device.ring, states[device.name], "parity 4 px") for device in asked]
+
+    return measure
+
+
 @pytest.fixture
 def impatient(monkeypatch):
     """Nobody waits for who holds a target."""
@@ -338,7 +364,7 @@ def test_a_rollback_does_not_wait_for_devices_that_are_measured(fleet, impatient
     fleet.promote("canary")
     fleet.promote(measure=measured(lambda: None, "t4-b"))
     assert fleet.running() == {"t4-a": "key2", "t4-b": "key2"}
-    assert read_record(fleet.targets, "t4", "t4-b").measured == {"key2": Measured(px=0.02, fps=90.0)}
+    assert read_record(fleet.targets, "t4", "t4-b").measured["key2"] == Measured(px=0.02, fps=90.0)
 
 
 def test_asking_a_new_device_undoes_no_rollback_that_comes_meanwhile(fleet, impatient):
@@ -364,10 +390,30 @@ def test_a_new_device_gets_nothing_that_it_was_not_measured_with(fleet, impatien
     back = partial(roll_back_target, fleet.targets, "t4", list(fleet.devices), **WHO)
     fleet.local("t4-c", "main")
     with pytest.raises(InputError, match="what 't4-c' ought to run has changed while devices were measured"):
-        settle_target(fleet.targets, "t4", fleet.devices, measure=measured(back, "t4-c"))
+        fleet.settle(measure=measured(back, "t4-c"))
     assert fleet.running() == {"t4-a": "key1", "t4-b": "key1", "t4-c": ""}
-    settle_target(fleet.targets, "t4", fleet.devices, measure=measured(lambda: None, "t4-c"))
+    fleet.settle(measure=measured(lambda: None, "t4-c"))
     assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-c"), "key1")
+
+
+def test_an_engine_that_no_device_passes_does_not_come_into_production_without_canary_devices_either(fleet):
+    fleet.devices.clear()
+    fleet.local("a", "main"), fleet.local("b", "main")
+    fleet.stage("key1")
+    fleet.promote(measure=judged(a="passed", b="gated"))
+    assert fleet.outcomes() == {"a": "active", "b": "failed"}
+    fleet.promote(measure=judged(b="gated"))
+    fleet.stage("key2")
+    for states in {"a": "gated", "b": "refused"}, {"a": "gated", "b": "offline"}:
+        with pytest.raises(
+            GateError, match=r"key2 .* passed on no device, and nothing was promoted: a gated \(parity"
+        ):
+            fleet.promote(measure=judged(**states))
+    assert stages.status(fleet.targets, "t4").production.engine.build_key == "key1"
+    fleet.stage("key3")
+    fleet.promote(measure=judged(a="passed", b="passed"))
+    roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    assert fleet.running()["a"] == "key1"
 
 
 _PROMOTE = """
@@ -375,7 +421,9 @@ import sys
 from pathlib import Path
 from deploy.devices import Device, LocalReach
 from deploy.stages import stage
+from schemas.errors import InputError
 from tasks.fleet.promotion import promote_target, roll_back_target
+from tests.delivered_fleets import passing
 root, names = Path(sys.argv[1]), sys.argv[2].split()
 reach = lambda name: LocalReach(kind="local", directory=str(root / "devices" / name))
 devices = [Device(name=name, target="t4", ring=ring, reach=reach(name)) for name, ring in
@@ -388,7 +436,14 @@ for name in names:
     if name not in ("canary", "production"):
         stage(root / "targets", "t4", root / "engines" / name, **who)
         name = "canary"
-    promote_target(root / "targets", "t4", devices, to=name, accepted=None, override="by hand", **who)
+    how = {"accepted": None, "override": "by hand", "measure": passing}
+    while True:
+        try:
+            promote_target(root / "targets", "t4", devices, to=name, **how, **who)
+            break
+        except InputError as error:
+            if "somebody else has changed it" not in str(error) and "came between" not in str(error):
+                raise
 """
 
 
@@ -433,13 +488,47 @@ def test_a_rollback_after_one_that_was_cut_off_and_completed_otherwise_goes_back
     write_json(fleet.targets / "t4" / UNFINISHED, {"number": number})  # it was cut off before the last device
     nano.come_back()
     if by == "deliver":
-        settle_target(fleet.targets, "t4", fleet.devices)
+        fleet.settle()
     else:
         assert asked_again(fleet) == {"t4-ssh": "active"}
     assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key2")
     done = roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
     assert (done.changed, done.pointer.engine.build_key) == (True, "key1")
     assert fleet.running() == dict.fromkeys(("t4-a", "t4-b", "t4-ssh"), "key1")
+
+
+@pytest.mark.parametrize(("release", "runs"), [((), ""), (("key1",), "key1"), (("key1", "key3"), "key1")])
+def test_a_rollback_that_was_killed_is_completed_by_the_flow(release, runs, fleet):
+    """Of a first canary, of a later one, and of production; killed when its pointer has moved, before a device is
+    asked."""
+    for name in release:
+        fleet.release(name)
+    if len(release) < 2:
+        fleet.stage("key2")
+        fleet.promote("canary")
+    before = fleet.running()
+    assert killed_at_fsync(7, _PROMOTE, fleet.root, "rollback")
+    assert stages.history(fleet.targets, "t4")[-1].action in ("end", "rollback")
+    assert fleet.running() == before
+    records, problems = finish_rollbacks(fleet.targets, fleet.devices)
+    assert ({record.outcome for record in records}, problems) == ({"active"}, ())
+    assert fleet.running() == fleet.recorded() | before | dict.fromkeys(fleet.recorded(), runs)
+    assert not (fleet.targets / "t4" / UNFINISHED).exists()
+    assert asked_again(fleet) == {}
+
+
+def test_a_device_that_could_not_be_rolled_back_is_asked_once_for_each_rollback(fleet):
+    fleet.release("key1")
+    fleet.stage("key2")
+    fleet.promote("canary")
+    place = fleet.root / "devices" / "t4-a"
+    place.rename(fleet.root / "aside")
+    place.write_text("a file in the way")
+    fleet.promote("canary")
+    assert fleet.outcomes()["t4-a"] == "failed", "before its canary was ended"
+    assert killed_at_fsync(7, _PROMOTE, fleet.root, "rollback")
+    assert asked_again(fleet) == {"t4-a": "failed"}
+    assert asked_again(fleet) == {}
 
 
 @pytest.mark.parametrize(("change", "new"), [("production", "key2"), ("rollback", "key1")])

@@ -13,10 +13,11 @@ from deploy import stages
 from deploy.builders import trtexec
 from deploy.device.run import MODULE
 from deploy.devices import Device, LocalReach
+from deploy.engine import read_engine
 from deploy.shells.local import LocalShell
 from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError
-from schemas.storage import write_json
+from schemas.storage import read_json, write_json
 from tasks.fleet import rollout
 from tasks.fleet.ascent import Ascent, build_here
 from tasks.fleet.catch_up import catch_up, told
@@ -28,6 +29,7 @@ from tasks.fleet.promotion import UNFINISHED, changing, roll_back_target, settle
 from tasks.fleet.results import DeviceRow, TargetRow
 from tasks.fleet.rollout import roll_out_target
 from tasks.fleet.work_pool import open_device
+from tests.delivered_fleets import passing
 from tests.fleets import fleet, small_material
 from tests.stand_ins.devices import NANO, XAVIER, stand_in
 
@@ -327,7 +329,7 @@ def test_a_device_whose_tensorrt_was_updated_gets_no_engine_of_the_earlier_one_b
     roll_out_target(replace(plan, devices=devices.devices[:1]), find_target("xavier-nx"))
     devices.servers["nx-2"].come_back()
     devices.programs["nx-2"].change(tensorrt="8.5.3")
-    first, second = settle_target(plan.workspace.targets, "xavier-nx", devices.devices)
+    first, second = settle_target(plan.workspace.targets, "xavier-nx", devices.devices, measure=passing)
     assert (first.outcome, second.outcome) == ("active", "refused")
     assert "it was built by TensorRT 8.5.2, nx-2 has 8.5.3" in second.why
     assert not (devices.servers["nx-2"].directory / "xavier-nx").exists()
@@ -368,7 +370,8 @@ def test_an_engine_is_measured_though_another_is_activated_meanwhile(released, m
     def and_deliver(shell, command, **options):
         if MODULE in command:
             monkeypatch.setattr(LocalShell, "run", run)
-            assert [record.outcome for record in settle_target(released.targets, "cpu", [device])] == ["active"]
+            (record,) = settle_target(released.targets, "cpu", [device], measure=passing)
+            assert record.outcome == "active"
         return run(shell, command, **options)
 
     monkeypatch.setattr(LocalShell, "run", and_deliver)
@@ -406,6 +409,39 @@ def test_a_target_that_somebody_else_holds_keeps_its_state_and_is_tried_again(re
     assert "has been under way for 0.1 s" in held.why
     done = released.go_on("7", held)
     assert (done.state, done.why, done.again) == ("promoted", "", False)
+
+
+def test_a_manifest_that_is_gone_here_is_no_failure_of_a_device(released):
+    released.devices.this_machine("c1")
+    released.devices.this_machine("c2")
+    released.away.add("c2")
+    row = released.go_on("7", released.at_canary("7"))
+    assert (row.state, row.waits_for) == ("promoted", ("c2",))
+    held = stages.status(released.targets, "cpu").production.engine
+    manifest = stages.manifest_path(released.targets, "cpu", held)
+    manifest.rename(manifest.with_suffix(".aside"))
+    released.away.clear()
+    after = released.go_on("7", row)
+    assert (after.state, f"no {manifest.name}" in after.why) == ("promoted", True)
+    assert read_record(released.targets, "cpu", "c2") is None
+    manifest.with_suffix(".aside").rename(manifest)
+    assert [(row.device, row.state) for row in released.catch_up()] == [("c2", "active")]
+
+
+def test_a_canary_device_that_comes_back_is_not_sent_through_the_engine_before_its_own(released):
+    """By hand a newer version came to the canary devices meanwhile."""
+    released.devices.this_machine("c1")
+    released.devices.this_machine("c2")
+    released.away.add("c2")
+    row = released.go_on("7", released.at_canary("7"))
+    released.stage("8", "canary")
+    released.away.clear()
+    after = released.go_on("7", row)
+    assert (after.state, states(after)["c2"], after.waits_for) == ("promoted", "not reached", ())
+    assert "it ought to run fpenet version 8, engine" in after.devices[1].why
+    assert not (released.devices.folder / "c2/cpu").exists()
+    assert {row.device: row.state for row in released.catch_up()} == {"c1": "active", "c2": "active"}
+    assert released.running() == {"c1": "8", "c2": "8"}
 
 
 def test_a_damaged_engine_here_takes_no_target_out_of_production(released):
@@ -479,6 +515,21 @@ def test_a_device_that_can_t_run_what_its_stage_holds_is_asked_once(released, tm
     assert "m1 failed (" in told(again)
 
 
+def test_a_device_that_goes_on_with_a_canary_that_was_ended_is_told(released):
+    released.devices.this_machine("c1")
+    released.devices.this_machine("m1", ring="main")
+    released.away.add("m1")
+    assert released.go_on("7", released.at_canary("7")).state == "canary"
+    place = released.devices.folder / "c1"
+    place.rename(released.devices.folder / "aside")
+    place.write_text("a file in the way")
+    released.roll_back()
+    assert read_record(released.targets, "cpu", "c1").outcome == "failed"
+    assert told(released.catch_up()) == (
+        "c1 not reached (it runs a canary that was ended; `fpenet deliver --target cpu --config FILE` asks it again)"
+    )
+
+
 def test_a_device_that_is_behind_is_left_where_its_stage_changes_while_it_is_measured(released, monkeypatch):
     released.devices.this_machine("c1")
     for name in ("m1", "m2"):
@@ -497,7 +548,8 @@ def test_a_device_that_is_behind_is_left_where_its_stage_changes_while_it_is_mea
 
     monkeypatch.setattr(LocalShell, "run", and_roll_back)
     (row,) = released.catch_up()
-    assert (row.device, row.state, row.why) == ("m2", "not reached", "its stage changed meanwhile")
+    assert (row.device, row.state) == ("m2", "not reached")
+    assert "it ought to run fpenet version 7, engine" in row.why
     assert released.running() == {"c1": "7", "m1": "7", "m2": "7"}
 
 
@@ -519,3 +571,22 @@ def test_an_engine_that_is_staged_in_between_does_not_get_into_production(releas
     assert stages.status(released.targets, "cpu").production is None
     assert roll_out_target(released.plan("7"), find_target("cpu"), row).state == "promoted"
     assert released.running() == {"m1": "7"}
+
+
+def test_a_version_that_is_staged_in_between_with_the_same_bytes_does_not_get_to_devices(released, monkeypatch):
+    """The same network registered again: `retrain` has written its manifest anew when the engine is staged."""
+    released.devices.this_machine("c1")
+    built = read_engine(released.workspace.engines / released.built["7"].key)
+    passed = Ascent(built, "here", (), (DeviceRow("c1", "canary", "passed"),), (), "")
+    monkeypatch.setattr(rollout, "ascend", lambda *_: passed)
+    monkeypatch.setattr(rollout, "record_passed", lambda *_: None)
+    manifest = built.directory / "manifest.json"
+    approved = read_json(manifest)
+    again = approved | {"provenance": approved["provenance"] | {"model_version": "9"}}
+    write_json(manifest, again)
+    row = roll_out_target(released.plan("7"), find_target("cpu"))
+    assert (row.state, row.again, "fpenet version 9, engine" in row.why) == ("built", True, True)
+    assert stages.status(released.targets, "cpu").canary is None
+    write_json(manifest, approved)
+    assert roll_out_target(released.plan("7"), find_target("cpu"), row).state == "promoted"
+    assert released.running() == {"c1": "7"}

@@ -9,7 +9,7 @@ from deploy.stages import promote, rollback, stage
 from schemas.storage import read_json, write_json
 from tasks.fleet.deliveries import Measured, note_measured
 from tasks.fleet.pending import begin
-from tasks.fleet.promotion import roll_back_target, settle_target
+from tasks.fleet.promotion import roll_back_target
 from tasks.fleet.results import TargetRow, save_result
 from tasks.fleet.status import fleet_status
 from tasks.review.approval import Accepted
@@ -119,7 +119,7 @@ def test_a_device_that_has_not_heard_of_the_end_of_its_canary_is_pending(fleet):
     rollback(fleet.targets, "t4", **WHO)
     for ask in (None, open_shell):
         assert matrix(fleet, ask=ask) == ({"staging": ("key1", {})}, {"t4-a": "pending", "t4-b": "idle"})
-    settle_target(fleet.targets, "t4", fleet.devices)
+    fleet.settle()
     for ask in (None, open_shell):
         assert matrix(fleet, ask=ask)[1] == {"t4-a": "idle", "t4-b": "idle"}
 
@@ -151,3 +151,10 @@ def test_numbers_are_the_worst_of_the_devices_or_those_of_the_build(fleet):
     row = found.stages[0]
     assert (row.px, row.fps, row.measured_on) == (0.03, 115.0, ("t4-a", "t4-b"))
     assert [(device.px, device.fps) for device in found.devices] == [(0.03, 115.0), (0.01, 120.0)]
+    fleet.stage("key2")
+    fleet.promote("canary")
+    left = fleet.devices.pop()
+    (found,) = fleet_status(fleet.workspace, [], fleet.devices)
+    assert [(row.stage, row.px, row.measured_on) for row in found.stages if row.engine == "key1"] == [
+        ("production", 0.02, ())
+    ], f"t4-a runs another one by now, and {left.name} has left the fleet"

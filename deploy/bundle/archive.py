@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import shutil
 import tarfile
 import zlib
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from schemas.errors import InputError, SignatureError
-from schemas.storage import fsync_directory, make_folder, write_bytes
+from schemas.storage import fsync_directory, make_folder, temporary_name, write_bytes
 
 ENGINE_FOLDER = "engine"
 ENGINE_MANIFEST = f"{ENGINE_FOLDER}/manifest.json"
@@ -111,7 +110,7 @@ def _mode(inner: str) -> int:
 
 def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Under a temporary name first: a folder appears whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(temporary_name(path.name))
     make_folder(path.parent)
     try:
         for inner, content in sorted(files.items()):

@@ -146,13 +146,13 @@ def _measured(release: Release) -> str:
         "## How far is the engine from the network?\n\nDistance of its keypoints from those of the trained network "
         f"in float, in pixels of the crop, on {check['graph']['faces']} faces of the KPI set."
     )
-    speed = _speed(check["latency"], check.get("device", "")) if check["latency"] else ""
+    speed = _speed(check["latency"], check["device"]) if check["latency"] else ""
     return "\n\n".join(part for part in (text, _table(head, rows), speed) if part)
 
 
 def _gates(release: Release) -> str:
     """What the target asks, and whether it was reached: a bundle has no gate that was missed."""
-    gates = release.manifest["check"].get("gates", ())
+    gates = release.manifest["check"]["gates"]
     if not gates:
         return ""
     rows = (
@@ -164,7 +164,7 @@ def _gates(release: Release) -> str:
         )
         for gate in gates
     )
-    ladder = [f"- {rung}" for rung in release.manifest.get("ladder", ())]
+    ladder = [f"- {rung}" for rung in release.manifest["ladder"]]
     tried = ["Precisions that were tried:", "\n".join(ladder)] if ladder else []
     return "\n\n".join(("## What the target asks", _table(("", "measured", "bound", ""), rows), *tried))
 

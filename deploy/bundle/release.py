@@ -63,13 +63,13 @@ class Release:
     @property
     def timing_cache(self) -> Path | None:
         """What the builder measured, where it keeps that."""
-        name = self.manifest.get("timing_cache")
+        name = self.manifest["timing_cache"]
         return self.directory / name if name else None
 
     @property
     def device(self) -> dict[str, Any] | None:
         """`DeviceFacts` of where it was built; None for the machine of the flow."""
-        return self.manifest.get("device")
+        return self.manifest["device"]
 
     @property
     def tensorrt(self) -> str | None:
@@ -171,6 +171,6 @@ def _require_passed(check: dict[str, Any], target: str) -> None:
             f"target '{target}': its engine's check says '{check['state']}': {check['reason'] or 'no reason given'}; "
             "such an engine is not bundled"
         )
-    failed = [gate["words"] for gate in check.get("gates", ()) if gate["value"] is not None and not gate["passed"]]
+    failed = [gate["words"] for gate in check["gates"] if gate["value"] is not None and not gate["passed"]]
     if failed:
         raise GateError(f"target '{target}': {'; '.join(failed)}: such an engine is not bundled")

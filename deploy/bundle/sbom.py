@@ -49,7 +49,7 @@ def bill_of_materials(release: Release, files: Mapping[str, bytes]) -> bytes:
     )
     shipped = [_file(name, content) for name, content in sorted(files.items())]
     builders = [_builder(release, *item) for item in sorted(release.manifest["versions"].items())]
-    packages = [_package(*item) for item in sorted(release.manifest.get("packages", {}).items())]
+    packages = [_package(*item) for item in sorted(release.manifest["packages"].items())]
     bom = Bom(
         serial_number=_serial(release),
         components=[model, snapshot, *shipped, *builders, *packages],

@@ -132,8 +132,7 @@ def _bring(shell: Shell, folder: str, name: str, directory: Path, finished: Fini
 
 
 def _keep_timing(shell: Shell, folder: str, directory: Path, facts: DeviceFacts) -> str | None:
-    """Only a build that went well leaves its timings for the next one, which is slower without them and no worse; so
-    is the one after another build, whose timings this one may cut off while they are written."""
+    """Only a build that went well leaves its timings for the next one, which is slower without them and no worse."""
     cache = shell.read(f"{folder}/{TIMING_CACHE}")
     if cache is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ from schemas.errors import DeviceOfflineError
 
 LEFTOVER_S = 6 * 3600
 """Older than that no work is: several times the longest build, with room for the clocks of those who ask."""
+
+CUT_OFF_S = 3600
+"""The same of a file that is being written: the largest engine takes minutes over a slow link."""
+
+_BEGUN = re.compile(r"\.(\d+)-[0-9a-f]+\.tmp")
 
 
 @contextmanager
@@ -37,9 +43,19 @@ def scratch(shell: Shell, parent: str, *, leftover_s: float = LEFTOVER_S) -> Ite
             shell.remove(folder)
 
 
-def remove_cut_off(shell: Shell, folder: str) -> None:
+def remove_cut_off(shell: Shell, folder: str) -> list[str]:
     """Remove from a folder what is left of files that were being written when the connection or the writer ended.
-    Whoever writes there at this moment fails."""
+
+    Returns:
+        Names that are younger than `CUT_OFF_S`, and stay: somebody may be writing those now.
+    """
+    young = []
     for name in shell.list(folder):
-        if name.startswith("."):
+        begun = _BEGUN.search(name)
+        if not name.startswith("."):
+            continue
+        if begun and time.time() - int(begun[1]) <= CUT_OFF_S:
+            young.append(name)
+        else:
             shell.remove(f"{folder}/{name}")
+    return young

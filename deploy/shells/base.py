@@ -47,7 +47,7 @@ class Shell(Protocol):
         ...
 
     def remove(self, remote: str) -> None:
-        """Remove a file or a directory with all that is in it; nothing happens if there is none."""
+        """Remove a file or a directory with all that is in it; nothing happens if there is none, or none any more."""
         ...
 
     def list(self, remote: str = "") -> list[str]:

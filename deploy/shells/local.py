@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from deploy.builders.process import Finished, run_program
@@ -48,7 +48,8 @@ class LocalShell:
         path = self._path(remote)
         with self._asked(remote):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                with suppress(FileNotFoundError):  # somebody else removes it at this moment, and goes on
+                    shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 import shlex
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import asyncssh
@@ -20,7 +19,7 @@ from deploy.builders.process import Finished, failure_of, too_slow
 from deploy.devices import SshReach
 from deploy.shells.background import wait_for
 from schemas.errors import DeviceError, DeviceOfflineError, DeviceRefusedError, StorageError
-from schemas.storage import atomic_path
+from schemas.storage import atomic_path, temporary_name
 
 _PIECE = 1 << 20
 _KEEPALIVE_S, _KEEPALIVES = 15, 4
@@ -162,8 +161,8 @@ class SshShell:
 
     async def _replace(self, pieces: Iterator[bytes], path: PurePosixPath, size: int) -> None:
         """Each has a temporary name of its own: two may write one file at once. What a device that went away keeps
-        begins with a dot; whoever writes into that folder later removes it (`deploy.device.scratch`)."""
-        temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"))
+        begins with a dot; whoever writes into that folder an hour later removes it (`deploy.device.scratch`)."""
+        temporary = str(path.with_name(temporary_name(path.name)))
         await self._sftp.makedirs(str(path.parent), exist_ok=True)
         try:
             async with self._sftp.open(temporary, "wb") as file:
@@ -196,9 +195,16 @@ class SshShell:
 
     async def _remove(self, path: str) -> None:
         if await self._sftp.isdir(path) and not await self._sftp.islink(path):
-            await self._sftp.rmtree(path)
+            await self._sftp.rmtree(path, onerror=_unless_gone)
         elif await self._sftp.lexists(path):
-            await self._sftp.remove(path)
+            with suppress(asyncssh.SFTPNoSuchFile):
+                await self._sftp.remove(path)
+
+
+def _unless_gone(_function: object, _path: bytes, error: tuple[object, BaseException, object]) -> None:
+    """Somebody else may remove the same folder at this moment."""
+    if not isinstance(error[1], asyncssh.SFTPNoSuchFile):
+        raise error[1]
 
 
 async def _connect(name: str, reach: SshReach) -> asyncssh.SSHClientConnection:
@@ -297,7 +303,7 @@ def _asked(name: str, what: str) -> Iterator[None]:
         raise DeviceOfflineError(f"device '{name}' went away at {what}: {error}") from error
     except _FULL as error:
         raise StorageError(
-            f"device '{name}': its disk is full: {what} can't be written. Nothing half-written is left; "
+            f"device '{name}': its disk is full: {what} can't be written, and nothing of it is left; "
             "free space on the device and run the same command again"
         ) from error
     except asyncssh.ChannelOpenError as error:

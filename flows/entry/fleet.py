@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.devices import FLEET, Device, load_devices
-from deploy.pointers import Event
+from deploy.pointers import Event, Pointer
 from deploy.stages import status as stages_of
 from deploy.targets import find_target
 from flows.entry.workspaces import workspace_of
@@ -115,7 +115,8 @@ def rollback(arguments: argparse.Namespace) -> int:
     )
     event = done.pointer.event
     cut_off = "" if done.changed else f" (a rollback of {_short(event.at)} that was cut off is complete now)"
-    console.print(escape(f"{done.target}: {_taken_back(event)}{cut_off}"), soft_wrap=True)
+    production = stages_of(place.targets, done.target).production
+    console.print(escape(f"{done.target}: {_taken_back(event, production)}{cut_off}"), soft_wrap=True)
     return _tell_devices(done.devices, arguments.config)
 
 
@@ -128,9 +129,11 @@ def deliver(arguments: argparse.Namespace) -> int:
     return _tell_devices(records, arguments.config)
 
 
-def _taken_back(event: Event) -> str:
+def _taken_back(event: Event, production: Pointer | None) -> str:
     if event.action == "end":
-        return f"the canary is over: taken back: {event.before}; {event.note}. The next rollback changes production"
+        earlier = production.earlier if production else []
+        further = f". The next rollback takes production back to {earlier[-1]}" if earlier else ""
+        return f"the canary is over: taken back: {event.before}; {event.note}{further}"
     return f"in production again: {event.engine}; taken back: {event.before}"
 
 

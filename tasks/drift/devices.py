@@ -117,9 +117,9 @@ def _equip(shell: Shell, target: str, references: References) -> str:
         return f"its {CURRENT} can't be read, so it gets no profile; promote an engine to it again"
     except FpenetError as error:
         return f"no profile for the model that it runs: {error}"
+    remove_cut_off(shell, f"{target}/{FOLDER}")
     for local in (reference.profile, Path(deploy.drift_client.__file__)):
         remote = f"{target}/{FOLDER}/{PROFILE if local == reference.profile else local.name}"
         if shell.sha256(remote) != sha256_file(local):
-            remove_cut_off(shell, f"{target}/{FOLDER}")
             shell.put(local, remote)
     return ""

@@ -16,7 +16,7 @@ from deploy.engine import read_engine
 from deploy.pointers import Pointer, StagedEngine
 from schemas.errors import FpenetError
 from tasks.fleet.check import OpenShell, check_on
-from tasks.fleet.deliveries import Measure, behind, bring_all, engine_directory, read_record
+from tasks.fleet.deliveries import Measure, behind, bring_passed, engine_directory, read_record
 from tasks.fleet.material import MaterialOf
 from tasks.fleet.promotion import UNFINISHED, changing, end_cut_off
 from tasks.fleet.results import BAD, DeviceRow
@@ -80,9 +80,11 @@ def _ring_caught_up(
     targets: Path, devices: Sequence[Device], open_shell: OpenShell, material_of: MaterialOf
 ) -> list[DeviceRow]:
     """Devices of one ring of one target: the same engine for all."""
-    wanted = stages.status(targets, devices[0].target).wanted(devices[0].ring)
-    if wanted is None:
-        return []  # a canary that was ended, and nothing before it
+    target = devices[0].target
+    wanted = stages.status(targets, target).wanted(devices[0].ring)
+    if wanted is None:  # `finish_rollbacks` has asked them
+        why = f"it runs a canary that was ended; `fpenet deliver --target {target} --config FILE` asks it again"
+        return [DeviceRow(device.name, device.ring, "not reached", why) for device in devices]
     failed = {device.name: row for device in devices if (row := _failed_before(targets, device, wanted[1]))}
     todo = [device for device in devices if device.name not in failed]
     if not todo:
@@ -102,25 +104,16 @@ def _activated(
     targets: Path, devices: Sequence[Device], engine: StagedEngine, rows: Sequence[DeviceRow], open_shell: OpenShell
 ) -> list[DeviceRow]:
     """Devices that passed run the engine, unless the stage has changed meanwhile."""
-    target, sha256 = devices[0].target, engine.engine_sha256
     try:
-        with changing(targets, target):
-            held = stages.status(targets, target)
-            wanted = held.wanted(devices[0].ring)
-            if wanted is None or wanted[1].engine.engine_sha256 != sha256:
-                return [replace(row, state="not reached", why="its stage changed meanwhile") for row in rows]
-            records = bring_all(targets, held, devices, open_shell, {(row.device, sha256): row for row in rows})
+        with changing(targets, devices[0].target):
+            return bring_passed(targets, devices, engine.engine_sha256, rows, open_shell)
     except FpenetError as error:  # somebody else is changing the target
         return [replace(row, state="not reached", why=str(error)) for row in rows]
-    return [
-        replace(row, state=record.outcome, why=record.why) if row.state == "passed" else row
-        for row, record in zip(rows, records, strict=True)
-    ]
 
 
 def _failed_before(targets: Path, device: Device, pointer: Pointer) -> DeviceRow | None:
     record = read_record(targets, device.target, device.name)
-    if record is None or not record.broken or record.at <= pointer.event.at:
+    if record is None or not record.gave_up(pointer.event):
         return None
     state = next(state for state in BAD if state == record.outcome)
     return DeviceRow(device.name, device.ring, state, record.why)

@@ -1,4 +1,4 @@
-"""One engine on one device: copied there, run, held against the gates; and later made the one that it runs."""
+"""One engine on one device: copied there, run, held against the gates."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from deploy import stages
 from deploy.delivery import put_whole
 from deploy.device.facts import DeviceFacts, read_facts, require_match, require_same
 from deploy.device.run import CROPS_LEFT_S, RUNNING, run_there
@@ -21,13 +19,11 @@ from deploy.devices import Device, program_of
 from deploy.engine import BuiltEngine, Measured
 from deploy.engine_directory import RECORD
 from deploy.parity import Latency, Parity, compare
-from deploy.pointers import Promoted, StagedEngine
 from deploy.shells.base import Shell
 from deploy.target_gates import TargetGate, failures, gate_engine
-from schemas.errors import FpenetError, StorageError
+from schemas.errors import FpenetError
 from schemas.storage import read_json
-from tasks.fleet import deliveries
-from tasks.fleet.deliveries import bring, note_active, note_failure, note_measured, outcome_of
+from tasks.fleet.deliveries import outcome_of
 from tasks.fleet.material import Material
 from tasks.fleet.results import DeviceRow
 
@@ -78,34 +74,6 @@ def check_on(device: Device, open_shell: OpenShell, built: BuiltEngine, material
         **_numbers(parity, measured.latency),
     )
     return Checked(row, measured, parity, beyond)
-
-
-def activate_on(
-    device: Device, open_shell: OpenShell, built: BuiltEngine, row: DeviceRow, *, stage: Promoted, targets: Path
-) -> DeviceRow:
-    """Have a device run an engine that passed there, and write that down; one that goes away is asked again later.
-
-    Args:
-        stage: that holds the engine; the device is told what it was staged with.
-    """
-    try:
-        engine = _held(targets, device.target, stage, built)
-        with open_shell(device) as shell:
-            delivery, done = bring(shell, targets, device, engine)
-    except FpenetError as error:
-        note_failure(targets, device, stage, error)
-        return replace(row, state=outcome_of(error), why=str(error))
-    found = "; ".join(filter(None, (delivery.found, done.found)))
-    note_active(targets, device, stage, done, found)
-    note_measured(targets, device, built.key, deliveries.Measured(px=row.parity_px, fps=row.fps))
-    return replace(row, state="active", why=found)
-
-
-def _held(targets: Path, target: str, stage: Promoted, built: BuiltEngine) -> StagedEngine:
-    pointer = stages.status(targets, target).pointer(stage)
-    if pointer is None or pointer.engine.engine_sha256 != built.sha256:
-        raise StorageError(f"target '{target}': engine {built.key} is not at {stage} any more")
-    return pointer.engine
 
 
 def _measure(

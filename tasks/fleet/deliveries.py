@@ -8,6 +8,7 @@ brings the record up to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from deploy import stages
 from deploy.delivery import Activation, CurrentEngine, Delivery, activate, deactivate, deliver, described
 from deploy.device.facts import read_facts, require_same
 from deploy.devices import Device, Ring, program_of
-from deploy.pointers import Stage, StagedEngine, StageStatus
+from deploy.pointers import Event, Stage, StagedEngine, StageStatus
 from deploy.shells.base import Shell
 from deploy.shells.opening import OpenShell, open_shell
 from deploy.targets import find_target
@@ -85,6 +86,10 @@ class DeviceRecord(SpecModel):
         """It answered, and did not do it. Who is offline is asked again."""
         return self.outcome in ("failed", "refused")
 
+    def gave_up(self, event: Event) -> bool:
+        """It failed since a change of its stage, and is not asked again before the next one."""
+        return self.broken and self.at > event.at
+
     def runs(self, engine: StagedEngine) -> bool:
         return self.current is not None and self.current.engine_sha256 == engine.engine_sha256
 
@@ -126,19 +131,31 @@ def bring_all(
     return at_once(lambda device: _bring_one(targets, status, device, open_shell, tried or {}), todo)
 
 
-def bring(shell: Shell, targets: Path, device: Device, engine: StagedEngine) -> tuple[Delivery, Activation]:
-    """Deliver a staged engine to a device that can load it, and have the device run it; it is told what the engine
-    was staged with.
+def bring_passed(
+    targets: Path, devices: Sequence[Device], sha256: str, rows: Sequence[DeviceRow], open_shell: OpenShell
+) -> list[DeviceRow]:
+    """Have devices of one ring run the engine that they were measured with, where they passed; if that is still what
+    they ought to run. For whoever holds the target.
+
+    Args:
+        sha256: of the engine.
+        rows: what it was on each device; what became of it is in the result.
 
     Raises:
-        EngineMismatchError: the engine was built for another GPU, or by another TensorRT than the device has now.
-        FpenetError: as `deploy.delivery.deliver` and `activate`; it runs what it ran, or, offline, one of the two.
+        StorageError: as for `bring_all`.
     """
-    directory = engine_directory(targets, device.target, engine)
-    manifest = stages.manifest_path(targets, device.target, engine)
-    _require_loadable(shell, device, read_json(manifest))
-    delivery = deliver(shell, directory, device.target, manifest=manifest)
-    return delivery, activate(shell, delivery.engine, device.target)
+    if not devices:
+        return []
+    held = stages.status(targets, devices[0].target)
+    wanted = held.wanted(devices[0].ring)
+    if wanted is None or wanted[1].engine.engine_sha256 != sha256:
+        why = f"it ought to run {wanted[1].engine if wanted else 'nothing'} by now"
+        return [replace(row, state="not reached", why=why) for row in rows]
+    records = bring_all(targets, held, devices, open_shell, {(row.device, sha256): row for row in rows})
+    return [
+        replace(row, state=record.outcome, why=record.why) if row.state == "passed" else row
+        for row, record in zip(rows, records, strict=True)
+    ]
 
 
 def behind(targets: Path, target: str, devices: Iterable[Device]) -> list[Device]:
@@ -157,7 +174,7 @@ def is_behind(status: StageStatus, device: Device, record: DeviceRecord | None) 
     """Whether a device does not run what its ring ought to, or still runs a canary that was ended."""
     wanted = status.wanted(device.ring)
     if wanted is None:
-        return status.ended is not None and record is not None and record.runs(status.ended)
+        return status.ended is not None and record is not None and record.runs(status.ended.engine)
     return record is None or not record.runs(wanted[1].engine)
 
 
@@ -266,7 +283,7 @@ def _bring_one(
         with open_shell(device) as shell:
             if wanted is None:
                 return _note_idle(targets, device, deactivate(shell, device.target))
-            delivery, activation = bring(shell, targets, device, wanted[1].engine)
+            delivery, activation = _bring(shell, targets, device, wanted[1].engine)
     except FpenetError as error:
         return note_failure(targets, device, stage, error)
     found = "; ".join(filter(None, (delivery.found, activation.found)))
@@ -274,6 +291,21 @@ def _bring_one(
     if row is not None:
         note_measured(targets, device, activation.engine.build_key, Measured(px=row.parity_px, fps=row.fps))
     return record
+
+
+def _bring(shell: Shell, targets: Path, device: Device, engine: StagedEngine) -> tuple[Delivery, Activation]:
+    """Deliver a staged engine to a device that can load it, and have the device run it; it is told what the engine
+    was staged with.
+
+    Raises:
+        EngineMismatchError: the engine was built for another GPU, or by another TensorRT than the device has now.
+        FpenetError: as `deploy.delivery.deliver` and `activate`; it runs what it ran, or, offline, one of the two.
+    """
+    directory = engine_directory(targets, device.target, engine)
+    manifest = stages.manifest_path(targets, device.target, engine)
+    _require_loadable(shell, device, read_json(manifest))
+    delivery = deliver(shell, directory, device.target, manifest=manifest)
+    return delivery, activate(shell, delivery.engine, device.target)
 
 
 def _error_of(row: DeviceRow) -> FpenetError:

@@ -20,7 +20,7 @@ from deploy import stages
 from deploy.devices import RINGS, Device, Ring, ring
 from deploy.pointers import Pointer, Promoted, StagedEngine, StageStatus
 from deploy.shells.opening import OpenShell, open_shell
-from schemas.errors import FpenetError, InputError, ReviewError
+from schemas.errors import FpenetError, GateError, InputError, ReviewError
 from schemas.storage import read_json, write_json
 from tasks.fleet.deliveries import (
     DeviceRecord,
@@ -29,10 +29,9 @@ from tasks.fleet.deliveries import (
     behind,
     bring_all,
     has_run,
-    is_behind,
     read_record,
 )
-from tasks.fleet.results import DeviceRow
+from tasks.fleet.results import BAD, DeviceRow
 from tasks.review.approval import Accepted
 
 LOCK, UNFINISHED = ".changing.lock", ".rollback.json"
@@ -85,21 +84,22 @@ def promote_target(
     by: str,
     why: str,
     accepted: Accepted | None,
+    measure: Measure,
     override: str = "",
     open_shell: OpenShell = open_shell,
-    measure: Measure | None = None,
 ) -> Promotion:
     """Promote an engine one stage, and have the devices of the stage run it: the canary ring, or both rings.
 
     Args:
         devices: the fleet, of all targets.
         accepted: the approval that stands, as `tasks.review.approval.accepted_version` has it.
-        override: why an engine of another version goes there nevertheless; kept in the log.
         measure: asked of devices that have not run the engine, before anything changes, and while others may change
-            the target; None measures nothing, and takes whichever engine is there.
+            the target.
+        override: why an engine of another version goes there nevertheless; kept in the log.
 
     Raises:
         ReviewError: the engine's version is not the one that was accepted, and there is no override.
+        GateError: no device passed that ought to run it in production, and no canary device has tried it before.
         InputError: nothing is at the stage before; or no canary device runs the engine yet; or others have changed
             the target while devices were measured.
         StorageError: the engine's file is gone or was changed.
@@ -111,12 +111,12 @@ def promote_target(
     def allow(engine: StagedEngine) -> str:
         return _allowed(target, engine, accepted, override)
 
-    seen = tried = expected = None
-    if measure is not None:
-        with changing(targets, target):
-            seen = _ready(targets, target, to, canaries)
-            engine = stages.promotable(targets, target, to=to, has_canaries=bool(canaries), allow=allow)
-        tried, expected = _tried(targets, asked, _wanted_with(engine, to, seen), measure), engine.engine_sha256
+    with changing(targets, target):
+        seen = _ready(targets, target, to, canaries)
+        engine = stages.promotable(targets, target, to=to, has_canaries=bool(canaries), allow=allow)
+    tried = _tried(targets, asked, _wanted_with(engine, to, seen), measure)
+    if not canaries and not engine.is_same(seen.production and seen.production.engine):
+        _require_passed(targets, target, engine, asked, tried)
     with changing(targets, target):
         _require_unchanged(targets, target, seen)
         before = _ready(targets, target, to, canaries)
@@ -127,7 +127,7 @@ def promote_target(
             why=why,
             to=to,
             has_canaries=bool(canaries),
-            expected=expected,
+            expected=engine.engine_sha256,
             allow=allow,
         )
         changed = before.pointer(to) != pointer
@@ -170,26 +170,23 @@ def settle_target(
     target: str,
     devices: Sequence[Device],
     *,
+    measure: Measure,
     open_shell: OpenShell = open_shell,
-    measure: Measure | None = None,
 ) -> tuple[DeviceRecord, ...]:
     """Have every device of a target run what the stages say: those that were offline, or that somebody changed. A
     rollback that was cut off is complete then: the next one goes back one engine more.
 
     Args:
-        measure: asked of devices that have not run what they ought to, while others may change the target; None
-            measures nothing.
+        measure: asked of devices that have not run what they ought to, while others may change the target.
 
     Raises:
         InputError: others have changed the target while devices were measured.
         StorageError: an engine that they ought to run is gone here, or was changed.
         FpenetError: this machine lacks what it takes to measure it.
     """
-    tried = None
-    if measure is not None:
-        with changing(targets, target):
-            wanted = _wanted(stages.status(targets, target))
-        tried = _tried(targets, _of(devices, target), wanted, measure)
+    with changing(targets, target):
+        wanted = _wanted(stages.status(targets, target))
+    tried = _tried(targets, _of(devices, target), wanted, measure)
     with changing(targets, target):
         return _all_settled(targets, target, devices, open_shell, tried)
 
@@ -197,8 +194,8 @@ def settle_target(
 def finish_rollbacks(
     targets: Path, devices: Sequence[Device], *, open_shell: OpenShell = open_shell
 ) -> tuple[tuple[DeviceRecord, ...], tuple[str, ...]]:
-    """Ask the devices again that were offline when their target was rolled back, or its canary ended. What they get
-    has run on them, or on others of their target, so nothing is measured again.
+    """Ask the devices that have missed a rollback of their target, or the end of its canary: they were offline, or it
+    was cut off. What they get has run on them, or on others of their target, so nothing is measured again.
 
     Returns:
         Records of the devices that were asked; and why those of other targets were not, for people.
@@ -207,10 +204,10 @@ def finish_rollbacks(
     problems: list[str] = []
     for target in sorted({device.target for device in devices}):
         try:
-            waiting = [device for device in _of(devices, target) if _missed_rollback(targets, device)]
-            if waiting:
-                with changing(targets, target):
-                    records += _settled(targets, target, waiting, open_shell)
+            if _missed_rollback(targets, target, devices):
+                with changing(targets, target):  # one under way has come to an end then
+                    missed = _missed_rollback(targets, target, devices)
+                    records += _settled(targets, target, missed, open_shell)
                     end_cut_off(targets, target, devices)
         except FpenetError as error:  # of this target: a record that can't be read, or somebody else holds it
             problems.append(str(error))
@@ -228,14 +225,18 @@ def end_cut_off(targets: Path, target: str, devices: Sequence[Device]) -> None:
         (targets / target / UNFINISHED).unlink(missing_ok=True)
 
 
-def _missed_rollback(targets: Path, device: Device) -> bool:
-    status = stages.status(targets, device.target)
-    record = read_record(targets, device.target, device.name)
-    if record is None or record.outcome != "offline" or not is_behind(status, device, record):
+def _missed_rollback(targets: Path, target: str, devices: Sequence[Device]) -> list[Device]:
+    """Devices that are behind a rollback, or the end of a canary, and have not failed to follow it."""
+    status = stages.status(targets, target)
+    return [device for device in behind(targets, target, devices) if _can_go_back(targets, status, device)]
+
+
+def _can_go_back(targets: Path, status: StageStatus, device: Device) -> bool:
+    record, wanted = read_record(targets, device.target, device.name), status.wanted(device.ring)
+    if record is None:
         return False
-    wanted = status.wanted(device.ring)
-    ended = status.ended is not None and record.runs(status.ended)
-    return ended or (wanted is not None and wanted[1].event.action == "rollback")
+    left = status.ended if status.ended and record.runs(status.ended.engine) else wanted and wanted[1]
+    return left is not None and left.event.action in ("end", "rollback") and not record.gave_up(left.event)
 
 
 def _of(devices: Sequence[Device], target: str) -> list[Device]:
@@ -266,6 +267,17 @@ def _tried(targets: Path, devices: Sequence[Device], wanted: Mapping[Ring, Stage
         rows = measure(engine, [device for each, device in new if each.engine_sha256 == sha256])
         found |= {(row.device, sha256): row for row in rows}
     return found
+
+
+def _require_passed(
+    targets: Path, target: str, engine: StagedEngine, devices: Sequence[Device], tried: Tried
+) -> None:
+    """What is in production a rollback may bring to every device, so one that answers has to have passed."""
+    bad = [row for row in tried.values() if row.state in BAD]
+    passed = any(row.state == "passed" for row in tried.values())
+    if bad and not passed and not any(has_run(targets, device, engine) for device in devices):
+        told = ", ".join(f"{row.device} {row.state} ({row.why})" for row in bad)
+        raise GateError(f"target '{target}': {engine} passed on no device, and nothing was promoted: {told}")
 
 
 def _settled(
@@ -315,10 +327,10 @@ def _ready(targets: Path, target: str, to: Promoted, canaries: Sequence[Device])
     )
 
 
-def _require_unchanged(targets: Path, target: str, seen: StageStatus | None) -> None:
+def _require_unchanged(targets: Path, target: str, seen: StageStatus) -> None:
     """A rollback that came in between is not to be undone by the promotion that did not know of it."""
     now = stages.status(targets, target)
-    if seen is not None and (now.canary, now.production) != (seen.canary, seen.production):
+    if (now.canary, now.production) != (seen.canary, seen.production):
         raise InputError(
             f"target '{target}': somebody else has changed it while devices were measured, and nothing was promoted; "
             "see `fpenet status --config FILE`, and promote again if that is still right"

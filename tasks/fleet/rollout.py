@@ -21,18 +21,17 @@ from dataclasses import replace
 from deploy import stages
 from deploy.devices import Device, Ring
 from deploy.engine import BuiltEngine, read_engine
-from deploy.pointers import Promoted
+from deploy.pointers import Promoted, StagedEngine
 from deploy.targets import Target
 from schemas.errors import FpenetError, GateError, InputError
 from schemas.storage import make_folder
 from tasks.engines import why_not_here
 from tasks.fleet.ascent import Ascent, ascend, build_here, record_passed
-from tasks.fleet.check import activate_on
+from tasks.fleet.deliveries import bring_passed
 from tasks.fleet.pending import utc_now
 from tasks.fleet.plan import Plan
 from tasks.fleet.promotion import changing
 from tasks.fleet.results import BAD, DeviceRow, TargetRow, TargetState
-from tasks.fleet.threads import at_once
 
 REACHED: dict[Ring, tuple[TargetState, ...]] = {"canary": ("canary", "promoted"), "main": ("promoted",)}
 """States of a target that has its engine in production, or is past a ring."""
@@ -136,7 +135,7 @@ class _Way:
                 self.rows = {name: _given_up(row) for name, row in self.rows.items()}
                 return why
             self._promote(to)
-            self.rows |= _activated(plan, built, devices, self.rows, to)
+            self.rows |= _activated(plan, built, devices, self.rows)
         if to == "canary" and not any(row.state == "active" for row in self._of(ring)):
             return f"canary ring: no device runs it yet: {', '.join(device.name for device in devices)}"
         return ""
@@ -165,8 +164,16 @@ class _Way:
         if self.state == "built":
             stages.stage(targets, name, built.directory, by=plan.by, why=plan.why)
         tried = to == "canary" or self.state == "canary"
-        stages.promote(targets, name, by=plan.by, why=plan.why, to=to, has_canaries=tried, expected=built.sha256)
+        meant = {"expected": built.sha256, "allow": self._meant}
+        stages.promote(targets, name, by=plan.by, why=plan.why, to=to, has_canaries=tried, **meant)
         self.state = "promoted" if to == "production" else "canary"
+
+    def _meant(self, engine: StagedEngine) -> str:
+        """Other versions of the same network have the same bytes, and were not approved with this one."""
+        origin = self._plan.material.provenance
+        if (engine.model_name, engine.model_version) != (origin.model_name, origin.model_version):
+            raise InputError(f"target '{self._built.target.name}': {engine} came between, and nothing was promoted")
+        return ""
 
     def _of(self, ring: Ring) -> list[DeviceRow]:
         return [self.rows[device.name] for device in self._rings[ring]]
@@ -182,14 +189,11 @@ def _asked(
 
 
 def _activated(
-    plan: Plan, built: BuiltEngine, devices: Sequence[Device], rows: Mapping[str, DeviceRow], stage: Promoted
+    plan: Plan, built: BuiltEngine, devices: Sequence[Device], rows: Mapping[str, DeviceRow]
 ) -> dict[str, DeviceRow]:
     passed = [device for device in devices if rows[device.name].state == "passed"]
-    targets = plan.workspace.targets
-    done = at_once(
-        lambda device: activate_on(device, plan.open_shell, built, rows[device.name], stage=stage, targets=targets),
-        passed,
-    )
+    found = [rows[device.name] for device in passed]
+    done = bring_passed(plan.workspace.targets, passed, built.sha256, found, plan.open_shell)
     return {row.device: row for row in done}
 
 

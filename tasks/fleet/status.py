@@ -208,7 +208,7 @@ def _asked(device: Device, known: DeviceStatus, status: StageStatus, ask: OpenSh
         return replace(known, state=outcome, outcome=outcome, why=str(error), live=True)
     wanted = status.wanted(device.ring)
     same = bool(current and wanted and current.engine_sha256 == wanted[1].engine.engine_sha256)
-    left = bool(current and status.ended and current.engine_sha256 == status.ended.engine_sha256)
+    left = bool(current and status.ended and current.engine_sha256 == status.ended.engine.engine_sha256)
     state: State = "changed" if found else "active" if same else "pending" if wanted or left else "idle"
     numbers = {} if current and current.build_key == known.engine else {"px": None, "fps": None}
     return replace(known, state=state, outcome="active", why=found, live=True, **_running(current), **numbers)
@@ -226,9 +226,10 @@ def _row(
     engine, event = pointer.engine, pointer.event
     manifest = _manifest(stages.manifest_path(targets, target, engine))
     states = {device.device: device.state for device in devices if device.stage == stage}
+    running = {d.device: records[d.device] for d in devices if d.device in records and records[d.device].runs(engine)}
     numbers = {
         name: record.measured[engine.build_key]
-        for name, record in records.items()
+        for name, record in running.items()
         if engine.build_key in record.measured
     }
     px, fps = _worst(numbers.values()) if numbers else _where_built(manifest)

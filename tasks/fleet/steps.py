@@ -43,7 +43,7 @@ def fleet_of(run: Run) -> list[Device]:
 
 @step_task(name="roll back")
 def finish_rolling_back(run: Run) -> None:
-    """Devices that were offline when their target was rolled back are asked again."""
+    """Devices that have missed a rollback are asked again: they were offline, or it was cut off."""
     with run.step("roll back") as step:
         records, problems = finish_rollbacks(run.workspace.targets, fleet_of(run), open_shell=open_device)
         asked = [f"{record.device} {record.outcome}" for record in records]
