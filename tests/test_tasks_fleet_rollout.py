@@ -141,7 +141,7 @@ class Released:
 
 @pytest.fixture(scope="module")
 def versions(material, tmp_path_factory):
-    materials = {"7": material, "8": small_material(tmp_path_factory.mktemp("eight"), version="8", seed=5)}
+    materials = {"7": material, "8": small_material(tmp_path_factory.mktemp("eight"), version="8", seed=6)}
     folder = tmp_path_factory.mktemp("built")
     with fleet(folder) as nobody:
         built = {name: build_here(nobody.plan(each), find_target("cpu")).built for name, each in materials.items()}
@@ -285,7 +285,7 @@ def test_a_rollback_ends_the_waiting(devices, material, tmp_path):
     devices.jetson("nano-1", "jetson-nano", NANO)
     devices.jetson("nano-2", "jetson-nano", NANO)
     first = roll_out_target(devices.plan(material), find_target("jetson-nano"))
-    newer = devices.plan(small_material(tmp_path, version="8", seed=5))
+    newer = devices.plan(small_material(tmp_path, version="8", seed=6))
     devices.servers["nano-2"].vanish()
     row = roll_out_target(newer, find_target("jetson-nano"))
     assert (row.state, row.waits_for) == ("promoted", ("nano-2",))
