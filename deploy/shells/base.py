@@ -8,6 +8,9 @@ from typing import Protocol
 
 from deploy.builders.process import Finished
 
+REMOVALS = 5
+"""Tries to remove a folder that others remove at the same moment."""
+
 
 class Shell(Protocol):
     """An open connection to a device. Paths there are absolute, or relative to `directory`.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from deploy.builders.process import Finished, run_program
+from deploy.shells.base import REMOVALS
 from schemas.errors import DeviceError, StorageError
 from schemas.storage import atomic_path, make_folder, sha256_file, write_bytes
 
@@ -48,8 +50,7 @@ class LocalShell:
         path = self._path(remote)
         with self._asked(remote):
             if path.is_dir() and not path.is_symlink():
-                with suppress(FileNotFoundError):  # somebody else removes it at this moment, and goes on
-                    shutil.rmtree(path)
+                _remove_tree(path)
             else:
                 path.unlink(missing_ok=True)
 
@@ -73,3 +74,18 @@ class LocalShell:
             raise DeviceError(
                 f"device '{self.name}': {error.filename or self._path(remote)}: {error.strerror}"
             ) from error
+
+
+def _remove_tree(path: Path, tries: int = REMOVALS) -> None:
+    try:
+        shutil.rmtree(path, onerror=_unless_gone)
+    except OSError as error:  # a list made while somebody else removes may lack files
+        if error.errno != errno.ENOTEMPTY or tries == 1:
+            raise
+        _remove_tree(path, tries - 1)
+
+
+def _unless_gone(_function: object, _path: str, error: tuple[object, BaseException, object]) -> None:
+    """Somebody else may remove the same folder at this moment."""
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]

@@ -18,6 +18,7 @@ import asyncssh
 from deploy.builders.process import Finished, failure_of, too_slow
 from deploy.devices import SshReach
 from deploy.shells.background import wait_for
+from deploy.shells.base import REMOVALS
 from schemas.errors import DeviceError, DeviceOfflineError, DeviceRefusedError, StorageError
 from schemas.storage import atomic_path, temporary_name
 
@@ -195,10 +196,18 @@ class SshShell:
 
     async def _remove(self, path: str) -> None:
         if await self._sftp.isdir(path) and not await self._sftp.islink(path):
-            await self._sftp.rmtree(path, onerror=_unless_gone)
+            await self._remove_tree(path)
         elif await self._sftp.lexists(path):
             with suppress(asyncssh.SFTPNoSuchFile):
                 await self._sftp.remove(path)
+
+    async def _remove_tree(self, path: str, tries: int = REMOVALS) -> None:
+        try:
+            await self._sftp.rmtree(path, onerror=_unless_gone)
+        except asyncssh.SFTPFailure:  # not empty: a list made while somebody else removes may lack files
+            if tries == 1:
+                raise
+            await self._remove_tree(path, tries - 1)
 
 
 def _unless_gone(_function: object, _path: bytes, error: tuple[object, BaseException, object]) -> None:
