@@ -18,6 +18,15 @@ class _OnlyConst(argparse.Action):
 
 
 def add(commands: Any) -> None:
+    convert, train, evaluate = _add_dataset_convert(commands), _add_train(commands), _add_evaluate(commands)
+    inference, export = _add_inference(commands), _add_export(commands)
+    for command in (convert, evaluate, inference, export):
+        _add_one_gpu(command)
+    for command in (convert, train, evaluate, inference, export):
+        _add_what_cant_act(command)
+
+
+def _add_dataset_convert(commands: Any) -> argparse.ArgumentParser:
     convert = add_command(
         commands, "dataset_convert", "tao:dataset_convert", "convert ground-truth JSON to TFRecords"
     )
@@ -25,7 +34,10 @@ def add(commands: Any) -> None:
         "-e", "--experiment_spec", "--experiment_spec_file", required=True, metavar="FILE", help="dataset spec (YAML)"
     )
     convert.add_argument("-r", "--results_dir", metavar="DIR", help="the report's place (default: beside the sets)")
+    return convert
 
+
+def _add_train(commands: Any) -> argparse.ArgumentParser:
     train = add_command(
         commands,
         "train",
@@ -53,7 +65,10 @@ def add(commands: Any) -> None:
     )
     train.add_argument("--gpu_index", type=int, nargs="+", metavar="I", help="which GPUs to use, counted from 0")
     _add_key(train, "encrypts the model and the checkpoint, and opens an encrypted pretrained model")
+    return train
 
+
+def _add_evaluate(commands: Any) -> argparse.ArgumentParser:
     evaluate = add_command(commands, "evaluate", "tao:evaluate", "measure the region keypoint error on the KPI sets")
     evaluate.add_argument(
         "-m", "--model", "--model_folder_path", required=True, metavar="PATH", help="results folder, or a model file"
@@ -81,7 +96,10 @@ def add(commands: Any) -> None:
         help="what is measured: kpi_testing, as in TAO's scripts",
     )
     _add_key(evaluate, "opens an encrypted model")
+    return evaluate
 
+
+def _add_inference(commands: Any) -> argparse.ArgumentParser:
     inference = add_command(commands, "inference", "tao:inference", "find the keypoints of faces in images")
     inference.add_argument("-e", "--experiment_spec", required=True, metavar="FILE", help="experiment spec (YAML)")
     inference.add_argument(
@@ -113,12 +131,7 @@ def add(commands: Any) -> None:
     )
     inference.add_argument("--no-images", action="store_true", help="write no drawn images: large ones take longest")
     _add_key(inference, "opens an encrypted model")
-
-    export = _add_export(commands)
-    for command in (convert, evaluate, inference, export):
-        _add_one_gpu(command)
-    for command in (convert, train, evaluate, inference, export):
-        _add_what_cant_act(command)
+    return inference
 
 
 def _add_one_gpu(parser: argparse.ArgumentParser) -> None:
