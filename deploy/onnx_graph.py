@@ -281,7 +281,7 @@ def with_half_scales(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelPr
 
 
 def with_half_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with what it has in FP16 in float32, and rounded to FP16 behind every operator.
+    """The graph with what it has in FP16 in float32, and rounded to FP16 behind every operator; itself without any.
 
     A CPU has no FP16 convolution: ONNX Runtime computes a whole FP16 graph in float32, where nothing is rounded and
     nothing is too large. A GPU rounds what every operator puts out, and what is beyond FP16's largest number is
@@ -290,10 +290,12 @@ def with_half_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnx
 
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
-    rounded = onnx.ModelProto()
-    rounded.CopyFrom(model)
     inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
     halves = {value.name for value in inferred if value.type.tensor_type.elem_type == half}
+    if not halves:
+        return model
+    rounded = onnx.ModelProto()
+    rounded.CopyFrom(model)
     for tensor in rounded.graph.initializer:
         if tensor.data_type == half:
             values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
