@@ -110,8 +110,6 @@ class EntryReader:
     ) -> tuple[list[tuple[Box, SquareCrop]], list[Skipped]]:
         usable, outside = [], []
         for box in boxes:
-            if not (box.width > 0 and box.height > 0):
-                continue  # one of the problems that the entry has
             crop = square_crop(box, width, height, size=self.input_size, enlarge_ratio=self.enlarge_ratio)
             if crop is not None:
                 usable.append((box, crop))

@@ -25,7 +25,7 @@ from schemas.records import Violation
 SKIPPED = frozenset({"annotation-cancelled", "not-annotated"})
 """Codes of problems that say why there is nothing to use. They count as skipped, not as rejected."""
 
-NOTED = frozenset({"keypoints-beyond-layout"})
+NOTED = frozenset({"keypoints-beyond-layout", "degenerate-face-box"})
 """Codes of what is listed and counted, and keeps no annotation from being used."""
 
 NOT_REJECTED = SKIPPED | NOTED

@@ -25,6 +25,10 @@ class Box(NamedTuple):
     width: float
     height: float
 
+    @property
+    def has_area(self) -> bool:
+        return self.width > 0 and self.height > 0
+
     def inside(self, frame_width: int, frame_height: int) -> bool:
         """True if no pixel of the box is outside the frame, by the reference's test."""
         return (

@@ -271,10 +271,10 @@ def _face_box(rectangles: list[dict[str, Any]], face: str) -> tuple[Box | None, 
         return None, problems
     value, (width, height) = boxes[0]["value"], (_size(boxes[0]) / 100.0).tolist()
     box = Box(value["x"] * width, value["y"] * height, value["width"] * width, value["height"] * height)
-    if not (box.width > 0 and box.height > 0):
-        problems.append(_problem("degenerate-face-box", f"{box.width:g} x {box.height:g}", face))
     if value.get("rotation", 0) % 360:
         problems.append(_problem("rotated-face-box", f"turned by {value['rotation']:g} degrees", face))
+    if not box.has_area:
+        return None, [*problems, _problem("degenerate-face-box", f"{box.width:g} x {box.height:g}", face)]
     return box, problems
 
 

@@ -159,7 +159,7 @@ def _box(boxes: list[dict[str, Any]], frame_size: tuple[int, int]) -> Box | None
         raise NotPlain
     width, height = (side / 100.0 for side in frame_size)
     box = Box(sides[0] * width, sides[1] * height, sides[2] * width, sides[3] * height)
-    if not (box.width > 0 and box.height > 0):
+    if not box.has_area:
         raise NotPlain
     return box
 

@@ -64,7 +64,7 @@ def face_box(sides: Sequence[Any], place: str, face: str = "") -> tuple[Box | No
     if len(values) != 4 or any(value is None or not math.isfinite(value) for value in values):
         return None, [not_a_number(f"{place}: {', '.join(map(str, sides))}", None, face)]
     box = Box(*(value for value in values if value is not None))
-    return box, [] if box.width > 0 and box.height > 0 else [_degenerate_box(box, place, face)]
+    return (box, []) if box.has_area else (None, [_degenerate_box(box, place, face)])
 
 
 def wrong_count(found: int, num_keypoints: int, face: str = "") -> Problem:

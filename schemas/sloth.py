@@ -78,9 +78,8 @@ def read(payload: Any, *, num_keypoints: int, flags_known: bool) -> tuple[list[A
                 outer_box=box.get("outer"),
                 key_suffix=suffix,
                 face_index=index,
-                annotator=payload.get("annotator"),
                 annotated_at=payload.get("annotated_at"),
-                **{name: payload.get(name) for name in _CONDITIONS},
+                **{name: _text_of(payload.get(name)) for name in ("annotator", *_CONDITIONS)},
             )
         )
     return faces, problems
@@ -102,9 +101,17 @@ def has_flags(payload: Any) -> bool:
 
 
 def read_face_boxes(payload: Any) -> tuple[str, list[Box], list[Problem]]:
-    """An entry for inference: the image's name and the tight face box of every `FaceBbox` chunk."""
+    """An entry for inference: the image's name, '' where it has none, and the tight face box of every `FaceBbox`
+    chunk. As by the reference, nothing else of it is looked at."""
+    if isinstance(payload, dict):
+        payload = {key: payload[key] for key in ("filename", "annotations") if key in payload}
+        if isinstance(chunks := payload.get("annotations"), list):
+            payload["annotations"] = [
+                chunk for chunk in chunks if not isinstance(chunk, dict) or _is_of_kind(chunk, "facebbox")
+            ]
     if problems := _broken_rules(payload):
-        return "", [], problems
+        name = payload.get("filename") if isinstance(payload, dict) else None
+        return name if isinstance(name, str) else "", [], problems
     boxes, problems = _face_boxes(payload)
     return payload["filename"], [box["tight"] for box in boxes if "tight" in box], problems
 
@@ -205,7 +212,11 @@ def _keep_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _chunks(payload: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
-    return [chunk for chunk in payload["annotations"] if kind in chunk["class"].lower()]
+    return [chunk for chunk in payload["annotations"] if _is_of_kind(chunk, kind)]
+
+
+def _is_of_kind(chunk: Mapping[str, Any], kind: str) -> bool:
+    return kind in str(chunk.get("class")).lower()
 
 
 def _keypoints(
@@ -250,8 +261,9 @@ def _face_boxes(payload: Mapping[str, Any]) -> tuple[list[dict[str, Box]], list[
         for kind in ("tight", "outer"):
             if f"face_{kind}_bboxx" in chunk:
                 box = Box(*(float(chunk[f"face_{kind}_bbox{side}"]) for side in _BOX_SIDES))
-                found[kind] = box
-                if not (box.width > 0 and box.height > 0):
+                if box.has_area:
+                    found[kind] = box
+                else:
                     problems.append(_degenerate_box(kind, box))
         boxes.append(found)
     return boxes, problems
@@ -269,6 +281,10 @@ def _box_of_face(index: int, points_N2: np.ndarray, boxes: list[dict[str, Box]],
 def _holds(box: Box, point: np.ndarray) -> bool:
     x, y = point - (box.x, box.y)
     return bool(0 <= x <= box.width and 0 <= y <= box.height)
+
+
+def _text_of(value: str | int | None) -> str | None:
+    return None if value is None else str(value)
 
 
 def _shortest(value: np.float32) -> float:

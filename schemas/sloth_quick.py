@@ -171,7 +171,7 @@ def _box(sides: tuple[Any, ...]) -> Box:
     if not _NUMBERS.issuperset(map(type, sides)):
         raise NotPlain
     box = Box._make(map(float, sides))
-    if not (box.width > 0 and box.height > 0 and isfinite(sum(box))):
+    if not (box.has_area and isfinite(sum(box))):
         raise NotPlain
     return box
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from schemas import sloth
 from schemas.config import DatasetConvertSpec, ValidationRules
-from schemas.errors import AnnotationFileError, SourceEmptyError, ViolationsError
+from schemas.errors import AnnotationFileError, FpenetError, InputError, SourceEmptyError, ViolationsError
 from schemas.raw import RawRecord
 from schemas.records import Violation
 from schemas.storage import make_folder, sha256_file, write_json
@@ -36,7 +36,7 @@ class ConvertedSet:
 
     Attributes:
         records: faces in the file.
-        dropped: faces left out, with the reason: rejected ones, and those whose box leaves the frame.
+        violations: why faces were left out, and what is noted of others.
         unreachable_share: of the keypoints, see `tasks.faceboxes`.
     """
 
@@ -45,8 +45,21 @@ class ConvertedSet:
     sha256: str
     records: int
     counts: Counts
-    dropped: list[Violation]
+    violations: list[Violation]
     unreachable_share: float
+
+
+@dataclass(frozen=True)
+class FailedSet:
+    """A set of which nothing was written, and why; its earlier file, if there is one, stays.
+
+    Attributes:
+        violations: why each face was left out; none where its files can't be read.
+    """
+
+    set_id: str
+    error: FpenetError
+    violations: Sequence[Violation] = ()
 
 
 def dataset_convert(
@@ -55,6 +68,7 @@ def dataset_convert(
     """Convert every set of `spec`, and write a report into `results_dir` (by default beside the sets).
 
     Beside the report lies an index of the images, by which the next run reads only those that are new or changed.
+    A set that can't be converted keeps none of the others from it; why it can't is raised at the end.
 
     Args:
         progress: called for every set with images looked at and images in all.
@@ -63,6 +77,7 @@ def dataset_convert(
         AnnotationFileError: a set has no folder, or a file of it is broken (with line and column).
         SourceEmptyError: a set holds no annotation.
         ViolationsError: no face of a set could be used; the message says why.
+        InputError: several sets can't be converted; a line for each.
         SpecError: the subject rule can't be applied.
         ShardError: with `embed_crops`, an image can't be decoded, or changes while it is read.
         StorageError: the disk is full; nothing half-written is left.
@@ -73,10 +88,12 @@ def dataset_convert(
     index = ImageIndex(results / INDEX)
     make_folder(save_root)
     with FileLock(save_root / LOCK):
-        converted = [_convert_set(spec, set_id, save_root, subject_of, index, progress) for set_id in spec.sets]
+        ended = [_convert_set(spec, set_id, save_root, subject_of, index, progress) for set_id in spec.sets]
     index.close()
-    write_json(results / REPORT, {"spec": spec.model_dump(mode="json"), "sets": [_row(done) for done in converted]})
-    return converted
+    write_json(results / REPORT, {"spec": spec.model_dump(mode="json"), "sets": [_row(one) for one in ended]})
+    if errors := [one.error for one in ended if isinstance(one, FailedSet)]:
+        raise errors[0] if len(errors) == 1 else InputError("\n".join(map(str, errors)))
+    return [one for one in ended if isinstance(one, ConvertedSet)]
 
 
 def _convert_set(
@@ -86,30 +103,36 @@ def _convert_set(
     subject_of: SubjectOf,
     index: ImageIndex,
     progress: Progress | None,
-) -> ConvertedSet:
+) -> ConvertedSet | FailedSet:
     from model.tfrecords import write_records
 
-    outcome = validate(
-        _records(spec, set_id, subject_of),
-        num_keypoints=spec.num_keypoints,
-        rules=_RULES,
-        index=index,
-        progress=progress,
-    )
+    try:
+        outcome = validate(
+            _records(spec, set_id, subject_of),
+            num_keypoints=spec.num_keypoints,
+            rules=_RULES,
+            index=index,
+            progress=progress,
+        )
+    except (AnnotationFileError, SourceEmptyError) as error:
+        return FailedSet(set_id, error)
     boxer = FaceBoxer(enlarge_ratio=spec.bbox_enlarge_ratio, outside_frame=spec.box_outside_frame)
     boxed = _some(boxer.box(outcome.faces), set_id, outcome, boxer)
     records = embedded_records(boxed, color="gray", index=index) if spec.embed_crops else face_records(boxed)
     file = save_root / set_id / spec.tfrecord_folder / spec.tfrecord_name
     for leftover in file.parent.glob(f".{file.name}.*.tmp*"):
         leftover.unlink()  # of a run that was killed; nobody else writes here under the lock
-    written = write_records(file, records)
+    try:
+        written = write_records(file, records)
+    except ViolationsError as error:
+        return FailedSet(set_id, error, outcome.violations + boxer.dropped)
     return ConvertedSet(
         set_id=set_id,
         file=file,
         sha256=sha256_file(file),
         records=written,
         counts=outcome.counts,
-        dropped=outcome.violations + boxer.dropped,
+        violations=outcome.violations + boxer.dropped,
         unreachable_share=boxer.unreachable_share,
     )
 
@@ -157,15 +180,19 @@ def _nothing_left(set_id: str, counts: Counts, dropped: list[Violation]) -> str:
     return f"set {set_id}: none of {counts.annotations} annotations can be used: {reasons}. The first: {dropped[0]}"
 
 
-def _row(done: ConvertedSet) -> dict[str, Any]:
-    reasons = Counter(violation.code for violation in done.dropped)
-    return {
-        "set": done.set_id,
-        "file": str(done.file),
-        "sha256": done.sha256,
-        "records": done.records,
-        "counts": asdict(done.counts),
+def _row(one: ConvertedSet | FailedSet) -> dict[str, Any]:
+    reasons = Counter(violation.code for violation in one.violations)
+    row = {
+        "set": one.set_id,
         "reasons": dict(sorted(reasons.items())),
-        "dropped": [asdict(violation) for violation in done.dropped],
-        "unreachable_share": done.unreachable_share,
+        "violations": [asdict(violation) for violation in one.violations],
+    }
+    if isinstance(one, FailedSet):
+        return row | {"error": str(one.error)}
+    return row | {
+        "file": str(one.file),
+        "sha256": one.sha256,
+        "records": one.records,
+        "counts": asdict(one.counts),
+        "unreachable_share": one.unreachable_share,
     }

@@ -161,8 +161,16 @@ def test_face_boxes_without_keypoints_for_inference():
     sides = dict(zip(("x", "y", "width", "height"), (4.5, 5, 60, "70"), strict=True))
     chunk = {"class": "FaceBbox"} | {f"face_tight_bbox{side}": value for side, value in sides.items()}
     name, found, problems = read_face_boxes(entry(chunk, chunk | {"face_tight_bboxwidth": 0}))
-    assert name == "a.png" and found[0] == Box(4.5, 5, 60, 70)
+    assert name == "a.png" and found == [Box(4.5, 5, 60, 70)]
     assert [problem.code for problem in problems] == ["degenerate-face-box"]
+
+
+def test_inference_looks_at_the_face_boxes_alone():
+    sides = {f"face_tight_bbox{side}": 9 for side in ("x", "y", "width", "height")}
+    box, points = {"class": "FaceBbox", **sides}, {"class": "FiducialPoints", "P1x": None}
+    assert read_face_boxes(entry(points, box, {"P1x": 3}) | {"camera": []}) == ("a.png", [Box(9, 9, 9, 9)], [])
+    name, found, problems = read_face_boxes(entry(box | {"face_tight_bboxx": None}))
+    assert (name, found) == ("a.png", []) and [problem.code for problem in problems] == ["schema"]
 
 
 def test_box_goes_to_the_face_inside_it_when_boxes_and_faces_differ_in_number():

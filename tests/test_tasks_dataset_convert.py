@@ -15,7 +15,7 @@ import tensorflow as tf
 from model.crop import context_crop, crop_face
 from model.images import decode_image, read_image
 from schemas.config import DatasetConvertSpec
-from schemas.errors import AnnotationFileError, SourceEmptyError, StorageError, ViolationsError
+from schemas.errors import AnnotationFileError, InputError, SourceEmptyError, StorageError, ViolationsError
 from schemas.geometry import Box, tight_square
 from schemas.sloth import face_to_sloth, image_entry
 from schemas.sources import SubjectRule
@@ -125,11 +125,11 @@ def test_an_entry_s_subject_of_another_form_is_told_with_what_to_write(tmp_path,
     entries[1]["subject"] = foreign
     (tmp_path / "gt" / "afw" / "gt.json").write_text(json.dumps(entries))
     (done,) = dataset_convert(make_spec(tmp_path, "afw"))
-    assert [(v.code, v.value) for v in done.dropped] == [("subject-malformed", str(foreign))]
-    assert "its own key `subject`" in done.dropped[0].hint and "write it <dataset>/<id>" in done.dropped[0].hint
+    assert [(v.code, v.value) for v in done.violations] == [("subject-malformed", str(foreign))]
+    assert "its own key `subject`" in done.violations[0].hint and "write it <dataset>/<id>" in done.violations[0].hint
     rule = SubjectRule(dataset="afw", pattern=r"(?P<subject>\d{3})_x")
     (done,) = dataset_convert(make_spec(tmp_path, "afw", subject=rule))
-    assert (done.records, done.dropped) == (2, [])
+    assert (done.records, done.violations) == (2, [])
 
 
 def test_report_lists_everything_that_was_left_out(tmp_path):
@@ -144,9 +144,9 @@ def test_report_lists_everything_that_was_left_out(tmp_path):
     assert [name_of(record) for record in records_of(done.file)] == ["afw/000_x.png", "afw/005_x.png"]
     (row,) = read_json(tmp_path / "results" / REPORT)["sets"]
     assert row["reasons"] == {"box-outside-frame": 1, "image-missing": 1, "not-annotated": 1, "schema": 1}
-    assert row["records"] + len(row["dropped"]) == len(entries)
+    assert row["records"] + len(row["violations"]) == len(entries)
     assert row["counts"] == {"records": 6, "accepted": 3, "rejected": 2, "skipped": 1, "superseded": 0}
-    assert row["dropped"][0]["record"].endswith("afw/gt.json#0000001")
+    assert row["violations"][0]["record"].endswith("afw/gt.json#0000001")
 
 
 def test_pad_keeps_what_drop_leaves_out(tmp_path):
@@ -271,3 +271,33 @@ def test_sets_that_give_nothing(tmp_path):
         ViolationsError, match=r"set afw: none of 2 annotations can be used: image-missing 2\. The first"
     ):
         dataset_convert(make_spec(tmp_path, "afw"))
+
+
+def test_a_set_that_fails_keeps_no_other_from_its_file(tmp_path):
+    write_set(tmp_path, "afw", range(2))
+    for entry in (entries := write_set(tmp_path, "lost", range(3))):
+        entry["filename"] = "nowhere.png"
+    (tmp_path / "gt" / "lost" / "gt.json").write_text(json.dumps(entries))
+    write_set(tmp_path, "bioid", range(10, 12))
+    with pytest.raises(InputError) as raised:
+        dataset_convert(make_spec(tmp_path, "afw", "lost", "absent", "bioid"))
+    first, second = str(raised.value).splitlines()
+    assert "set lost: none of 3 annotations can be used" in first and "no such folder for the set absent" in second
+    afw, lost, absent, bioid = read_json(tmp_path / "out" / REPORT)["sets"]
+    for row in (afw, bioid):
+        assert len(records_of(row["file"])) == row["records"] == 2
+    assert lost["reasons"] == {"image-missing": 3} and len(lost["violations"]) == 3 and "file" not in lost
+    assert absent["error"] == second
+
+
+def test_what_the_reference_does_not_read_costs_no_face(tmp_path):
+    """A face box that was never drawn is listed; a camera that is a number, or null, is one."""
+    entries = write_set(tmp_path, "afw", range(2))
+    sides = {f"face_tight_bbox{side}": 0 for side in ("x", "y", "width", "height")}
+    entries[0]["annotations"].insert(0, {"class": "FaceBbox", **sides})
+    entries[1] |= {"camera": 3, "session": None, "annotator": 7}
+    (tmp_path / "gt" / "afw" / "gt.json").write_text(json.dumps(entries))
+    (done,) = dataset_convert(make_spec(tmp_path, "afw"))
+    assert done.records == 2 and [(v.code, v.record) for v in done.violations] == [
+        ("degenerate-face-box", "dataset_convert:afw/gt.json#0000000")
+    ]
