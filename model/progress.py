@@ -104,6 +104,16 @@ class Watchers(Watcher):
         self._stack.__exit__(kind, error, trace)
 
 
+class AtBegin(Watcher):
+    """Does something once nothing refuses the training any more, and before it writes anything."""
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        self._do = do
+
+    def begin(self, plan: Plan) -> None:
+        self._do()
+
+
 class TerminalProgress(Watcher):
     """A bar with epoch, loss, validation error and time left.
 

@@ -86,7 +86,7 @@ def train(
 ) -> TrainingResult:
     """Train the spec's network, or go on where an earlier call in the same directory was stopped.
 
-    On one machine the result depends on spec and files alone, stopped and resumed or not.
+    On the processors of one machine the result depends on spec and files alone, stopped and resumed or not.
 
     With several GPUs `batch_size` is that of each, as in the reference, and an epoch has as many times fewer steps:
     two GPUs with batches of 32 learn as one with a batch of 64.
@@ -115,6 +115,7 @@ def train(
     unlabelled_files = [Path(p) for p in unlabelled_files]
     shards = survey(train_files, spec), survey(validation_files, spec), survey(unlabelled_files, spec, labelled=False)
     refuse_leaks(chain(*shards), kpi_subjects, allow_unknown=allow_unknown_subjects)
+    _tell_of_shared(*shards)
     faces, validation_faces, unlabelled_faces = (sum(shard.records for shard in part) for part in shards)
     if bool(unlabelled_faces) != bool(spec.unlabelled_in_batch):
         raise SpecError("loss.elt_loss_info.unlabelled_sets", f"{unlabelled_faces} faces were given for them")
@@ -150,6 +151,19 @@ def train(
     return TrainingResult(
         sealed_path(directory / MODEL_FILE, key), tuple(history), best, faces, validation_faces, resumed_after
     )
+
+
+def _tell_of_shared(training: list[ShardSurvey], validation: list[ShardSurvey], other: list[ShardSurvey]) -> None:
+    """Validation picks the best epoch: on subjects that are learnt from, it picks the one that knows them best."""
+    learnt = {subject for shard in (*training, *other) for subject in shard.subjects if subject}
+    if shared := sorted(learnt.intersection(chain.from_iterable(shard.subjects for shard in validation))):
+        more = f" and {len(shared) - 5:,} more" if len(shared) > 5 else ""
+        log.warning(
+            "subjects for training are among those for validation (%s%s): the validation error says little about "
+            "others, and picks the best epoch all the same; name sets of other subjects for one of the two",
+            ", ".join(shared[:5]),
+            more,
+        )
 
 
 def _watchers(learner: Learner, directory: Path, progress: Watcher | None) -> list[Watcher]:
@@ -217,6 +231,8 @@ def _validate(learner: Learner, batches: Iterable[EvaluationBatch], watcher: Wat
         with _device_errors("validation"):
             loss, keypoints_BN2 = learner.assess(batch.images_BHWC, truth)
             losses += [float(loss)] * len(batch)
+        if not np.isfinite(keypoints_BN2).all():
+            raise TrainingError("validation: the network's keypoints are no numbers; lower base_learning_rate")
         if number == 0:
             watcher.validated_on(batch.images_BHWC, truth["points_BN2"], keypoints_BN2)
         predicted = [crop.to_frame(k) for crop, k in zip(batch.crops, keypoints_BN2.numpy(), strict=True)]
@@ -254,11 +270,13 @@ def _learning_rate(spec: ExperimentSpec, step: int, steps: int) -> float:
 def _write(
     learner: Learner, directory: Path, history: Sequence[EpochResult], fingerprint: str, key: Key | None
 ) -> None:
-    """The best model first: a checkpoint never tells of a model that isn't there."""
+    """The best model first: a checkpoint never tells of a model that isn't there. And with each that was chosen a
+    checkpoint: an epoch that is done again comes out otherwise on a GPU, and may not be the best then."""
     result, spec = history[-1], learner.spec
+    chosen = result.best and result.validation_error_px is not None
     if result.best:
         save_network(learner.averaged, directory / MODEL_FILE, key=key)
-    if result.epoch % spec.checkpoint_n_epoch == 0 or result.epoch == spec.num_epoch:
+    if chosen or result.epoch % spec.checkpoint_n_epoch == 0 or result.epoch == spec.num_epoch:
         save_checkpoint(directory / CHECKPOINT_FILE, learner.variables(), history, fingerprint, key=key)
     write_bytes(directory / HISTORY_FILE, _history_csv(history).encode())
 
@@ -290,7 +308,7 @@ def _fingerprint(spec: ExperimentSpec, *shards: Sequence[ShardSurvey], replicas:
     )
     places = dict.fromkeys(shown, True) | {
         "dataloader": {"dataset_info": set(DatasetInfo.model_fields) - exempt},
-        "model": {"model_parameters": {"pretrained_model_path"}},
+        "model": {"model_parameters": {"pretrained_model_path"}, "visualization_parameters": True},
     }
     settings = spec.model_dump(mode="json", exclude=places)
     pretrained = spec.model.model_parameters.pretrained_model_path

@@ -223,6 +223,7 @@ class ModelParameters(SpecModel):
 class ModelSpec(SpecModel):
     class_name: Literal["FpeNetBaseModel"] = Field("FpeNetBaseModel", alias="__class_name__")
     model_parameters: ModelParameters = ModelParameters()
+    visualization_parameters: None = None
 
 
 class LearningRateSchedule(SpecModel):

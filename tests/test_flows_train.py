@@ -6,6 +6,8 @@ from pathlib import Path
 
 from flows.entry.cli import main
 from model.weights import load_network
+from schemas.experiment import ExperimentSpec
+from schemas.yamlspec import load_spec
 from tests.shard_files import BlobFace, blob_face, write_images, write_shard
 
 SPEC = Path(__file__).parent / "data" / "tao_experiment_spec.yaml"
@@ -47,6 +49,21 @@ def test_taos_documented_spec_trains(tmp_path, capsys):
         "experiment_spec.yaml",
     }
     assert load_network(results / "model.keras").output_shape[0] == (None, 80, 2)
+
+
+def test_a_training_that_is_refused_leaves_the_folder_s_spec_alone(tmp_path, capsys):
+    """`evaluate -m FOLDER` reads it: it belongs to the model beside it."""
+    write_shard(tmp_path / "tfrecords" / SET / "FpeTfRecords" / "data.tfrecords", [tao_face(i) for i in range(9)])
+    spec, results = tao_spec(tmp_path, pretrained_model_path="null"), tmp_path / "elsewhere"
+    train = ["train", "-e", str(spec), "-r", str(results)]
+    assert main([*train, "-k", "secret"]) == 0
+    kept = (results / "experiment_spec.yaml").read_text()
+    assert load_spec(ExperimentSpec, results / "experiment_spec.yaml").checkpoint_dir == str(results)
+    tao_spec(tmp_path, pretrained_model_path="null", beta="0.02")
+    for key, reason in (([], "is encrypted"), (["-k", "secret"], "remove this file to start anew")):
+        assert main([*train, *key]) == 2
+        assert reason in capsys.readouterr().err
+        assert (results / "experiment_spec.yaml").read_text() == kept
 
 
 def test_what_the_kpi_is_measured_on_is_not_trained_on(tmp_path, capsys):

@@ -137,6 +137,20 @@ def test_a_killed_training_ends_as_the_undisturbed_one(undisturbed, shards, tmp_
     assert told == ["STARTED", *["RUNNING"] * 3, "STARTED", *["RUNNING"] * 2, "SUCCESS"]
 
 
+def test_a_best_epoch_is_a_checkpoint_too(shards, tmp_path):
+    """Whatever `checkpoint_n_epoch` says: model.keras is of that epoch, and the history must be."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(result):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        run(shards, tmp_path, on_epoch=stop)
+    assert run(shards, tmp_path).resumed_after == 1
+
+
 @pytest.mark.slow
 def test_looking_at_a_training_does_not_change_it(undisturbed, shards, tmp_path):
     result, _ = undisturbed
@@ -290,6 +304,24 @@ def test_a_diverging_training_stops(shards, tmp_path):
     )
     with pytest.raises(TrainingError, match="lower base_learning_rate"):
         run(shards, tmp_path, spec=spec)
+
+
+def test_a_network_that_breaks_in_an_epoch_s_last_step_is_told(shards, tmp_path):
+    """Its loss was sound; only the validation sees what the step made of the weights."""
+    rate = "optimizer: {learning_rate_schedule: {base_learning_rate: 1.0e+30, min_learning_rate: 1.0e+30}}\n"
+    one_step = small_spec(rate)
+    faces = [blob_face(i) for i in range(one_step.dataloader.batch_size)]
+    with pytest.raises(TrainingError, match=r"^validation: .* lower base_learning_rate"):
+        run(([write_shard(tmp_path / "one", faces)], shards[1]), tmp_path / "run", spec=one_step)
+
+
+def test_subjects_for_training_and_for_validation_are_told(shards, tmp_path, caplog):
+    spec = small_spec("num_epoch: 1\n")
+    run((shards[0], shards[0]), tmp_path / "same", spec=spec)
+    assert "subjects for training are among those for validation" in caplog.text
+    caplog.clear()
+    run(shards, tmp_path / "others", spec=spec)
+    assert "validation" not in caplog.text
 
 
 class FailingDevice(tf.distribute.OneDeviceStrategy):

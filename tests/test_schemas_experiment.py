@@ -68,6 +68,7 @@ def test_a_dumped_spec_reads_back_equal():
             "model: {model_parameters: {visualization_parameters: {}}}",
             "visualization_parameters: input should be None",
         ),
+        ("model: {visualization_parameters: {}}", "model.visualization_parameters: input should be None"),
         ("model: {model_parameters: {regularizer_type: l3}}", "regularizer_type: input should be 'l1' or 'l2'"),
         ("infrequent_summary_every_n_steps: 5", "infrequent_summary_every_n_steps: input should be 0"),
         ("visualize_num_images: -1", "visualize_num_images: input should be greater than or equal to 0"),

@@ -128,8 +128,7 @@ def _export_int8(
     from deploy.export import export_int8
 
     def choose_faces(image_shape: ImageShape) -> CalibrationFaces:
-        files = training_files(spec, arguments.experiment_spec) if spec else []
-        return _faces(arguments, image_shape, spec, files)
+        return _faces(arguments, image_shape, spec, training_files)
 
     has_faces = any((arguments.cal_image_dir, arguments.cal_data_file, spec))
     done = export_int8(
@@ -147,7 +146,7 @@ def _export_int8(
 
 
 def _faces(
-    arguments: argparse.Namespace, image_shape: ImageShape, spec: ExperimentSpec | None, files: list[Path]
+    arguments: argparse.Namespace, image_shape: ImageShape, spec: ExperimentSpec | None, training_files: TrainingFiles
 ) -> CalibrationFaces:
     """The tensorfile named, if it is there; else faces of the folder or the training set, written to it if named."""
     from deploy.calibration import folder_faces, record_faces, tensorfile_faces
@@ -162,7 +161,7 @@ def _faces(
     if arguments.cal_image_dir:
         faces = folder_faces(Path(arguments.cal_image_dir), image_shape=image_shape, **sample)
     elif spec is not None:
-        faces = record_faces(files, spec, **sample)
+        faces = record_faces(training_files(spec, arguments.experiment_spec), spec, **sample)
     else:
         raise InputError(
             f"{stored}: no such tensorfile, and nothing to make it of: give a folder of face crops with "

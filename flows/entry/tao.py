@@ -33,11 +33,12 @@ def dataset_convert(arguments: argparse.Namespace) -> int:
     with _counting("images") as progress:
         sets = convert(spec, _path(arguments.results_dir), progress=progress)
     for done in sets:
-        console.print(f"{done.set_id}: {done.records:,} faces in {done.file}, {len(done.dropped):,} dropped")
-        for violation in done.dropped[:5]:
-            console.print(f"  dropped {violation}", markup=False)
-        if len(done.dropped) > 5:
-            console.print(f"  ... and {len(done.dropped) - 5:,} more; the report lists them all")
+        left_out = done.counts.annotations - done.records
+        console.print(f"{done.set_id}: {done.records:,} faces in {done.file}, {left_out:,} left out")
+        for violation in done.violations[:5]:
+            console.print(f"  {violation}", markup=False)
+        if len(done.violations) > 5:
+            console.print(f"  ... and {len(done.violations) - 5:,} more; the report lists them all")
     return 0
 
 
@@ -49,7 +50,7 @@ def train(arguments: argparse.Namespace) -> int:
     _check_pretrained(spec, arguments.experiment_spec)
     kpi_files = _kpi_files(spec, arguments.experiment_spec, shared_allowed=arguments.allow_unknown_subjects)
     from model.devices import use_gpus
-    from model.progress import TerminalProgress
+    from model.progress import AtBegin, TerminalProgress, Watchers
     from model.shards import named_subjects
     from model.training import train as train_network
     from schemas.config import SplitPolicy
@@ -58,7 +59,8 @@ def train(arguments: argparse.Namespace) -> int:
     use_gpus(arguments.gpus, arguments.gpu_index)
     train_files, validation_files = _training_files(spec, arguments.experiment_spec, results)
     _warn_of_other_ratio(spec, train_files)
-    write_bytes(results / SPEC_FILE, dump_spec(spec).encode())
+    kept = dump_spec(spec.model_copy(update={"checkpoint_dir": str(results)}))
+    keeps_spec = AtBegin(lambda: write_bytes(results / SPEC_FILE, kept.encode()))
     result = train_network(
         spec,
         train_files=train_files,
@@ -67,7 +69,7 @@ def train(arguments: argparse.Namespace) -> int:
         directory=results,
         kpi_subjects={*SplitPolicy().kpi_subjects, *named_subjects(kpi_files)},
         allow_unknown_subjects=arguments.allow_unknown_subjects,
-        progress=TerminalProgress(console),
+        progress=Watchers([keeps_spec, TerminalProgress(console)]),
         key=_key(arguments),
     )
     error = result.best.validation_error_px
