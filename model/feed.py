@@ -60,7 +60,9 @@ def face_batches(
         return (items if labelled else items.repeat()).batch(batch).take(steps)
 
     items = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
-    return items.map(source.faces, num_parallel_calls=2)
+    as_written = tf.data.Options()
+    as_written.experimental_optimization.apply_default_optimizations = False  # they copy the faces that are kept
+    return items.map(source.faces, num_parallel_calls=2).with_options(as_written)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -127,10 +129,17 @@ def _kept(files: Sequence[_File], spec: ExperimentSpec, *, labelled: bool) -> _S
             num_parallel_calls=tf.data.AUTOTUNE,
         )
     )
-    with shard_errors():
-        parts = list(batches.as_numpy_iterator())
-    kept = {name: tf.constant(np.concatenate([part[name] for part in parts])) for name in parts[0]}
-    number = len(kept["labelled_B"])
+    number, done = sum(len(file.offsets) for file in files), 0
+    kept: dict[str, tf.Tensor] = {}
+    with shard_errors(), tf.device("CPU"):
+        for part in batches:  # each into its place: put together at the end, all would be there twice
+            kept = kept or {
+                name: tf.raw_ops.Empty(shape=(number, *values.shape[1:]), dtype=values.dtype)
+                for name, values in part.items()
+            }
+            rows_B = done + tf.range(len(part["labelled_B"]))
+            kept = {name: tf.raw_ops.InplaceUpdate(x=kept[name], i=rows_B, v=part[name]) for name in kept}
+            done += len(rows_B)
 
     def items(seed_2: tf.Tensor) -> tf.data.Dataset:
         order_F = tf.random.experimental.stateless_shuffle(tf.range(number), seed_2)

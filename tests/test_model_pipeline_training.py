@@ -1,9 +1,12 @@
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
 
+from model.crop import CONTEXT_SIZE
 from model.feed import face_batches
 from model.pipeline import evaluation_batches, steps_per_epoch, targets, training_batches
 from model.shards import box_ratio, named_subjects, refuse_leaks, shard_errors, survey
@@ -107,6 +110,27 @@ def test_a_set_that_is_not_kept_is_shuffled_although_its_files_are_in_order(tmp_
         assert sorted(np.concatenate(epoch)) == list(range(2020))
         assert all(len(set(block // 128)) == 16 for block in epoch[:-1])
     assert set(first[0]) != set(second[0])
+
+
+@pytest.mark.slow
+def test_a_set_that_is_kept_is_never_in_memory_twice(tmp_path):
+    """In a process of its own, which has read a few faces before."""
+    faces = 4000
+    files = tmp_path / "few", tmp_path / "many"
+    for path, number in zip(files, (1, faces), strict=True):
+        write_records(path, [face_record(FACES[0])] * number)
+    script = """
+import sys
+from pathlib import Path
+from model.feed import face_batches
+from tests.shard_files import small_spec
+for path in sys.argv[1:]:
+    list(face_batches([Path(path)], small_spec(num_keypoints=68), batch=8, epochs=range(1), steps=1))
+    print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+    child = subprocess.run([sys.executable, "-c", script, *files], capture_output=True, text=True, check=True)
+    before_kib, after_kib = map(int, child.stdout.split())
+    assert after_kib - before_kib < 2 * faces * CONTEXT_SIZE**2 / 1024
 
 
 def _numbered(number):
