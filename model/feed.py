@@ -49,7 +49,7 @@ def face_batches(
         labelled: False leaves keypoints unread.
 
     Raises:
-        ShardError: a face that is to be kept in memory can't be read.
+        ShardError, ImageError: a face that is to be kept in memory can't be read.
     """
     seed = tf.constant(spec.random_seed % 2**31, tf.int64)
     read = [_File(str(path), np.fromiter(record_offsets(Path(path)), np.int64)) for path in files]

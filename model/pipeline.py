@@ -74,7 +74,7 @@ class EvaluationBatches:
         boxes: other face boxes for a batch, of its number and its own (B, 4): x, y, side, side in the frame.
 
     Raises:
-        ShardError: on iterating, a file or an image in it can't be read.
+        ShardError, ImageError: on iterating, a file or an image in it can't be read.
     """
 
     def __init__(

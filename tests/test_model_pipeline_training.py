@@ -12,7 +12,7 @@ from model.pipeline import evaluation_batches, steps_per_epoch, targets, trainin
 from model.shards import box_ratio, named_subjects, refuse_leaks, shard_errors, survey
 from model.tfrecords import write_records
 from model.training import train
-from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
+from schemas.errors import ImageError, ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.geometry import Box
 from schemas.records import Flag
 from tests.shard_files import blob_face, face_record, small_spec, write_images, write_shard
@@ -147,7 +147,7 @@ def test_a_picture_that_can_t_be_decoded_is_an_input_error(tmp_path, kept):
     spec = spec_with(augmentation=kept)
     info = spec.dataloader.dataset_info.model_copy(update={"root_path": f"{tmp_path}/"})
     spec = spec.model_copy(update={"dataloader": spec.dataloader.model_copy(update={"dataset_info": info})})
-    with pytest.raises(ShardError, match=r"^\S+/0001.png: not an image that can be decoded$"), shard_errors():
+    with pytest.raises(ImageError, match=r"^\S+/0001.png: not an image that can be decoded$"), shard_errors():
         batches([shard], spec, steps=1)
 
 
