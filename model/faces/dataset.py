@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 
 from model.faces.capture import KPI_SUBJECTS, Capture
-from model.faces.sitting import LAYOUTS, Sitting
+from model.faces.sitting import Sitting
 from schemas.geometry import tight_square
+from schemas.layouts import FACE_SIZES
 from schemas.multipie import SUBJECT_PATTERN, camera_label
 from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry
@@ -99,8 +100,9 @@ def render_dataset(
 
 
 def _check(order: _Order) -> None:
-    if order.num_keypoints not in LAYOUTS:
-        raise ValueError(f"rendered faces have {', '.join(map(str, LAYOUTS))} keypoints, not {order.num_keypoints}")
+    if order.num_keypoints not in FACE_SIZES:
+        known = ", ".join(map(str, FACE_SIZES))
+        raise ValueError(f"rendered faces have {known} keypoints, not {order.num_keypoints}")
     if wrong := [s for s in order.subjects if not (len(s) == 3 and s.isdecimal())]:
         raise ValueError(f"a subject is three digits, not {wrong[0]!r}")
     if not order.subjects:
