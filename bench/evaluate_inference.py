@@ -32,6 +32,7 @@ from hardware import hardware
 
 from deploy.onnx_export import export_onnx
 from deploy.predictor import Predictor, load_predictor
+from model.crop import crop_face
 from model.evaluation import evaluate
 from model.evaluation_files import write_reference_files
 from model.faces.dataset import render_dataset
@@ -136,11 +137,8 @@ def cut_out(image: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
     """The face with as much again around it, `SMALL_SIDE` pixels wide."""
     side = 2 * max(box.width, box.height)
     crop = SquareCrop(box.x + (box.width - side) / 2, box.y + (box.height - side) / 2, side, SMALL_SIDE)
-    inverse = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
-    shape = (SMALL_SIDE, SMALL_SIDE)
-    small = cv2.warpAffine(image, crop.crop_to_frame_matrix(), shape, flags=inverse, borderMode=cv2.BORDER_REPLICATE)
     quarter = SMALL_SIDE / 4
-    return small, Box(quarter, quarter, 2 * quarter, 2 * quarter)
+    return crop_face(image, crop), Box(quarter, quarter, 2 * quarter, 2 * quarter)
 
 
 def write_images(listing: Path, faces: list[tuple[Path, Box]], count: int, change: Callable, suffix: str) -> None:

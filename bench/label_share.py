@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from labelling_curve import curve_chart
 from model_accuracy import bring_in
 from timed_training import Record, Work, add_arguments, measured, trained_for
 
-from model.labelling_curve import curve_chart
 from model.shards import read_records
 from model.tfrecords import write_records
 from schemas.augmentation import SpatialAugmentation

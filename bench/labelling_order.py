@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 from face_folders import converted, folder_source
 from hardware import hardware
+from labelling_curve import curve_chart, labels_for_error
 
 from model.evaluation import evaluate
-from model.labelling_curve import curve_chart, labels_for_error
 from model.labelling_order import conditions_of, labelling_order
 from model.labelling_signals import describer, predicting, read_signals
 from model.pipeline import EvaluationBatches

@@ -119,7 +119,7 @@ def train_spec(given: argparse.Namespace) -> None:
 
     result = train(spec, train_files=files, validation_files=[], directory=given.out, on_epoch=tell)
     seconds = sum(epoch.seconds for epoch in result.history)
-    faces = result.training_faces * len(result.history)
+    faces = result.history[-1].step * (spec.dataloader.batch_size - spec.unlabelled_in_batch)
     print(f"{faces:,} faces in {seconds / 60:.1f} min, {faces / seconds:.0f}/s")
 
 

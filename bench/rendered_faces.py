@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from model.crop import crop_face
 from model.faces.capture import Capture
 from model.faces.photograph import Photograph
 from model.faces.sitting import Sitting
@@ -36,9 +37,7 @@ def with_points(shot: Photograph) -> np.ndarray:
 
 def as_network_input(shot: Photograph) -> np.ndarray:
     crop = SquareCrop.of_box(tight_square(shot.points_N2[:80]))
-    inverse = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
-    gray = cv2.cvtColor(shot.image, cv2.COLOR_BGR2GRAY)
-    small = cv2.warpAffine(gray, crop.crop_to_frame_matrix(), (CROP_SIZE, CROP_SIZE), flags=inverse)
+    small = crop_face(cv2.cvtColor(shot.image, cv2.COLOR_BGR2GRAY), crop)
     canvas = np.full_like(shot.image, 255)
     margin = (len(canvas) - 2 * CROP_SIZE) // 2
     enlarged = cv2.resize(small, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)

@@ -94,7 +94,8 @@ def trained_for(epochs: int, work: Work, folder: Path) -> dict[str, float]:
     )
     taken = sum(epoch.seconds for epoch in result.history) / 60
     gmac = network_cost(load_network(folder / MODEL_FILE)).macs / 1e9
-    return {"labelled faces seen": result.training_faces * epochs, "minutes": taken, "GMAC": gmac}
+    labelled = spec.dataloader.batch_size - spec.unlabelled_in_batch
+    return {"labelled faces seen": result.history[-1].step * labelled, "minutes": taken, "GMAC": gmac}
 
 
 def measured(folder: Path, spec: ExperimentSpec, sets: Mapping[str, Conversion]) -> dict[str, float]:

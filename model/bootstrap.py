@@ -39,6 +39,12 @@ class Estimate:
     high: float | None = None
 
 
+def ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """`total / number`, of shapes that go together; NaN where `number` is not above 0."""
+    shape = np.broadcast_shapes(np.shape(total), np.shape(number))
+    return np.divide(total, number, out=np.full(shape, np.nan), where=np.asarray(number) > 0)
+
+
 def can_resample(subjects: Sequence[str]) -> bool:
     """There are two subjects or more, and no face's subject is unknown."""
     return "" not in subjects and len(set(subjects)) > 1

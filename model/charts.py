@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model.region_error import Points, Unit
-from model.svg import ACCENT, INK, RULE, SECOND, Axis, dot, line, picture, polyline, text_at
+from model.svg import ACCENT, INK, RULE, SECOND, Axis, dot, line, picture, polyline, text_at, vertical_rules
 
 WIDTH, HEIGHT = 460, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 34
@@ -55,11 +55,7 @@ def region_chart(regions: Mapping[str, Mapping[str, Any]], *, unit: Unit = Unit.
     top = max((cell["high"] or cell["error"] for row in cells.values() for _, cell in row), default=1.0)
     height = TOP + BAR_STEP * len(cells) + BOTTOM
     axis = Axis(0.0, top or 1.0, BAR_LEFT, WIDTH - RIGHT - 24)
-    parts = []
-    for tick in axis.ticks():
-        x = axis(tick)
-        parts.append(line(x, TOP, x, height - BOTTOM, RULE))
-        parts.append(text_at(x, height - BOTTOM + 16, f"{tick:g}", anchor="middle"))
+    parts = vertical_rules(axis, TOP, height - BOTTOM)
     parts.append(text_at((BAR_LEFT + WIDTH) / 2, height - 3, UNIT_NAMES[unit], anchor="middle"))
     for row, (region, bars) in enumerate(cells.items()):
         y = TOP + row * BAR_STEP + 4

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.bootstrap import Interval, intervals_of
+from model.bootstrap import Interval, intervals_of, ratio
 from schemas.records import Flag
 
 RELIABILITY_BINS = 10
@@ -125,7 +125,7 @@ def _areas(histogram_DX: np.ndarray) -> np.ndarray:
     below_DQ = np.cumsum(occluded_DQ, axis=1) - occluded_DQ / 2
     pairs_D = visible_DQ.sum(axis=1) * occluded_DQ.sum(axis=1)
     ordered_D = (visible_DQ * below_DQ).sum(axis=1)
-    return np.divide(ordered_D, pairs_D, out=np.full(len(pairs_D), np.nan), where=pairs_D > 0)[:, None]
+    return ratio(ordered_D, pairs_D)[:, None]
 
 
 def _excesses(confidence_FN: np.ndarray, flags_FN: np.ndarray) -> np.ndarray:
@@ -143,7 +143,7 @@ def _calibration_errors(excess_DX: np.ndarray) -> np.ndarray:
     """(D, 1); NaN of a draw without points."""
     points_D = excess_DX[:, -1]
     apart_D = np.abs(excess_DX[:, :-1]).sum(axis=1)
-    return np.divide(apart_D, points_D, out=np.full(len(points_D), np.nan), where=points_D > 0)[:, None]
+    return ratio(apart_D, points_D)[:, None]
 
 
 def _area_and_calibration(sums_DX: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.bootstrap import Interval, intervals_of
+from model.bootstrap import Interval, intervals_of, ratio
 from model.region_error import FaceErrors, Unit
 
 BOUNDS = {Unit.CROP: 4.0, Unit.INTER_OCULAR: 8.0}
@@ -72,5 +72,4 @@ def error_curve(errors: FaceErrors, unit: Unit) -> ErrorCurve | None:
 
 
 def _shares(total_D3: np.ndarray) -> np.ndarray:
-    number_D1 = total_D3[:, 2:]
-    return np.divide(total_D3[:, :2], number_D1, out=np.full((len(total_D3), 2), np.nan), where=number_D1 > 0)
+    return ratio(total_D3[:, :2], total_D3[:, 2:])

@@ -47,7 +47,7 @@ class Evaluation:
         flags_FN: int8, `schemas.records.Flag`.
         confidence_FN: float32.
         input_size: side of the network's input in pixels.
-        errors: distances of the F faces in both units.
+        errors: distances of the F faces in every unit.
         offsets_F2: of each face how far its true points lie right of and below the predicted ones, on average over
             its points, in source pixels.
         best, worst: a few faces, the most extreme first.

@@ -7,7 +7,19 @@ from typing import Any
 
 from model.charts import UNIT_NAMES, region_chart
 from model.region_error import Unit
-from model.svg import ACCENT, INK, MUTED, RULE, Axis, dot, line, picture, polyline, text_at
+from model.svg import (
+    ACCENT,
+    INK,
+    MUTED,
+    Axis,
+    dot,
+    line,
+    picture,
+    polyline,
+    share_frame,
+    text_at,
+    vertical_rules,
+)
 from schemas.layouts import layout
 
 WIDTH, HEIGHT = 460, 240
@@ -45,7 +57,7 @@ def slice_chart(slices: Sequence[Mapping[str, Any]], *, whole: float) -> str:
     top = max(whole, *(cell["high"] or cell["error"] for cell in cells))
     axis = Axis(0.0, top or 1.0, ROW_LEFT, ROW_WIDTH - ROW_RIGHT)
     height = TOP + ROW_STEP * len(slices) + BOTTOM
-    parts = _vertical_rules(axis, height)
+    parts = vertical_rules(axis, TOP, height - BOTTOM)
     parts.append(line(axis(whole), TOP, axis(whole), height - BOTTOM, MUTED, dashed=True))
     parts.append(text_at((axis.start + axis.end) / 2, height - 4, "crop pixels, all points", anchor="middle"))
     for row, (part, cell) in enumerate(zip(slices, cells, strict=True)):
@@ -59,7 +71,7 @@ def error_curve_chart(curve: Mapping[str, Any], unit: Unit) -> str:
     """Share of faces over their mean error; a rule where the area ends and failure begins."""
     x_axis = Axis(0.0, curve["points"][-1][0], LEFT, WIDTH - RIGHT)
     y_axis = _share_axis()
-    parts = _frame(x_axis, y_axis, f"mean error of a face, {UNIT_NAMES[unit]}")
+    parts = share_frame(x_axis, y_axis, f"mean error of a face, {UNIT_NAMES[unit]}")
     bound = x_axis(curve["bound"])
     parts.append(line(bound, TOP, bound, HEIGHT - BOTTOM, MUTED, dashed=True))
     parts.append(polyline([(x_axis(x), y_axis(share)) for x, share in curve["points"]]))
@@ -70,7 +82,7 @@ def error_curve_chart(curve: Mapping[str, Any], unit: Unit) -> str:
 def roc_chart(quality: Mapping[str, Any]) -> str:
     """Occluded points found over visible points wrongly taken for occluded, threshold by threshold."""
     x_axis, y_axis = Axis(0.0, 1.0, LEFT, WIDTH - RIGHT), _share_axis()
-    parts = _frame(x_axis, y_axis, "share of visible points below the threshold", percent=True)
+    parts = share_frame(x_axis, y_axis, "share of visible points below the threshold", percent=True)
     parts.append(line(x_axis(0), y_axis(0), x_axis(1), y_axis(1), MUTED, dashed=True))
     parts.append(polyline([(x_axis(x), y_axis(y)) for x, y in quality["roc"]]))
     parts.append(text_at(x_axis(0.97), y_axis(0.08), f"area {quality['auc']:.3f}", anchor="end", colour=INK, size=13))
@@ -81,7 +93,7 @@ def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> str:
     """Share of visible points over the mean confidence of each bin; on the dashed line the two would be equal."""
     top = max(part["confidence"] for part in bins)
     x_axis, y_axis = Axis(0.0, 1.0 if top > 0.5 else 1.1 * top or 1.0, LEFT, WIDTH - RIGHT), _share_axis()
-    parts = _frame(x_axis, y_axis, "mean confidence")
+    parts = share_frame(x_axis, y_axis, "mean confidence")
     parts.append(line(x_axis(0), y_axis(0), x_axis(x_axis.high), y_axis(x_axis.high), MUTED, dashed=True))
     points = [(x_axis(part["confidence"]), y_axis(part["visible_share"])) for part in bins]
     parts.append(polyline(points))
@@ -104,24 +116,3 @@ def _short(name: str) -> str:
 
 def _share_axis() -> Axis:
     return Axis(0.0, 1.0, HEIGHT - BOTTOM, TOP)
-
-
-def _frame(x_axis: Axis, y_axis: Axis, x_label: str, *, percent: bool = False) -> list[str]:
-    """Rules and numbers of both axes; the y axis in per cent, the x axis if asked for."""
-    parts = []
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts.append(line(x_axis.start, y_axis(tick), x_axis.end, y_axis(tick), RULE))
-        parts.append(text_at(LEFT - 6, y_axis(tick) + 4, f"{tick:.0%}", anchor="end"))
-    for tick in x_axis.ticks():
-        text = f"{tick:.0%}" if percent else f"{tick:g}"
-        parts.append(text_at(x_axis(tick), HEIGHT - BOTTOM + 15, text, anchor="middle"))
-    parts.append(text_at((x_axis.start + x_axis.end) / 2, HEIGHT - 4, x_label, anchor="middle"))
-    return parts
-
-
-def _vertical_rules(axis: Axis, height: float) -> list[str]:
-    parts = []
-    for tick in axis.ticks():
-        parts.append(line(axis(tick), TOP, axis(tick), height - BOTTOM, RULE))
-        parts.append(text_at(axis(tick), height - BOTTOM + 15, f"{tick:g}", anchor="middle"))
-    return parts

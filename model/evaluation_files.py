@@ -16,7 +16,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from model.evaluation import Evaluation
 from model.evaluation_report import evaluation_report
 from model.region_error import FaceErrors, Points, Unit, point_means, region_errors, region_means
 from schemas.records import Flag
-from schemas.storage import write_bytes, write_json
+from schemas.storage import atomic_path, write_bytes, write_json
 
 ALL_DATA = "kpi_testing_all_data.json"
 PER_POINT = "kpi_testing_error_per_point.csv"
@@ -35,16 +35,18 @@ REPORT = "report.json"
 def write_reference_files(evaluation: Evaluation, directory: Path) -> dict[str, Any]:
     """Write the reference's three files and `report.json` into `directory`; return the report."""
     report = evaluation_report(evaluation)
-    write_bytes(directory / ALL_DATA, json.dumps(_all_data(evaluation), indent=4).encode())
+    with atomic_path(directory / ALL_DATA) as temporary, temporary.open("w") as file:
+        file.writelines(_all_data(evaluation))
     write_bytes(directory / PER_POINT, _per_point_csv(evaluation.errors).encode())
     write_bytes(directory / PER_REGION, _per_region_csv(evaluation.errors).encode())
     write_json(directory / REPORT, report)
     return report
 
 
-def _all_data(evaluation: Evaluation) -> list[dict[str, Any]]:
-    return [
-        {
+def _all_data(evaluation: Evaluation) -> Iterator[str]:
+    """The text of a list with a dict for every face, indented by 4, a face at a time."""
+    for i in range(len(evaluation)):
+        face = {
             "image_path": evaluation.names[i],
             "face_box": [int(v) if float(v).is_integer() else float(v) for v in evaluation.boxes_F4[i]],
             "gt_keypoints": evaluation.true_FN2[i].tolist(),
@@ -52,8 +54,8 @@ def _all_data(evaluation: Evaluation) -> list[dict[str, Any]]:
             "gt_occlusions": (evaluation.flags_FN[i] != Flag.OCCLUDED).astype(float).tolist(),
             "pred_conf": evaluation.confidence_FN[i].tolist(),
         }
-        for i in range(len(evaluation))
-    ]
+        yield (",\n    " if i else "[\n    ") + json.dumps(face, indent=4).replace("\n", "\n    ")
+    yield "\n]"
 
 
 def _per_point_csv(errors: FaceErrors) -> str:

@@ -1,10 +1,12 @@
 """Batches of training faces, out of memory where they fit, in an order that the seed decides.
 
-Legend: B batch, F faces of a set, N keypoints, S side of the context crop in pixels, C channels.
+Legend: B batch, F faces of all files, N keypoints, S side of the context crop in pixels, C channels; P files,
+T stretches of files.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +18,15 @@ import tensorflow as tf
 from model.crop import CONTEXT_SIZE
 from model.record_tensors import parse_faces
 from model.shards import shard_errors
-from model.tfrecords import count_records
+from model.tfrecords import record_offsets
 from model.warp import crop_to_context, to_crop
 from schemas.experiment import ExperimentSpec
 from schemas.records import Flag
 
 _SHUFFLED_TOGETHER = 8192
 _READ_TOGETHER = 64
+_STRETCHES = 64  # of a set, read in turn
+_BUFFER = 1 << 18  # bytes of each
 
 
 def face_batches(
@@ -45,18 +49,20 @@ def face_batches(
         labelled: False leaves keypoints unread.
 
     Raises:
-        ShardError: a face that is to be kept in memory can't be read.
+        ShardError, ImageError: a face that is to be kept in memory can't be read.
     """
     seed = tf.constant(spec.random_seed % 2**31, tf.int64)
-    paths = [str(path) for path in files]
-    source = (_kept if _fits(paths, spec) else _streamed)(paths, spec, labelled=labelled)
+    read = [_File(str(path), np.fromiter(record_offsets(Path(path)), np.int64)) for path in files]
+    source = (_kept if _fits(read, spec) else _streamed)(read, spec, labelled=labelled)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         items = source.items(tf.stack([seed, epoch]))
         return (items if labelled else items.repeat()).batch(batch).take(steps)
 
     items = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
-    return items.map(source.faces, num_parallel_calls=2)
+    as_written = tf.data.Options()
+    as_written.experimental_optimization.apply_default_optimizations = False  # they copy the faces that are kept
+    return items.map(source.faces, num_parallel_calls=2).with_options(as_written)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -97,6 +103,14 @@ def counted_whole(names_B: tf.Tensor, sets_B: tf.Tensor, spec: ExperimentSpec) -
     return whole_B
 
 
+@dataclass(frozen=True, eq=False)
+class _File:
+    """`offsets`: bytes of the file before each of its records."""
+
+    path: str
+    offsets: np.ndarray
+
+
 @dataclass(frozen=True)
 class _Source:
     """`items`: a seed -> dataset of scalars that stand for one face each; `faces`: a batch of those -> tensors."""
@@ -105,20 +119,27 @@ class _Source:
     faces: Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
-def _kept(paths: list[str], spec: ExperimentSpec, *, labelled: bool) -> _Source:
+def _kept(files: Sequence[_File], spec: ExperimentSpec, *, labelled: bool) -> _Source:
     """Every face decoded once; an item is its index."""
     batches = (
-        tf.data.TFRecordDataset(paths)
+        tf.data.TFRecordDataset([file.path for file in files])
         .batch(_READ_TOGETHER)
         .map(
             lambda records_B: training_faces(parse_faces(records_B, spec, labelled=labelled), spec),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
     )
-    with shard_errors():
-        parts = list(batches.as_numpy_iterator())
-    kept = {name: tf.constant(np.concatenate([part[name] for part in parts])) for name in parts[0]}
-    number = len(kept["labelled_B"])
+    number, done = sum(len(file.offsets) for file in files), 0
+    kept: dict[str, tf.Tensor] = {}
+    with shard_errors(), tf.device("CPU"):
+        for part in batches:  # each into its place: put together at the end, all would be there twice
+            kept = kept or {
+                name: tf.raw_ops.Empty(shape=(number, *values.shape[1:]), dtype=values.dtype)
+                for name, values in part.items()
+            }
+            rows_B = done + tf.range(len(part["labelled_B"]))
+            kept = {name: tf.raw_ops.InplaceUpdate(x=kept[name], i=rows_B, v=part[name]) for name in kept}
+            done += len(rows_B)
 
     def items(seed_2: tf.Tensor) -> tf.data.Dataset:
         order_F = tf.random.experimental.stateless_shuffle(tf.range(number), seed_2)
@@ -127,20 +148,51 @@ def _kept(paths: list[str], spec: ExperimentSpec, *, labelled: bool) -> _Source:
     return _Source(items, lambda index_B: {name: tf.gather(values, index_B) for name, values in kept.items()})
 
 
-def _streamed(paths: list[str], spec: ExperimentSpec, *, labelled: bool) -> _Source:
-    """Records of up to 16 files in turn, shuffled some thousands at a time; an item is a serialised record."""
+def _streamed(files: Sequence[_File], spec: ExperimentSpec, *, labelled: bool) -> _Source:
+    """Records of 64 stretches in turn, shuffled some thousands at a time; an item is a serialised record.
+
+    A file often has its faces person by person, so a large one is read at many places at once, and at others in the
+    next epoch: its first stretch begins anywhere, and what is before that comes last.
+    """
+    counts = [len(file.offsets) for file in files]
+    length = max(1, math.ceil(sum(counts) / _STRETCHES))
+    stretches = [
+        (number, first, min(length, count - first))
+        for number, count in enumerate(counts)
+        for first in range(0, count, length)
+    ]
+    stretches_T3 = np.array(stretches, np.int64).reshape(-1, 3)
+    paths_P, counts_P = tf.constant([file.path for file in files]), tf.constant(counts, tf.int64)
+    offsets_F, before_P = tf.constant(np.concatenate([f.offsets for f in files])), tf.cumsum(counts_P, exclusive=True)
+
+    def records(number: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
+        """`count` records of a file, from the one numbered `first` on."""
+        variant = tf.raw_ops.TFRecordDatasetV2(  # `skip` would read all that comes before
+            filenames=paths_P[number][None],
+            compression_type="",
+            buffer_size=_BUFFER,
+            byte_offsets=offsets_F[before_P[number] + first][None],
+        )
+        return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(count)
 
     def items(seed_2: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(tf.constant(paths), seed_2)
-        records = tf.data.Dataset.from_tensor_slices(order).interleave(
-            tf.data.TFRecordDataset, cycle_length=16, block_length=1
-        )
+        turn_seed_2, order_seed_2, block_seed_2 = tf.unstack(tf.random.split(seed_2, 3))
+        turn_P = tf.random.stateless_uniform(counts_P.shape, turn_seed_2, dtype=tf.float64)
+        turn_P = tf.cast(turn_P * tf.cast(counts_P, tf.float64), tf.int64)
+
+        def stretch(row_3: tf.Tensor) -> tf.data.Dataset:
+            number, first, count = tf.unstack(row_3)
+            first = (first + turn_P[number]) % counts_P[number]
+            beyond = tf.maximum(first + count - counts_P[number], 0)
+            return records(number, first, count - beyond).concatenate(records(number, tf.zeros_like(first), beyond))
 
         def shuffled(number: tf.Tensor, together: tf.Tensor) -> tf.Tensor:
-            own_seed_2 = tf.random.experimental.stateless_fold_in(seed_2, number)
+            own_seed_2 = tf.random.experimental.stateless_fold_in(block_seed_2, number)
             return tf.random.experimental.stateless_shuffle(together, own_seed_2)
 
-        return records.batch(_SHUFFLED_TOGETHER).enumerate().map(shuffled).prefetch(1).unbatch()
+        order_T3 = tf.random.experimental.stateless_shuffle(stretches_T3, order_seed_2)
+        in_turn = tf.data.Dataset.from_tensor_slices(order_T3).interleave(stretch, cycle_length=_STRETCHES)
+        return in_turn.batch(_SHUFFLED_TOGETHER).enumerate().map(shuffled).prefetch(1).unbatch()
 
     def faces(records_B: tf.Tensor) -> dict[str, tf.Tensor]:
         return training_faces(parse_faces(records_B, spec, labelled=labelled), spec)
@@ -148,6 +200,6 @@ def _streamed(paths: list[str], spec: ExperimentSpec, *, labelled: bool) -> _Sou
     return _Source(items, faces)
 
 
-def _fits(paths: list[str], spec: ExperimentSpec) -> bool:
+def _fits(files: Sequence[_File], spec: ExperimentSpec) -> bool:
     face_bytes = CONTEXT_SIZE**2 * spec.dataloader.image_info.image.channel
-    return count_records(Path(path) for path in paths) * face_bytes <= spec.dataloader.memory_mib * 2**20
+    return sum(len(file.offsets) for file in files) * face_bytes <= spec.dataloader.memory_mib * 2**20

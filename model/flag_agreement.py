@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.bootstrap import Estimate, estimates_of
+from model.bootstrap import Estimate, estimates_of, ratio
 from schemas.records import Flag
 
 
@@ -89,23 +89,19 @@ def _fleiss_sums(flags_AK: np.ndarray) -> np.ndarray:
 
 def _fleiss_kappa(sums_DX: np.ndarray) -> np.ndarray:
     points_D, agreeing_D, judgements_D, occluded_D, _ = sums_DX.T
-    share_D = _divide(occluded_D, judgements_D)
-    return _kappa(_divide(agreeing_D, points_D), share_D**2 + (1 - share_D) ** 2)
+    share_D = ratio(occluded_D, judgements_D)
+    return _kappa(ratio(agreeing_D, points_D), share_D**2 + (1 - share_D) ** 2)
 
 
 def _cohen_kappa(sums_DX: np.ndarray) -> np.ndarray:
     both_D, only_first_D, only_second_D, neither_D = sums_DX.T
     points_D = sums_DX.sum(axis=1)
-    first_D, second_D = _divide(both_D + only_first_D, points_D), _divide(both_D + only_second_D, points_D)
-    observed_D = _divide(both_D + neither_D, points_D)
+    first_D, second_D = ratio(both_D + only_first_D, points_D), ratio(both_D + only_second_D, points_D)
+    observed_D = ratio(both_D + neither_D, points_D)
     return _kappa(observed_D, first_D * second_D + (1 - first_D) * (1 - second_D))
 
 
 def _kappa(observed_D: np.ndarray, chance_D: np.ndarray) -> np.ndarray:
     """NaN where chance agrees always. The shares that it comes from are then exactly 0 or 1."""
-    kappa_D = _divide(observed_D - chance_D, 1 - chance_D)
+    kappa_D = ratio(observed_D - chance_D, 1 - chance_D)
     return kappa_D[:, None]
-
-
-def _divide(total_D: np.ndarray, number_D: np.ndarray) -> np.ndarray:
-    return np.divide(total_D, number_D, out=np.full(np.shape(number_D), np.nan), where=np.asarray(number_D) > 0)

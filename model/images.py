@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from schemas.errors import ShardError
+from schemas.errors import ImageError
 
 _PNG = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
 
@@ -16,12 +16,12 @@ def read_image(path: Path, *, channels: int) -> np.ndarray:
     """Decode an image file: (H, W) gray or (H, W, 3) RGB, uint8, as stored (no EXIF rotation).
 
     Raises:
-        ShardError: the file can't be read or is no image.
+        ImageError: the file can't be read or is no image.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ShardError(f"{path}: can't be read: {error.strerror}") from error
+        raise ImageError(f"{path}: can't be read: {error.strerror}") from error
     return decode_image(data, channels=channels, name=str(path))
 
 
@@ -30,7 +30,7 @@ def decode_image(data: bytes, *, channels: int, name: str) -> np.ndarray:
     flags = (cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if image is None:
-        raise ShardError(f"{name}: not an image that can be decoded")
+        raise ImageError(f"{name}: not an image that can be decoded")
     return image if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -33,7 +33,7 @@ from model.face_frames import EntryReader, FaceFrame, ReadAhead, Skipped, in_ord
 from model.figures import draw_keypoints, encode_image, has_colour_writer
 from schemas.errors import AnnotationFileError, ModelFileError
 from schemas.geometry import CROP_SIZE
-from schemas.sloth import load_sloth_file
+from schemas.sloth import read_entries
 from schemas.storage import atomic_path, write_bytes
 
 RESULT_TEXT, RESULT_JSON, IMAGES = "result.txt", "result.json", "images"
@@ -69,8 +69,9 @@ def run_inference(
 ) -> InferenceSummary:
     """Find the keypoints of every face box in `annotations`, and write `result.txt`, `result.json`, `images/`.
 
-    Threads read images ahead of the network and write the drawn ones behind it, a bounded number at a time, so
-    memory does not grow with the number of images. The results are in the order of the entries.
+    The JSON is read twice, a few entries at a time: once to see that it is whole and how long it is. Threads read
+    images ahead of the network and write the drawn ones behind it, a bounded number at a time. So of an image nothing
+    stays in memory but its name, and why it was skipped. The results are in the order of the entries.
 
     Args:
         annotations: TAO's JSON, a list of images with `FaceBbox` chunks.
@@ -83,8 +84,8 @@ def run_inference(
         ModelFileError: the model predicts something that is not a number.
         StorageError: the disk is full or the place can't be written.
     """
-    entries = load_sloth_file(annotations)
-    if not entries:
+    total = sum(1 for _ in read_entries(annotations))
+    if not total:
         raise AnnotationFileError(annotations, "lists no image")
     reader = EntryReader(Path(root), input_size, channels, enlarge_ratio, keep_picture=draw)
     images = faces = 0
@@ -94,7 +95,7 @@ def run_inference(
         text, data = (_open(stack, output / name) for name in (RESULT_TEXT, RESULT_JSON))
         pictures = stack.enter_context(_Pictures(pool, output / IMAGES)) if draw else None
         data.write(b'{"images": [')
-        frames = _frames(entries, reader, pool, batch_size, skipped, progress)
+        frames = _frames(read_entries(annotations), total, reader, pool, batch_size, skipped, progress)
         for batch in _batches(frames, batch_size):
             for frame, points_BN2, confidence_BN in _predict(predict, batch):
                 text.writelines(_text_line(frame.name, points_N2) for points_N2 in points_BN2)
@@ -104,7 +105,7 @@ def run_inference(
                     pictures.draw(frame, points_BN2)
                 images += 1
                 faces += len(points_BN2)
-        summary = InferenceSummary(len(entries), images, faces, len(skipped))
+        summary = InferenceSummary(total, images, faces, len(skipped))
         tail = {"skipped": [asdict(item) for item in skipped], "summary": asdict(summary)}
         data.write(b"],\n" + orjson.dumps(tail)[1:] + b"\n")
     return summary
@@ -123,7 +124,8 @@ def _open(stack: ExitStack, path: Path) -> IO[bytes]:
 
 
 def _frames(
-    entries: Sequence[Any],
+    entries: Iterable[Any],
+    total: int,
     reader: EntryReader,
     pool: Executor,
     batch_size: int,
@@ -139,7 +141,7 @@ def _frames(
             ahead.saw(frame)
             yield frame
         if progress:
-            progress(number, len(entries))
+            progress(number, total)
 
 
 def _batches(frames: Iterator[FaceFrame], batch_size: int) -> Iterator[list[FaceFrame]]:

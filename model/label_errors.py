@@ -19,7 +19,7 @@ import numpy as np
 
 from model.flag_model import flag_doubts
 from model.shape_model import complex_shapes, evidence_of
-from schemas.layouts import KeypointLayout, layout
+from schemas.layouts import OVERLAPPING_REGIONS, KeypointLayout, layout
 
 FOLDS = 5
 MIN_FACES = 40
@@ -27,7 +27,6 @@ MIN_KEYPOINTS = 5
 """With fewer, what a similarity leaves of a shape tells too little of a single point."""
 
 _SWAPPED_TOGETHER = (("Eyes", "Pupil"), ("Eyes", "Eyebrows"), ("Eyes", "Eyebrows", "Pupil"))
-_NOT_PARTS = ("All", "HP")
 _WHOLE_FACE_STEPS = (-2, -1, 1, 2)
 
 
@@ -168,7 +167,7 @@ def _wrongly_flagged(flags_FN: np.ndarray, fold_F: np.ndarray) -> Iterator[Findi
 def _swaps(face: KeypointLayout) -> Iterator[Change]:
     if face.flip is None:
         return
-    parts = [(name,) for name in face.regions if name not in _NOT_PARTS]
+    parts = [(name,) for name in face.regions if name not in OVERLAPPING_REGIONS]
     joined = [names for names in _SWAPPED_TOGETHER if set(names) <= set(face.regions)]
     for names in (("All",), *parts, *joined):
         order_N = np.arange(face.num_keypoints)
@@ -183,7 +182,7 @@ def _shifts(face: KeypointLayout) -> Iterator[Change]:
         return
     runs = {f"P{run[0] + 1}-P{run[-1] + 1}": run for run in face.contours}
     for name, points in face.regions.items():
-        if name not in _NOT_PARTS and points not in face.contours:
+        if name not in OVERLAPPING_REGIONS and points not in face.contours:
             runs[name] = points
     for part, run in runs.items():
         yield from (_shift(face, part, run, step) for step in range(1, len(run)))

@@ -38,7 +38,7 @@ def build_network(
 
     Args:
         parameters: type, width and the rest of the spec's `model_parameters`; pretrained weights are not loaded here
-            (`model.weights`).
+            (`model.pretrained`).
         image_size: side of the input, a multiple of 16.
         seed: of the initial weights and of dropout; the same seed gives the same weights.
         precision: what convolutions but the last compute in; weights are float32.

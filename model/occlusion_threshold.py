@@ -13,14 +13,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from schemas.layouts import layout
+from schemas.layouts import OVERLAPPING_REGIONS, layout
 from schemas.records import Flag
 
 FEWEST_OCCLUDED = 20
 """With fewer occluded points a region's bound would be chance."""
-
-_NOT_PARTS = ("All", "HP")
-"""Regions that overlap with others."""
 
 
 def occlusion_thresholds(confidence_FN: np.ndarray, flags_FN: np.ndarray) -> np.ndarray:
@@ -42,7 +39,7 @@ def proposed_flags(confidence_FN: np.ndarray, thresholds_N: np.ndarray) -> np.nd
 
 def _parts(num_keypoints: int) -> Mapping[str, tuple[int, ...]]:
     regions = layout(num_keypoints).regions
-    return {name: points for name, points in regions.items() if name not in _NOT_PARTS} or regions
+    return {name: points for name, points in regions.items() if name not in OVERLAPPING_REGIONS} or regions
 
 
 def _threshold(confidence_P: np.ndarray, occluded_P: np.ndarray) -> float:

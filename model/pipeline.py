@@ -53,7 +53,7 @@ class EvaluationBatch:
         return len(self.images_BHWC)
 
     @property
-    def visible_BN(self) -> np.ndarray:
+    def not_occluded_BN(self) -> np.ndarray:
         """True unless an annotator said occluded."""
         return self.flags_BN != Flag.OCCLUDED
 
@@ -74,7 +74,7 @@ class EvaluationBatches:
         boxes: other face boxes for a batch, of its number and its own (B, 4): x, y, side, side in the frame.
 
     Raises:
-        ShardError: on iterating, a file or an image in it can't be read.
+        ShardError, ImageError: on iterating, a file or an image in it can't be read.
     """
 
     def __init__(
@@ -175,8 +175,8 @@ def targets(batch: EvaluationBatch, spec: ExperimentSpec) -> dict[str, tf.Tensor
     size = spec.dataloader.image_info.image.height
     return {
         "points_BN2": to_crop(tf.constant(batch.points_BN2), tf.constant(batch.boxes_B4), size=size),
-        "counted_BN": tf.cast(whole_B[:, None] | batch.visible_BN, tf.float32),
-        "visible_BN": tf.cast(batch.visible_BN, tf.float32),
+        "counted_BN": tf.cast(whole_B[:, None] | batch.not_occluded_BN, tf.float32),
+        "visible_BN": tf.cast(batch.not_occluded_BN, tf.float32),
         "judged_BN": _judged(flagged_BN, tf.ones(len(batch), tf.bool), spec),
     }
 

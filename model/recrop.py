@@ -31,7 +31,7 @@ def recropped_batches(files: Sequence[Path], spec: ExperimentSpec, *, ratio: flo
         spec: whose input size and channels to crop for.
 
     Raises:
-        ShardError: on iterating, a file or an image in it can't be read.
+        ShardError, ImageError: on iterating, a file or an image in it can't be read.
     """
     records = tf.data.TFRecordDataset([str(path) for path in files]).batch(spec.dataloader.batch_size)
     size = spec.dataloader.image_info.image.height

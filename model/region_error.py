@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from model.bootstrap import Interval, intervals_of
+from model.bootstrap import Interval, intervals_of, ratio
 from schemas.geometry import CROP_SIZE, tight_square
 from schemas.layouts import OUTER_EYE_CORNERS, layout
 from schemas.records import Flag
@@ -123,7 +123,7 @@ def face_errors(
     return FaceErrors(
         source_px_BK=source_px_BK,
         crop_px_BK=source_px_BK * (CROP_SIZE / sides_B)[:, None],
-        inter_ocular_BK=source_px_BK * _divide(np.array(100.0), inter_ocular_px(true_BK2))[:, None],
+        inter_ocular_BK=source_px_BK * ratio(np.array(100.0), inter_ocular_px(true_BK2))[:, None],
         flags_BK=np.asarray(flags_BK, np.int8),
         subjects=tuple(subjects),
     )
@@ -147,7 +147,7 @@ def point_means(error_BK: np.ndarray, counts_BK: np.ndarray) -> tuple[np.ndarray
     """Mean over faces (K,), NaN where no face counts, and the number of faces that count (K,)."""
     number_K = counts_BK.sum(axis=0)
     total_K = np.where(counts_BK, error_BK, 0.0).sum(axis=0)
-    return _divide(total_K, number_K), number_K
+    return ratio(total_K, number_K), number_K
 
 
 def region_means(point_error_K: np.ndarray, regions: Mapping[str, Sequence[int]]) -> dict[str, float]:
@@ -182,7 +182,7 @@ def intervals(errors: FaceErrors) -> dict[tuple[Unit, Points], dict[str, Interva
 
     def region_means_of(total_DX: np.ndarray) -> np.ndarray:
         total_D2YK = total_DX.reshape(-1, *shape)
-        mean_DYK = _divide(total_D2YK[:, 0], total_D2YK[:, 1])
+        mean_DYK = ratio(total_D2YK[:, 0], total_D2YK[:, 1])
         by_region = [_mean_of_known(mean_DYK[..., list(points)]) for points in regions.values()]
         return np.stack(by_region, axis=-1).reshape(len(total_DX), -1)
 
@@ -196,11 +196,7 @@ def _sums(error_BK: np.ndarray, counts_BK: np.ndarray) -> np.ndarray:
     return np.stack([np.where(counts_BK, error_BK, 0.0), counts_BK], axis=1)
 
 
-def _divide(total: np.ndarray, number: np.ndarray) -> np.ndarray:
-    return np.divide(total, number, out=np.full(np.shape(number), np.nan), where=np.asarray(number) > 0)
-
-
 def _mean_of_known(values: np.ndarray) -> np.ndarray:
     """Mean over the last axis of what is not NaN; NaN where all is."""
     known = ~np.isnan(values)
-    return _divide(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
+    return ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))

@@ -10,7 +10,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from model.paired import Outcome, Row
-from model.svg import ACCENT, INK, MUTED, RULE, Axis, dot, line, picture, polyline, text_at
+from model.svg import (
+    ACCENT,
+    INK,
+    MUTED,
+    Axis,
+    dot,
+    line,
+    picture,
+    polyline,
+    share_frame,
+    text_at,
+    vertical_rules,
+)
 
 GOOD, BAD, WARN = "var(--good, #15803d)", "var(--bad, #b91c1c)", "var(--warn, #a16207)"
 COLOURS = {Outcome.PASSED: GOOD, Outcome.FAILED: BAD, Outcome.INCONCLUSIVE: WARN} | dict.fromkeys(
@@ -42,12 +54,12 @@ def paired_chart(rows: Sequence[Row]) -> str:
     axis = _paired_axis(shown)
     height = TOP + ROW_STEP * len(shown) + BOTTOM
     paired = shown[0].difference_px is not None
-    parts = []
-    for tick in axis.ticks():
-        parts.append(line(axis(tick), TOP, axis(tick), height - BOTTOM, RULE))
+
+    def signed(tick: float) -> str:
         value = round(tick, 9) or 0.0  # steps add up to almost 0
-        text = f"{value:+g}" if paired and value else f"{value:g}"
-        parts.append(text_at(axis(tick), height - BOTTOM + 15, text, anchor="middle"))
+        return f"{value:+g}" if paired and value else f"{value:g}"
+
+    parts = vertical_rules(axis, TOP, height - BOTTOM, written=signed)
     if paired:
         parts.append(line(axis(0), TOP - 4, axis(0), height - BOTTOM, MUTED, width=1.4))
         parts.append(text_at(axis(0) - 6, TOP - 6, "better", anchor="end"))
@@ -67,7 +79,7 @@ def curves_chart(errors_F: Mapping[str, np.ndarray]) -> str:
     """
     top = max(float(np.quantile(values_F, CURVE_SHARE)) for values_F in errors_F.values()) or 1.0
     x_axis, y_axis = Axis(0.0, top, LEFT, WIDTH - RIGHT), Axis(0.0, 1.0, HEIGHT - BOTTOM, TOP)
-    parts = _frame(x_axis, y_axis)
+    parts = share_frame(x_axis, y_axis, "mean error of a face, crop pixels")
     at = np.linspace(0.0, top, CURVE_STEPS + 1)
     for number, (name, values_F) in reversed(list(enumerate(errors_F.items()))):
         colour = (ACCENT, MUTED)[number]
@@ -78,17 +90,6 @@ def curves_chart(errors_F: Mapping[str, np.ndarray]) -> str:
         parts.append(line(LEGEND_LEFT, y - 4, LEGEND_LEFT + 20, y - 4, colour, width=2))
         parts.append(text_at(LEGEND_LEFT + 26, y, name, colour=INK))
     return picture(WIDTH, HEIGHT, "share of faces below an error", parts)
-
-
-def _frame(x_axis: Axis, y_axis: Axis) -> list[str]:
-    parts = []
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts.append(line(x_axis.start, y_axis(tick), x_axis.end, y_axis(tick), RULE))
-        parts.append(text_at(LEFT - 6, y_axis(tick) + 4, f"{tick:.0%}", anchor="end"))
-    for tick in x_axis.ticks():
-        parts.append(text_at(x_axis(tick), HEIGHT - BOTTOM + 15, f"{tick:g}", anchor="middle"))
-    middle = (x_axis.start + x_axis.end) / 2
-    return [*parts, text_at(middle, HEIGHT - 4, "mean error of a face, crop pixels", anchor="middle")]
 
 
 def _paired_axis(rows: Sequence[Row]) -> Axis:

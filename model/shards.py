@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.record_tensors import BOX, FEATURES
-from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
+from schemas.errors import ImageError, ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.experiment import ExperimentSpec
 from schemas.geometry import tight_square
 from schemas.texts import composed
@@ -34,7 +34,7 @@ _INTERNALS = re.compile(
     ),
     re.DOTALL,
 )
-_OWN = re.compile(rf"{ShardError.__name__}: (.+?)\nTraceback", re.DOTALL)
+_OWN = re.compile(rf"{ImageError.__name__}: (.+?)\nTraceback", re.DOTALL)
 """Our own error, raised where a pipeline calls Python (`model.record_tensors`)."""
 
 
@@ -129,12 +129,12 @@ def read_records(files: Sequence[Path]) -> Iterator[bytes]:
 
 @contextmanager
 def shard_errors() -> Iterator[None]:
-    """Turn what TensorFlow raises while it reads into a `ShardError`."""
+    """Turn what TensorFlow raises while it reads into a `ShardError`, or the `ImageError` that it was."""
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
         if own := _OWN.search(error.message):
-            raise ShardError(own[1]) from error
+            raise ImageError(own[1]) from error
         raise ShardError(f"{plain_message(error)}; convert the annotations of this set again") from error
     except tf.errors.NotFoundError as error:
         raise ShardError(f"{plain_message(error)}; check the paths in the spec") from error
@@ -144,7 +144,7 @@ def readable(batches: Iterable[T]) -> Iterator[T]:
     """What a dataset gives.
 
     Raises:
-        ShardError: it can't be read.
+        ShardError, ImageError: it can't be read.
     """
     with shard_errors():
         yield from batches

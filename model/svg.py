@@ -7,7 +7,7 @@ report, light or dark, and as a file by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -62,6 +62,30 @@ def text_at(
 ) -> str:
     style = f"fill:{colour};font-size:{size}px;font-weight:{weight};text-anchor:{anchor}"
     return f'<text x="{x:.1f}" y="{y:.1f}" style="{style}">{escape(text)}</text>'
+
+
+def share_frame(x_axis: Axis, y_axis: Axis, x_label: str, *, percent: bool = False) -> list[str]:
+    """Rules and numbers of both axes; the y axis, from 0 to 1, in per cent, the x axis if asked for."""
+    parts = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        parts.append(line(x_axis.start, y_axis(tick), x_axis.end, y_axis(tick), RULE))
+        parts.append(text_at(x_axis.start - 6, y_axis(tick) + 4, f"{tick:.0%}", anchor="end"))
+    for tick in x_axis.ticks():
+        text = f"{tick:.0%}" if percent else f"{tick:g}"
+        parts.append(text_at(x_axis(tick), y_axis.start + 15, text, anchor="middle"))
+    parts.append(text_at((x_axis.start + x_axis.end) / 2, y_axis.start + 34, x_label, anchor="middle"))
+    return parts
+
+
+def vertical_rules(
+    axis: Axis, top: float, bottom: float, *, written: Callable[[float], str] = "{:g}".format
+) -> list[str]:
+    """A rule at every tick of a horizontal axis, and its number below."""
+    parts = []
+    for tick in axis.ticks():
+        parts.append(line(axis(tick), top, axis(tick), bottom, RULE))
+        parts.append(text_at(axis(tick), bottom + 15, written(tick), anchor="middle"))
+    return parts
 
 
 def picture(width: int, height: int, label: str, parts: Sequence[str]) -> str:

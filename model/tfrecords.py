@@ -92,6 +92,15 @@ def record_spans(path: Path) -> Iterator[tuple[int, int]]:
             yield start, length
 
 
+def record_offsets(path: Path) -> Iterator[int]:
+    """Bytes of a file before each of its records.
+
+    Raises:
+        ShardError: the file ends within a record.
+    """
+    return (start - _HEADER for start, _ in record_spans(path))
+
+
 def count_records(files: Iterable[Path]) -> int:
     """Number of records, which are not looked at.
 

@@ -8,7 +8,8 @@
     │   ├── SplitError                   records that can't be split into training, validation and KPI as asked
     │   ├── SubjectLeakError             a KPI subject in training or validation data
     │   ├── UnknownSubjectError          records that name no subject
-    │   ├── ShardError                   a TFRecord file that can't be read, or an image that it names
+    │   ├── ShardError                   a TFRecord file that can't be read, or names an image that is not there
+    │   ├── ImageError                   an image that can't be read, or is another one than was looked at before
     │   ├── ModelFileError               a model or engine file that can't be used
     │   ├── SealedFileError              an encrypted file: no key, a wrong one, damaged, or of another kind
     │   ├── CalibrationError             calibration faces, a tensorfile or a cache that can't be used for INT8
@@ -93,6 +94,10 @@ class UnknownSubjectError(InputError):
 
 
 class ShardError(InputError):
+    pass
+
+
+class ImageError(InputError):
     pass
 
 

@@ -68,8 +68,8 @@ class Dataloader(SpecModel):
     conversion; inference enlarges its face boxes by it.
 
     `memory_mib` (ours): training sets whose decoded face crops take at most this much are read once, kept in memory
-    and shuffled as a whole; larger ones are read again every epoch and shuffled 8192 faces at a time. A gray face
-    takes 25 kB, so that 1024 MiB hold 41,900.
+    and shuffled as a whole; larger ones are read again every epoch, at 64 places at once, and shuffled 8192 faces at
+    a time. A gray face takes 25 kB, so that 1024 MiB hold 41,900.
     """
 
     class_name: Literal["FpeNetDataloader"] = Field("FpeNetDataloader", alias="__class_name__")

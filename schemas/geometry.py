@@ -99,12 +99,6 @@ class SquareCrop:
         points_N2 = np.asarray(points_N2)
         return ((points_N2 + 0.5) / self.scale - 0.5 + (self.x0, self.y0)).astype(points_N2.dtype)
 
-    def crop_to_frame_matrix(self) -> np.ndarray:
-        """2 x 3 affine matrix, frame = M @ (u, v, 1)."""
-        k = 1.0 / self.scale
-        shift = 0.5 * k - 0.5
-        return np.array([[k, 0.0, self.x0 + shift], [0.0, k, self.y0 + shift]])
-
 
 def beyond_pixel_centres(crop_N2: np.ndarray, size: int = CROP_SIZE) -> np.ndarray:
     """Which of the crop coordinates (..., 2) lie outside the outermost pixel centres of a crop of `size` pixels.

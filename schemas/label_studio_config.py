@@ -9,11 +9,8 @@ from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree
 
 from schemas.errors import AnnotationFileError
-from schemas.label_studio import FACE_BOX_LABEL, OCCLUDED_CHOICE
+from schemas.label_studio import FACE_BOX_LABEL, IMAGE_FIELD, OCCLUDED_CHOICE
 from schemas.layouts import layout
-
-IMAGE_FIELD = "image"
-"""Field of a task's data that says where its frame is."""
 
 IMAGE_CONTROL, BOX_CONTROL, KEYPOINT_CONTROL, OCCLUSION_CONTROL = "image", "bbox", "kp", "occ"
 """Names of the config's parts, which every stored region repeats."""

@@ -33,6 +33,9 @@ _FLIPS = {68: _FLIP_68, 80: _FLIP_80, 104: _FLIP_104}
 FACE_SIZES = tuple(_FLIPS)
 """Numbers of keypoints of the known faces."""
 
+OVERLAPPING_REGIONS = ("All", "HP")
+"""Evaluation regions whose points are in other regions too."""
+
 
 @dataclass(frozen=True)
 class KeypointLayout:

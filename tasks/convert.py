@@ -63,7 +63,7 @@ def convert(
 
     Raises:
         SubjectLeakError: a KPI subject in training or validation.
-        ShardError: an image is gone, or is another one than was validated.
+        ImageError: an image is gone, or is another one than was validated.
         StorageError: the disk is full; nothing half-written is left.
     """
     plan = plan_shards(snapshot, settings)

@@ -79,7 +79,7 @@ def dataset_convert(
         ViolationsError: no face of a set could be used; the message says why.
         InputError: several sets can't be converted; a line for each.
         SpecError: the subject rule can't be applied.
-        ShardError: with `embed_crops`, an image can't be decoded, or changes while it is read.
+        ImageError: with `embed_crops`, an image can't be decoded, or changes while it is read.
         StorageError: the disk is full; nothing half-written is left.
     """
     save_root = Path(spec.save_root_path or "", spec.save_path)

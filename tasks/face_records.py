@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from schemas.annotation import Problem
-from schemas.errors import ShardError
+from schemas.errors import ImageError
 from schemas.geometry import Box
 from schemas.records import Face
 from tasks.images import ImageIndex
@@ -42,7 +42,7 @@ def embedded_records(
             where it has been hashed before.
 
     Raises:
-        ShardError: an image is gone, is another one than was validated, or can't be decoded.
+        ImageError: an image is gone, is another one than was validated, or can't be decoded.
     """
     channels = 1 if color == "gray" else 3
     waiting: deque[Future[list[bytes]]] = deque()
@@ -69,9 +69,9 @@ def _checked(groups: Iterable[list[BoxedFace]], index: ImageIndex) -> Iterator[l
             face, _ = faces[0]
             facts = found[face.image]
             if isinstance(facts, Problem):
-                raise ShardError(f"{facts.value}: it was there, and whole, when it was validated; run again")
+                raise ImageError(f"{facts.value}: it was there, and whole, when it was validated; run again")
             if facts.sha256 != face.image_sha256:
-                raise ShardError(
+                raise ImageError(
                     f"{face.image}: has changed since it was validated; run again to take it as it is now"
                 )
             yield faces

@@ -32,6 +32,7 @@ from schemas.storage import write_json
 from tasks.progress import StepProgress, silent
 from tasks.pull_files import pull_export, pull_sloth
 from tasks.pull_landmarks import pull_landmarks
+from tasks.reuse import reuse_or_run, step_key
 from tasks.tombstones import Tombstones
 from tasks.workspace import Workspace
 
@@ -203,24 +204,32 @@ def _place(source: Source) -> str:
 def _rendered(
     source: RenderedSource, folder: Path, num_keypoints: int, progress: StepProgress
 ) -> tuple[Iterator[RawRecord], dict[str, Any]]:
-    """Render the faces, and take them in as any folder of ground truth."""
+    """Render the faces into `folder/<key>/`, and take them in as any folder of ground truth."""
+    import cv2
+    import numpy as np
+
     from model.faces.dataset import SUBJECT_RULE, render_dataset
 
+    order = {
+        "subjects": source.subjects,
+        "images_per_subject": source.images_per_subject,
+        "num_keypoints": num_keypoints,
+        "seed": source.seed,
+    }
+
+    def run(directory: Path) -> dict[str, Any]:
+        render_dataset(directory, **order, progress=lambda done, of: progress("images", done, of))
+        return {}
+
+    key = step_key("render", code="model.faces.dataset", numpy=np.__version__, opencv=cv2.__version__, **order)
     try:
-        rendered = render_dataset(
-            folder,
-            subjects=source.subjects,
-            images_per_subject=source.images_per_subject,
-            num_keypoints=num_keypoints,
-            seed=source.seed,
-            progress=lambda done, of: progress("images", done, of),
-        )
+        rendered = reuse_or_run(folder, key, run)
     except ValueError as error:
         raise SpecError(f"source {source.name}", str(error)) from error
     as_folder = SlothSource(
         kind="sloth",
         name=source.name,
-        root=str(folder),
+        root=str(rendered.directory),
         subject=source.subject or SUBJECT_RULE,
         occlusion=source.occlusion,
     )

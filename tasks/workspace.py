@@ -15,6 +15,7 @@ class Workspace:
 
     raw/<source>/      raw.jsonl as pulled from files, raw.sqlite from a server, images downloaded
     raw-of-exports/<source>/   the same as an export pulled it: a training may be reading what a pull takes away
+    rendered/<source>/<key>/   faces that the project renders, and their ground truth
     image-index.sqlite   what is known of image files; violations.parquet: what the last validation found
     snapshots/<id>/    faces.parquet, violations.parquet, manifest.json, provenance.json
     shards/            TFRecords by content hash; conversions/<key>/manifest.json names those of a conversion

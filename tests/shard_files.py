@@ -47,17 +47,21 @@ def blob_face(
     )
 
 
+def face_record(face: BlobFace, *, embed: bool = True, tao_only: bool = False) -> bytes:
+    features = _tao_features(face)
+    if not tao_only:
+        features |= _our_features(face)
+        if embed:
+            features |= _embedded(face)
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
 def write_shard(path: Path, faces: list[BlobFace], *, embed: bool = True, tao_only: bool = False) -> Path:
     """`tao_only` leaves out all features of ours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for face in faces:
-            features = _tao_features(face)
-            if not tao_only:
-                features |= _our_features(face)
-                if embed:
-                    features |= _embedded(face)
-            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+            writer.write(face_record(face, embed=embed, tao_only=tao_only))
     return path
 
 

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,18 @@ def test_the_files_layout_is_the_references(tmp_path):
     write_reference_files(made_up_evaluation(num_keypoints=80), tmp_path)
     text = (tmp_path / "kpi_testing_all_data.json").read_text()
     assert text.startswith('[\n    {\n        "image_path": "images/000.png",\n        "face_box": [\n')
+    assert text == json.dumps(json.loads(text), indent=4)
+
+
+def test_memory_does_not_grow_with_the_list_of_faces(tmp_path):
+    """400 faces take about 40 MB as one text and its objects."""
+    evaluation = made_up_evaluation(400)
+    tracemalloc.start()
+    try:
+        write_reference_files(evaluation, tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 2 * (tmp_path / "kpi_testing_all_data.json").stat().st_size
+    finally:
+        tracemalloc.stop()
 
 
 def test_every_face_counts_once_whatever_the_batches():

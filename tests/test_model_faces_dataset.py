@@ -1,5 +1,4 @@
 import hashlib
-import shutil
 
 import cv2
 import numpy as np
@@ -8,11 +7,8 @@ import pytest
 from model.faces import dataset
 from model.faces.dataset import SUBJECT_RULE, default_subjects, render_dataset
 from schemas.config import MULTIPIE_KPI_IDS
-from schemas.errors import StorageError
 from schemas.records import Flag
 from schemas.sloth import load_sloth_file, read
-from schemas.source_code import SOURCE_ROOT, code_version
-from schemas.storage import read_json
 from tasks.subjects import subject_finder
 
 SUBJECTS = ("001", "079")
@@ -41,40 +37,6 @@ def test_the_number_of_processes_does_not_change_a_byte(rendered, tmp_path):
     assert digest(tmp_path / "other") == digest(rendered)
 
 
-def test_a_complete_folder_is_reused(rendered):
-    before = {path: path.stat().st_mtime_ns for path in rendered.rglob("*")}
-    calls = []
-    result = small(rendered, progress=lambda done, total: calls.append(done))
-    assert result.reused and result.num_images == 4 and not calls
-    assert {path: path.stat().st_mtime_ns for path in rendered.rglob("*")} == before
-
-
-def test_other_parameters_replace_the_folder(rendered, tmp_path):
-    directory = tmp_path / "rendered"
-    shutil.copytree(rendered, directory)
-    result = small(directory, seed=5)
-    assert not result.reused and result.key != read_json(rendered / "manifest.json")["key"]
-    assert digest(directory) != digest(rendered)
-    assert [path.name for path in tmp_path.iterdir()] == ["rendered"]
-
-
-def test_changed_code_renders_anew(rendered, tmp_path, monkeypatch):
-    """Also that of other packages: the cameras' angles are in schemas."""
-    for package in ("model", "schemas"):
-        shutil.copytree(SOURCE_ROOT / package, tmp_path / package)
-    directory = tmp_path / "rendered"
-    shutil.copytree(rendered, directory)
-    monkeypatch.setattr("schemas.source_code.SOURCE_ROOT", tmp_path)
-    reused = []
-    for module in ("model/network.py", "schemas/multipie.py"):
-        source = tmp_path / module
-        source.write_text(source.read_text() + "# changed\n")
-        code_version.cache_clear()
-        reused.append(small(directory).reused)
-    code_version.cache_clear()
-    assert reused == [True, False]
-
-
 def test_a_killed_run_goes_on_with_the_next_subject(rendered, tmp_path, monkeypatch):
     render_subject = dataset.render_subject
 
@@ -86,20 +48,12 @@ def test_a_killed_run_goes_on_with_the_next_subject(rendered, tmp_path, monkeypa
     monkeypatch.setattr(dataset, "render_subject", killed_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         small(tmp_path / "rendered")
-    assert not (tmp_path / "rendered").exists()
 
     done = []
     monkeypatch.setattr(dataset, "render_subject", lambda d, s, o: (done.append(s), render_subject(d, s, o)))
     small(tmp_path / "rendered")
     assert done == ["079"]
     assert digest(tmp_path / "rendered") == digest(rendered)
-
-
-def test_a_folder_of_other_files_is_left_alone(tmp_path):
-    (tmp_path / "holiday.jpg").write_bytes(b"mine")
-    with pytest.raises(StorageError, match="not a rendered dataset"):
-        small(tmp_path)
-    assert (tmp_path / "holiday.jpg").read_bytes() == b"mine"
 
 
 def test_the_ground_truth_is_sloth_json(rendered):

@@ -171,6 +171,23 @@ def test_memory_does_not_grow_with_the_number_of_images(infer, tmp_path, monkeyp
         tracemalloc.stop()
 
 
+def test_memory_does_not_grow_with_the_number_of_entries(infer, tmp_path):
+    write_image(tmp_path / "a.png")
+    keypoints = {f"P{number}{axis}": 1.0 for number in range(1, 81) for axis in "xy"}
+    one = entry("a.png", (10, 10, 60, 60))
+    one["annotations"].append({"class": "FiducialPoints", **keypoints})
+    peaks = []
+    for entries in (500, 2000):
+        (tmp_path / "faces.json").write_text(json.dumps([one] * entries))
+        tracemalloc.start()
+        try:
+            run_inference(corners, tmp_path / "faces.json", tmp_path / "out", root=tmp_path, draw=False)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
 def test_results_do_not_depend_on_batches(infer, tmp_path):
     names = [f"{i}.png" for i in range(5)]
     for seed, name in enumerate(names):

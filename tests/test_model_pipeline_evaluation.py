@@ -31,7 +31,7 @@ def test_every_sample_comes_once_with_what_is_known_about_it(shards):
     }.items():
         np.testing.assert_array_equal(np.concatenate([getattr(batch, field) for batch in batches]), expected)
     assert batches[0].sets == ("blobs",) * 4
-    assert batches[0].visible_BN[0].tolist() == [flag != Flag.OCCLUDED for flag in FACES[0].flags_N]
+    assert batches[0].not_occluded_BN[0].tolist() == [flag != Flag.OCCLUDED for flag in FACES[0].flags_N]
 
 
 def test_the_network_sees_the_crop_of_the_face_box(shards):

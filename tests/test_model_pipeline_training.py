@@ -1,15 +1,21 @@
+import subprocess
+import sys
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 
+from model.crop import CONTEXT_SIZE
+from model.feed import face_batches
 from model.pipeline import evaluation_batches, steps_per_epoch, targets, training_batches
 from model.shards import box_ratio, named_subjects, refuse_leaks, shard_errors, survey
+from model.tfrecords import write_records
 from model.training import train
-from schemas.errors import ShardError, SubjectLeakError, UnknownSubjectError
+from schemas.errors import ImageError, ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.geometry import Box
 from schemas.records import Flag
-from tests.shard_files import blob_face, small_spec, write_images, write_shard
+from tests.shard_files import blob_face, face_record, small_spec, write_images, write_shard
 
 FACES = [blob_face(i, num_keypoints=68) for i in range(21)]
 RANDOM = """
@@ -86,6 +92,53 @@ def test_read_anew_or_kept_the_same_faces_come_once_an_epoch(shards):
     np.testing.assert_array_equal(*sums)
 
 
+def test_a_set_that_is_not_kept_is_shuffled_although_its_files_are_in_order(tmp_path, monkeypatch):
+    """Every face comes once an epoch; what is shuffled together is from all of a file, and each time others."""
+    monkeypatch.setattr("model.feed._SHUFFLED_TOGETHER", 256)
+    files, numbers = [], iter(range(2020))
+    for name, count in (("small", 7), ("empty", 0), ("large", 2013)):
+        write_records(tmp_path / name, map(_numbered, islice(numbers, count)))
+        files.append(tmp_path / name)
+    spec = spec_with(augmentation="  memory_mib: 0\n")
+
+    def blocks(epoch):
+        given = face_batches(files, spec, batch=256, epochs=range(epoch, epoch + 1), steps=8)
+        return [batch["points_BN2"][:, 0, 0].round().astype(int) for batch in given.as_numpy_iterator()]
+
+    first, second = blocks(0), blocks(1)
+    for epoch in (first, second):
+        assert sorted(np.concatenate(epoch)) == list(range(2020))
+        assert all(len(set(block // 128)) == 16 for block in epoch[:-1])
+    assert set(first[0]) != set(second[0])
+
+
+@pytest.mark.slow
+def test_a_set_that_is_kept_is_never_in_memory_twice(tmp_path):
+    """In a process of its own, which has read a few faces before."""
+    faces = 4000
+    files = tmp_path / "few", tmp_path / "many"
+    for path, number in zip(files, (1, faces), strict=True):
+        write_records(path, [face_record(FACES[0])] * number)
+    script = """
+import sys
+from pathlib import Path
+from model.feed import face_batches
+from tests.shard_files import small_spec
+for path in sys.argv[1:]:
+    list(face_batches([Path(path)], small_spec(num_keypoints=68), batch=8, epochs=range(1), steps=1))
+    print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+    child = subprocess.run([sys.executable, "-c", script, *files], capture_output=True, text=True, check=True)
+    before_kib, after_kib = map(int, child.stdout.split())
+    assert after_kib - before_kib < 2 * faces * CONTEXT_SIZE**2 / 1024
+
+
+def _numbered(number):
+    """A record whose first point is at (`number`, 0) of its crop."""
+    face = replace(FACES[0], points_N2=np.full((68, 2), [number, 0], np.float32), box=Box(0, 0, 80, 80))
+    return face_record(face)
+
+
 @pytest.mark.parametrize("kept", ["", "  memory_mib: 0\n"])
 def test_a_picture_that_can_t_be_decoded_is_an_input_error(tmp_path, kept):
     write_images(tmp_path, FACES[:2])
@@ -94,7 +147,7 @@ def test_a_picture_that_can_t_be_decoded_is_an_input_error(tmp_path, kept):
     spec = spec_with(augmentation=kept)
     info = spec.dataloader.dataset_info.model_copy(update={"root_path": f"{tmp_path}/"})
     spec = spec.model_copy(update={"dataloader": spec.dataloader.model_copy(update={"dataset_info": info})})
-    with pytest.raises(ShardError, match=r"^\S+/0001.png: not an image that can be decoded$"), shard_errors():
+    with pytest.raises(ImageError, match=r"^\S+/0001.png: not an image that can be decoded$"), shard_errors():
         batches([shard], spec, steps=1)
 
 

@@ -36,13 +36,6 @@ def test_crop_maps_pixel_edges_to_pixel_edges():
     np.testing.assert_allclose(crop.to_crop(np.array([[9.5, 19.5], [49.5, 59.5]])), [[-0.5, -0.5], [79.5, 79.5]])
 
 
-@given(points)
-def test_crop_matrix_agrees_with_to_frame(points_N2):
-    crop = SquareCrop(5, -7, 33)
-    homogeneous = np.concatenate([points_N2, np.ones((len(points_N2), 1))], axis=1)
-    np.testing.assert_allclose(homogeneous @ crop.crop_to_frame_matrix().T, crop.to_frame(points_N2), atol=1e-6)
-
-
 def test_a_mirrored_crop_is_79_minus_u():
     frame_width, crop = 200, SquareCrop(30, 0, 64)
     mirrored_crop = SquareCrop(frame_width - 30 - 64, 0, 64)

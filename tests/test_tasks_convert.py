@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 
 from schemas.config import ConversionSettings, SplitPolicy
-from schemas.errors import ShardError, SubjectLeakError
+from schemas.errors import ImageError, SubjectLeakError
 from schemas.geometry import tight_square
 from schemas.records import Face, Split, faces_to_table
 from schemas.storage import read_json
@@ -198,10 +198,10 @@ def test_without_embedding_no_image_is_needed(altered, workspace):
 def test_image_that_is_gone_or_another_stops_the_conversion(snapshot, workspace):
     image = Path(snapshot.faces[5].image)
     write_image(image, seed=99)
-    with pytest.raises(ShardError, match=r"5\.png: has changed since it was validated"):
+    with pytest.raises(ImageError, match=r"5\.png: has changed since it was validated"):
         convert(snapshot, SETTINGS, workspace)
     image.unlink()
-    with pytest.raises(ShardError, match=r"5\.png does not exist: it was there, and whole, when it was validated"):
+    with pytest.raises(ImageError, match=r"5\.png does not exist: it was there, and whole, when it was validated"):
         convert(snapshot, SETTINGS, workspace)
     write_image(image, seed=5)
     assert convert(snapshot, SETTINGS, workspace).result["splits"]["train"]["records"]
@@ -216,7 +216,7 @@ def test_image_whose_pixels_cannot_be_decoded_is_named(snapshot, altered, worksp
     image = tmp_path / "sound-outside.png"
     image.write_bytes(data)
     broken = altered({3: {"image": str(image), "image_sha256": sha256(data).hexdigest()}})
-    with pytest.raises(ShardError, match=r"sound-outside\.png: not an image that can be decoded"):
+    with pytest.raises(ImageError, match=r"sound-outside\.png: not an image that can be decoded"):
         convert(broken, SETTINGS, workspace)
 
 

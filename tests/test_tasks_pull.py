@@ -294,6 +294,11 @@ def test_rendered_faces(workspace):
     again = pull(source, workspace, num_keypoints=68)
     assert again.details["reused"]
     assert again.content_hash == result.content_hash
+    picture = Path(records[7].image)
+    picture.unlink()
+    mended = pull(source, workspace, num_keypoints=68)
+    assert not mended.details["reused"] and picture.is_file()
+    assert mended.content_hash == result.content_hash
 
 
 def test_rendered_faces_have_a_face_s_layout(workspace):

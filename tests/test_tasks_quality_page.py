@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.config import QualitySettings
-from schemas.errors import ShardError, StorageError
+from schemas.errors import ImageError, StorageError
 from schemas.records import Violation
 from tasks.quality.agreement import report_agreement
 from tasks.quality.compare import compare
@@ -182,7 +182,7 @@ def test_a_dispute_shows_each_annotator(faces):
 
 def test_an_image_that_is_gone(faces, tmp_path):
     gone = replace(faces[0][0], image=str(tmp_path / "gone.png"))
-    with pytest.raises(ShardError, match="can't be read"):
+    with pytest.raises(ImageError, match="can't be read"):
         draw_suspect(gone, None)
 
 

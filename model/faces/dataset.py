@@ -2,8 +2,7 @@
 
     images/079_01_01_051_07.png                subject, session, recording, camera, illumination
     gt/multipie-like-kpi/079.json              one file per subject; KPI subjects are a set of their own
-    gt/multipie-like/001.json
-    manifest.json                              written last: the folder is complete
+    gt/multipie-like/001.json                  written when the subject's photographs are there
 
 1,600 photographs take about a minute on two cores.
 """
@@ -12,10 +11,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,22 +21,14 @@ import cv2
 import numpy as np
 
 from model.faces.capture import KPI_SUBJECTS, Capture
-from model.faces.sitting import LAYOUTS, Sitting
-from schemas.errors import StorageError
+from model.faces.sitting import Sitting
 from schemas.geometry import tight_square
+from schemas.layouts import FACE_SIZES
 from schemas.multipie import SUBJECT_PATTERN, camera_label
 from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry
-from schemas.source_code import code_version
 from schemas.sources import SubjectRule
-from schemas.storage import (
-    canonical_json,
-    fsync_directory,
-    read_json,
-    sha256_of,
-    write_bytes,
-    write_json,
-)
+from schemas.storage import canonical_json, write_bytes
 
 DATASET = "multipie-like"
 KPI_SET, OTHER_SET = f"{DATASET}-kpi", DATASET
@@ -50,16 +40,6 @@ _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 4]
 
 Progress = Callable[[int, int], None]
 """Called with photographs done and photographs in all."""
-
-
-@dataclass(frozen=True)
-class RenderedDataset:
-    """`reused`: the folder was complete already, and nothing was rendered."""
-
-    directory: Path
-    key: str
-    num_images: int
-    reused: bool
 
 
 @dataclass(frozen=True)
@@ -99,11 +79,11 @@ def render_dataset(
     color: Literal["gray", "rgb"] = "gray",
     workers: int | None = None,
     progress: Progress | None = None,
-) -> RenderedDataset:
-    """Render photographs of `subjects` into `directory`, unless exactly these are there already.
+) -> None:
+    """Render photographs of `subjects` into `directory`: a new one, or what a killed call with equal arguments left.
 
-    Equal arguments give equal bytes, whatever `workers` is; the pictures do not depend on `num_keypoints`. A run that
-    is killed goes on with the next subject when it is called again.
+    Equal arguments give equal bytes, whatever `workers` is; the pictures do not depend on `num_keypoints`. Subjects
+    that have a ground-truth file are done and are not rendered again.
 
     Args:
         subjects: three-digit numbers, or how many (`default_subjects`).
@@ -111,45 +91,23 @@ def render_dataset(
 
     Raises:
         ValueError: an argument out of range.
-        StorageError: `directory` holds something else, or can't be written.
+        StorageError: `directory` can't be written.
     """
     numbers = default_subjects(subjects) if isinstance(subjects, int) else tuple(sorted(set(subjects)))
     order = _Order(numbers, images_per_subject, num_keypoints, seed, color)
     _check(order)
-    drawn_by = [code_version(__name__, data=False), np.__version__, cv2.__version__]
-    key = sha256_of({"order": asdict(order), "code": drawn_by})
-    if _key_of(directory) == key:
-        return RenderedDataset(directory, key, order.num_images, reused=True)
-    _check_replaceable(directory)
-    partial = directory.with_name(f".{directory.name}.{key[:12]}.partial")
-    _render_missing(partial, order, workers or len(os.sched_getaffinity(0)), progress)
-    write_json(partial / "manifest.json", {"key": key, "images": order.num_images, "order": asdict(order)})
-    if directory.exists():
-        shutil.rmtree(directory)
-    partial.replace(directory)
-    fsync_directory(directory.parent)
-    return RenderedDataset(directory, key, order.num_images, reused=False)
+    _render_missing(directory, order, workers or len(os.sched_getaffinity(0)), progress)
 
 
 def _check(order: _Order) -> None:
-    if order.num_keypoints not in LAYOUTS:
-        raise ValueError(f"rendered faces have {', '.join(map(str, LAYOUTS))} keypoints, not {order.num_keypoints}")
+    if order.num_keypoints not in FACE_SIZES:
+        known = ", ".join(map(str, FACE_SIZES))
+        raise ValueError(f"rendered faces have {known} keypoints, not {order.num_keypoints}")
     if wrong := [s for s in order.subjects if not (len(s) == 3 and s.isdecimal())]:
         raise ValueError(f"a subject is three digits, not {wrong[0]!r}")
     if not order.subjects:
         raise ValueError("there must be at least one subject")
     Sitting(order.subjects[0], order.seed).captures(order.images_per_subject)
-
-
-def _key_of(directory: Path) -> str | None:
-    manifest = directory / "manifest.json"
-    return read_json(manifest).get("key") if manifest.is_file() else None
-
-
-def _check_replaceable(directory: Path) -> None:
-    """Only what this module wrote may be replaced."""
-    if directory.exists() and any(directory.iterdir()) and _key_of(directory) is None:
-        raise StorageError(f"{directory}: holds files that are not a rendered dataset; name another directory")
 
 
 def _render_missing(directory: Path, order: _Order, workers: int, progress: Progress | None) -> None:

@@ -14,12 +14,10 @@ from model.faces.photograph import OCCLUDERS, Photograph, photograph
 from model.faces.scene import Light, Pose, Scene, keypoints
 from model.faces.view import view
 from schemas.geometry import tight_square
+from schemas.layouts import FACE_SIZES
 
 FRAME_SIZE = 192
 """Width and height of a frame in pixels."""
-
-LAYOUTS = (68, 80, 104)
-"""Numbers of keypoints that rendered faces can have."""
 
 _MARGIN = 4
 _MASK_SHARE, _SUNGLASSES_SHARE, _OCCLUDER_SHARE = 0.04, 0.04, 0.16
@@ -94,7 +92,7 @@ def framed(scene: Scene, frame_size: int) -> Scene:
 def _extent(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Top left and bottom right of the squares of all layouts: without ears, a profile's square lies elsewhere."""
     points_N2 = keypoints(scene)
-    boxes = np.array([tight_square(points_N2[:number]) for number in LAYOUTS])
+    boxes = np.array([tight_square(points_N2[:number]) for number in FACE_SIZES])
     return boxes[:, :2].min(0), (boxes[:, :2] + boxes[:, 2:]).max(0)
 
 

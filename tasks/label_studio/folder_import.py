@@ -17,7 +17,8 @@ from typing import Any
 from schemas import sloth
 from schemas.annotation import NOT_REJECTED, AnnotatedFace, Problem
 from schemas.errors import SourceEmptyError, SpecError
-from schemas.label_studio_config import IMAGE_FIELD, config_labels, labelling_config
+from schemas.label_studio import IMAGE_FIELD
+from schemas.label_studio_config import config_labels, labelling_config
 from schemas.label_studio_task import build_task
 from schemas.layouts import layout
 from schemas.raw import RawRecord

@@ -16,7 +16,7 @@ from model.evaluation import Predict
 from model.face_frames import square_crop
 from model.images import read_image
 from schemas import label_studio
-from schemas.errors import ShardError
+from schemas.errors import ImageError
 from schemas.geometry import Box, SquareCrop, tight_square
 from schemas.records import Face
 from schemas.sources import LabelStudioSource
@@ -76,7 +76,7 @@ def labelled_crops(faces: Iterable[Face], wanted: ModelInput) -> Iterator[tuple[
     for face in faces:
         try:
             frame = read_image(Path(face.image), channels=wanted.channels)
-        except ShardError:
+        except ImageError:
             continue
         if frame.shape[1::-1] == (face.frame_width, face.frame_height):
             box = tight_square(face.points_N2).enlarged(wanted.enlarge_ratio)
@@ -166,7 +166,7 @@ def _open_face(
 ) -> OpenFace | LeftOut:
     try:
         frame = read_image(image, channels=wanted.channels)
-    except ShardError:
+    except ImageError:
         return LeftOut(task.id, "its image can't be read")
     frame_size, origin = frame.shape[1::-1], "task"
     if box is None:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from model.agreement import Agreement
 from model.agreement_charts import SPREAD_ENLARGED, bias_chart, enlargement, spread_chart
 from model.region_error import Unit
-from schemas.errors import ShardError
+from schemas.errors import ImageError
 from schemas.records import Face
 from schemas.storage import write_bytes, write_json
 from tasks.pages import render_page
@@ -113,7 +113,7 @@ def draw_pictures(
     pngs: dict[str, bytes] = {}
     for key, (subject, draw_one) in draw.items():
         name = f"{PICTURES}/{len(pictures) + 1:02d}.png"
-        with suppress(ShardError):
+        with suppress(ImageError):
             pngs[name] = draw_one()
             pictures.append(FacePicture(key, subject, name))
     return Drawn(tuple(pictures), pngs, skipped=len(draw) - len(pictures))

@@ -30,7 +30,7 @@ def draw_suspect(face: Face, keypoint: str | None) -> bytes:
     """PNG of a face with its points, `keypoint` (such as `P7`) in a ring.
 
     Raises:
-        ShardError: the image can't be read.
+        ImageError: the image can't be read.
     """
     canvas, crop = _cut_out(face.image, face.points_N2)
     points_N2 = crop.to_crop(face.points_N2)
@@ -44,7 +44,7 @@ def draw_dispute(faces: Sequence[Face]) -> bytes:
     """PNG of a face as its annotators have it, each in a colour of `ANNOTATORS`, joined to the first one's points.
 
     Raises:
-        ShardError: the image can't be read.
+        ImageError: the image can't be read.
     """
     canvas, crop = _cut_out(faces[0].image, np.concatenate([face.points_N2 for face in faces]))
     first_N2, *others = (crop.to_crop(face.points_N2) for face in faces)

@@ -14,7 +14,7 @@ import numpy as np
 
 from model.images import read_image
 from model.near_duplicates import THUMBNAIL_SIZE, face_view, hashes_of, thumbnail
-from schemas.errors import ShardError, StorageError
+from schemas.errors import ImageError, StorageError
 from schemas.records import Face
 
 _VERSION = 1  # raise it when `model.near_duplicates` makes other hashes
@@ -117,7 +117,7 @@ def _key(face: Face) -> _Key:
 def _sign(face: Face) -> Signature | None:
     try:
         gray = read_image(Path(face.image), channels=1)
-    except ShardError:
+    except ImageError:
         return None
     view_SS = face_view(gray, face.points_N2)
     return Signature(hashes_of(view_SS), thumbnail(view_SS))
