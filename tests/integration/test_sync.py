@@ -20,6 +20,7 @@ from tasks.label_studio.folder_import import import_folder
 from tasks.lease import Lease
 from tasks.pull import pull
 from tasks.quiet import look_at, quiet_for_s, server_time
+from tasks.review.tags import REPORT_HASH
 from tasks.snapshot import load_snapshot, take_snapshot
 from tasks.tracking import mlflow_client
 from tasks.validate import validate
@@ -170,7 +171,8 @@ def test_sync_by_hand(connection, project, configure, tmp_path):
     settings = load_config(config)
     with mlflow_client(settings.tracking, workspace_of(settings)) as client:  # a network is not needed here
         client.create_registered_model("fpenet")
-        client.create_model_version("fpenet", str(tmp_path), tags={"snapshot_id": snapshot_now(settings).id})
+        tags = {"snapshot_id": snapshot_now(settings).id, REPORT_HASH: "a" * 64}
+        client.create_model_version("fpenet", str(tmp_path), tags=tags)
     code, told = run(config, "sync")
     assert (code, f"unchanged: the {IMAGES} faces are those of fpenet version 1" in told) == (0, True), told
 
