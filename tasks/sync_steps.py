@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -45,10 +46,13 @@ class Look:
     again: str = ""
 
 
-def this_request(kind: RequestKind, project_id: int | None = None, *, version: str | None = None) -> Request:
+def this_request(
+    kind: RequestKind, project_id: int | None = None, *, version: str | None = None, config: str | None = None
+) -> Request:
     """What the flow run that goes on asks for."""
     by = f"{runtime.flow_run.flow_name} {runtime.flow_run.name}"
-    return Request(kind, by, project_id, runtime.deployment.id if kind == "look" else None, version)
+    deployment = runtime.deployment.id if kind == "look" else None
+    return Request(kind, by, project_id, deployment, version, config and str(Path(config).absolute()))
 
 
 def projects_of(requests: Sequence[Request]) -> frozenset[int] | None:
