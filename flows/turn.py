@@ -13,10 +13,11 @@ from pathlib import Path
 
 from prefect.utilities.annotations import quote
 
-from flows.candidate import make_candidate, require_readable
+from flows.candidate import load_experiment, make_candidate, require_readable
 from flows.inspection import inspect_labels
 from schemas.config import WorkflowConfig, load_config
 from schemas.errors import SpecError
+from tasks.failures import unless_failed
 from tasks.lease import Kind, Lease, Request, present, take_turn
 from tasks.run import Run
 from tasks.steps import validate_records
@@ -104,5 +105,7 @@ def look(run: Run, config: str, requests: Sequence[Request]) -> Decision:
     validation = validate_records(run, pulls)
     comparisons = compare_with_models(run, quote(validation))
     decision = decide_now(run, pulls, quote(comparisons))
+    if decision.outcome is Outcome.RETRAIN:
+        decision = unless_failed(decision, run, load_experiment(run.config), validation)
     again = look_again(config, requests, decision.wait_s) if decision.outcome is Outcome.NOT_QUIET else ""
     return tell_look(run, Look(decision, pulls, comparisons, again))

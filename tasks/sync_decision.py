@@ -15,6 +15,7 @@ class Outcome(StrEnum):
     TOO_FEW = "too few"
     NOT_QUIET = "not quiet yet"
     RETRAIN = "retrain"
+    FAILED = "failed before"
 
 
 @dataclass(frozen=True)

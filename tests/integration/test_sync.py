@@ -25,7 +25,7 @@ from tasks.snapshot import load_snapshot, take_snapshot
 from tasks.tracking import mlflow_client
 from tasks.validate import validate
 from tasks.workspace import Workspace
-from tests.retrain_project import run
+from tests.retrain_project import render_faces, run, write_project
 
 N, IMAGES = 5, 6
 FRAME = (60, 48)
@@ -180,6 +180,18 @@ def test_sync_by_hand(connection, project, configure, tmp_path):
     code, told = run(config, "sync")
     assert (code, "not quiet yet: 1 face differs" in told) == (0, True), told
     assert "but server changed " in told and "run it again after " in told
+
+
+@pytest.mark.slow
+def test_what_missed_its_bound_is_not_trained_again_by_every_look(tmp_path):
+    config = write_project(
+        tmp_path, faces=render_faces(tmp_path / "faces"), epochs=1, gates={"onnx_parity_px": 1e-12}
+    )
+    code, told = run(config, "sync")
+    assert (code, "retrain: there is no model" in told) == (4, True), told
+    code, told = run(config, "sync")
+    assert (code, "failed before: " in told, "`fpenet run retrain` tries again" in told) == (0, True, True), told
+    assert run(config, "retrain")[0] == 4
 
 
 @pytest.mark.slow
