@@ -13,7 +13,7 @@ Of each face it takes the mean confidence of every region, and how far its keypo
 model was trained on (a squared Mahalanobis distance, after a similarity laid them over the mean). Each of these
 numbers falls into one of the bins that the profile fixes. A file an hour holds the counts; it is replaced as a whole.
 A program that is killed loses at most the last minute. A disk that is full never stops the device: what can't be
-written is tried again, for a day's hours at most.
+written is tried again, for a day's hours at most. A profile that replaces the file is counted by within a minute.
 
 Legend: B faces, N keypoints, D = 2N. One recorder to a folder, and one thread to a recorder.
 """
@@ -21,6 +21,7 @@ Legend: B faces, N keypoints, D = 2N. One recorder to a folder, and one thread t
 # ruff: noqa: UP006, UP035, UP045, B905
 
 import hashlib
+import io
 import json
 import os
 import time
@@ -48,8 +49,9 @@ class Profile:
     """
 
     def __init__(self, path: str) -> None:
-        self.digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        with np.load(str(path)) as stored:
+        content = Path(path).read_bytes()  # once: the flow may replace the file at any moment
+        self.digest = hashlib.sha256(content).hexdigest()
+        with np.load(io.BytesIO(content)) as stored:
             if int(stored["format"]) != FORMAT:
                 raise ValueError(f"{path} is of format {stored['format']}, this client reads {FORMAT}")
             self.model = str(stored["model"])
@@ -101,7 +103,8 @@ class DriftRecorder:
     """Counts predictions by hour (UTC) and writes a JSON file an hour into a folder.
 
     Attributes:
-        failure: why the last attempt to write failed; None if it did not.
+        profile: what it counts by; another one after the file was replaced.
+        failure: why the last attempt to write, or to take up another profile, failed; None if none did.
     """
 
     def __init__(
@@ -113,8 +116,10 @@ class DriftRecorder:
         """
         self.profile = Profile(profile)
         self.failure: Optional[str] = None
-        self._folder, self._flush_s, self._clock = Path(folder), flush_s, clock
+        self._source, self._folder, self._flush_s, self._clock = Path(profile), Path(folder), flush_s, clock
         self._hours: Dict[str, dict] = {}
+        self._counting = ""
+        self._refused: Optional[str] = None
         self._flushed = clock()
 
     def record(self, keypoints_BN2: np.ndarray, confidence_BN: np.ndarray) -> None:
@@ -123,6 +128,10 @@ class DriftRecorder:
         Raises:
             ValueError: they are not of the profile's model.
         """
+        now = self._clock()
+        due = not 0 <= now - self._flushed < self._flush_s
+        if due:
+            self._refused = self._take_up()
         keypoints_BN2, confidence_BN = np.asarray(keypoints_BN2), np.asarray(confidence_BN)
         faces, points = len(keypoints_BN2), self.profile.num_keypoints
         if keypoints_BN2.shape != (faces, points, 2) or confidence_BN.shape != (faces, points):
@@ -132,24 +141,23 @@ class DriftRecorder:
             )
         usable_B = np.isfinite(keypoints_BN2).all(axis=(1, 2)) & np.isfinite(confidence_BN).all(axis=1)
         counts = self.profile.counts(self.profile.values(keypoints_BN2[usable_B], confidence_BN[usable_B]))
-        now = self._clock()
         hour = self._hour(time.strftime("%Y-%m-%dT%H", time.gmtime(now)))
         hour["faces"] += int(usable_B.sum())
         hour["unusable"] += int(faces - usable_B.sum())
         for name, found in counts.items():
             hour["counts"][name] = [a + b for a, b in zip(hour["counts"][name], found.tolist())]
-        if not 0 <= now - self._flushed < self._flush_s:
+        if due:
             self.flush()
 
     def flush(self) -> None:
         """Write what was counted. What can't be written stays, and `failure` says why."""
         self._flushed = self._clock()
-        self.failure = None
+        self.failure = self._refused
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for name in sorted(self._hours):
                 self._write(name)
-                if name != max(self._hours):
+                if name != self._counting:
                     del self._hours[name]
             for path in sorted(self._folder.glob("*.json"))[:-KEPT_FILES]:
                 path.unlink()
@@ -160,15 +168,29 @@ class DriftRecorder:
         """Write what is left."""
         self.flush()
 
-    def _hour(self, name: str) -> dict:
-        """The counts of an hour, with those that an earlier process wrote."""
+    def _take_up(self) -> Optional[str]:
+        """Count by another profile where one has come; what was counted stays with the earlier. Why not, or None."""
+        try:
+            if hashlib.sha256(self._source.read_bytes()).hexdigest() == self.profile.digest:
+                return None
+            found = Profile(str(self._source))
+        except Exception as error:  # whatever is wrong with a file must not stop the device
+            return f"{self._source}: {error}"
+        if found.num_keypoints != self.profile.num_keypoints:  # predictions would be refused that were taken so far
+            return f"{found.model} has {found.num_keypoints} keypoints; start the recorder anew"
+        self.profile = found
+        return None
+
+    def _hour(self, hour: str) -> dict:
+        """The counts of an hour by this profile, with those that an earlier process wrote."""
+        name = self._counting = f"{hour}-{self.profile.digest[:12]}"
         if name not in self._hours:
             empty = {signal: [0] * (len(edges) + 1) for signal, edges in self.profile.edges.items()}
             fresh = {
                 "format": FORMAT,
                 "profile": self.profile.digest,
                 "model": self.profile.model,
-                "hour": name,
+                "hour": hour,
                 "faces": 0,
                 "unusable": 0,
                 "counts": empty,
@@ -179,24 +201,24 @@ class DriftRecorder:
             self._hours[name] = self._written(name) or fresh
         return self._hours[name]
 
-    def _path(self, hour: str) -> Path:
-        return self._folder / f"{hour}-{self.profile.digest[:12]}.json"
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
 
-    def _written(self, hour: str) -> Optional[dict]:
+    def _written(self, name: str) -> Optional[dict]:
         """What is on the disk of an hour; None if there is nothing, or nothing whole."""
         try:
-            found = json.loads(self._path(hour).read_text())
+            found = json.loads(self._path(name).read_text())
             bins = {name: len(counts) for name, counts in found["counts"].items()}
             wanted = {name: len(edges) + 1 for name, edges in self.profile.edges.items()}
             return found if found["profile"] == self.profile.digest and bins == wanted else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def _write(self, hour: str) -> None:
-        path = self._path(hour)
+    def _write(self, name: str) -> None:
+        path = self._path(name)
         temporary = path.with_suffix(".tmp")
         with temporary.open("w") as file:
-            json.dump(self._hours[hour], file, sort_keys=True)
+            json.dump(self._hours[name], file, sort_keys=True)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

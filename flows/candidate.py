@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect.utilities.annotations import quote
@@ -15,7 +16,10 @@ from schemas.promotion_rules import load_rules
 from schemas.yamlspec import load_spec
 from tasks.calibration import CalibrationCrops
 from tasks.evaluate import KpiCrops
+from tasks.failures import remembered
+from tasks.pull import PullResult
 from tasks.run import Run
+from tasks.snapshot import Snapshot
 from tasks.steps import (
     build_target,
     convert_snapshot,
@@ -56,29 +60,8 @@ def make_candidate(settings: WorkflowConfig) -> str:
     pulls = [pull_source(run, source) for source in settings.sources]
     validation = validate_records(run, pulls)
     snapshot = snapshot_faces(run, quote(validation), pulls)
-    conversion = convert_snapshot(run, quote(snapshot))
-    trained = train_candidate(run, spec, conversion, snapshot.kpi_subjects)
-    evaluated = evaluate_candidate(run, spec, conversion, trained)
-    crops, calibration = KpiCrops(conversion, spec), CalibrationCrops(conversion, spec)
-    exported = export_candidate(run, crops, trained)
-    registered = register(run, spec, quote(snapshot), trained, evaluated, exported)
-    verdict = judge_candidate(run, spec, conversion, trained, registered)
-    gates = gate_results(run, exported)
-    later = leave_to_devices(run, settings.targets)
-    elsewhere = {engine.target for engine in later}
-    engines = [
-        build_target(run, target, quote(snapshot), crops, calibration, trained, exported, registered)
-        for target in settings.targets
-        if target not in elsewhere
-    ]
-    for engine in engines:
-        stage_engine(run, engine)
-    index_lineage(run)
-    results = RunResults(
-        spec, pulls, snapshot, trained, evaluated, exported, registered, verdict, engines, gates, later
-    )
-    prepare_review(run, quote(conversion), quote(results))
-    return str(report_run(run, quote(results)))
+    with remembered(run, spec, snapshot.id):
+        return _from_snapshot(run, spec, pulls, snapshot)
 
 
 def require_readable(settings: WorkflowConfig) -> None:
@@ -119,3 +102,30 @@ def load_experiment(settings: WorkflowConfig) -> ExperimentSpec:
             f"is {channel}, but the configuration keeps gray crops; set conversion.color to rgb",
         )
     return spec
+
+
+def _from_snapshot(run: Run, spec: ExperimentSpec, pulls: Sequence[PullResult], snapshot: Snapshot) -> str:
+    settings = run.config
+    conversion = convert_snapshot(run, quote(snapshot))
+    trained = train_candidate(run, spec, conversion, snapshot.kpi_subjects)
+    evaluated = evaluate_candidate(run, spec, conversion, trained)
+    crops, calibration = KpiCrops(conversion, spec), CalibrationCrops(conversion, spec)
+    exported = export_candidate(run, crops, trained)
+    registered = register(run, spec, quote(snapshot), trained, evaluated, exported)
+    verdict = judge_candidate(run, spec, conversion, trained, registered)
+    gates = gate_results(run, exported)
+    later = leave_to_devices(run, settings.targets)
+    elsewhere = {engine.target for engine in later}
+    engines = [
+        build_target(run, target, quote(snapshot), crops, calibration, trained, exported, registered)
+        for target in settings.targets
+        if target not in elsewhere
+    ]
+    for engine in engines:
+        stage_engine(run, engine)
+    index_lineage(run)
+    results = RunResults(
+        spec, pulls, snapshot, trained, evaluated, exported, registered, verdict, engines, gates, later
+    )
+    prepare_review(run, quote(conversion), quote(results))
+    return str(report_run(run, quote(results)))

@@ -8,8 +8,8 @@ from prefect.utilities.annotations import quote
 from flows.rollout import rollout
 from schemas.config import load_config
 from schemas.errors import SourceEmptyError
-from tasks.fleet.pending import has_work
-from tasks.fleet.steps import start_deployed
+from tasks.fleet.pending import has_work, is_new
+from tasks.fleet.steps import DEPLOYMENT, is_deployed, start_deployed
 from tasks.lease import present
 from tasks.review.approval import accepted_version
 from tasks.review_steps import settle_reviews, tell_reviews
@@ -22,7 +22,8 @@ def review(config: str) -> str:
 
     Whatever woke it is a hint: the tags decide (`tasks.review.approval`). Of two runs one waits for the other; a run
     that finds nothing new changes nothing. An approval that does not hold is answered on the version, in the tag
-    `review.state`, and fails no run. A rollout is started where one has work left.
+    `review.state`, and fails no run. A rollout is started where one has work left; one that has begun is gone on with
+    by the schedule of its deployment, where it has one.
 
     Args:
         config: path of a configuration (`schemas.config.WorkflowConfig`).
@@ -37,9 +38,20 @@ def review(config: str) -> str:
     with present(run.workspace.lease):
         inbox = settle_reviews(run)
         tell_reviews(run, quote(inbox))
-    if not has_work(accepted_version(run.workspace), list(run.config.targets), run.workspace.rollouts):
-        return str(inbox)
-    return f"{inbox}; rollout: {to_devices(config)}"
+    return "; rollout: ".join(filter(None, (str(inbox), go_on(run, config))))
+
+
+def go_on(run: Run, config: str) -> str:
+    """Start a rollout where one has work left that nothing else starts.
+
+    Returns:
+        What came of it, for people; '' where there is none.
+    """
+    accepted, rollouts = accepted_version(run.workspace), run.workspace.rollouts
+    if not has_work(accepted, list(run.config.targets), rollouts):
+        return ""
+    begins = accepted is not None and is_new(accepted, rollouts)
+    return to_devices(config) if begins or not is_deployed() else f"left to the schedule of {DEPLOYMENT}"
 
 
 def to_devices(config: str) -> str:

@@ -37,7 +37,7 @@ from model.shards import ShardSurvey, plain_message, readable, refuse_leaks, sur
 from model.status import STATUS_FILE, StatusFile
 from model.summaries import EVENTS, Summaries
 from model.weights import save_network
-from schemas.errors import ShardError, SpecError, TrainingError
+from schemas.errors import DivergedError, ShardError, SpecError, TrainingError
 from schemas.experiment import DatasetInfo, ExperimentSpec
 from schemas.sealed import SUFFIX, Key, sealed_path
 from schemas.storage import sha256_file, sha256_of, write_bytes
@@ -201,7 +201,7 @@ def _train_epoch(
             terms = learner.step(batch, number=number, learning_rate=rate)
             values = {name: float(value) for name, value in terms.items()}
         if not math.isfinite(values["loss"]):
-            raise TrainingError(f"the loss is {values['loss']} after step {number + 1}; lower base_learning_rate")
+            raise DivergedError(f"the loss is {values['loss']} after step {number + 1}; lower base_learning_rate")
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value / steps
         watcher.step(number + 1, values, rate)

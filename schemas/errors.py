@@ -13,7 +13,8 @@
     │   ├── ModelFileError               a model or engine file that can't be used
     │   ├── SealedFileError              an encrypted file: no key, a wrong one, damaged, or of another kind
     │   ├── CalibrationError             calibration faces, a tensorfile or a cache that can't be used for INT8
-    │   ├── TrainingError                a training that can't go on: other settings than before, or it diverged
+    │   ├── TrainingError                a training that can't go on: other settings than before, or a device failed
+    │   │   └── DivergedError                its loss is no number any more; so it would be again
     │   ├── EngineMismatchError          an engine of another TensorRT, GPU or JetPack than the device's
     │   ├── ReviewError                  an approval that does not hold: lapsed, of another report, without a reason
     │   ├── SignatureError               a bundle that was changed, or is signed by nobody known
@@ -114,6 +115,10 @@ class CalibrationError(InputError):
 
 
 class TrainingError(InputError):
+    pass
+
+
+class DivergedError(TrainingError):
     pass
 
 

@@ -14,7 +14,8 @@ from schemas.experiment import ExperimentSpec
 from schemas.urls import without_credentials
 from schemas.yamlspec import parse_spec
 from tasks.reuse import reuse_or_run
-from tasks.review.aliases import CHAMPION, recorded_version
+from tasks.review.aliases import CHALLENGER, CHAMPION, recorded_version
+from tasks.review.tags import REPORT_HASH
 from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 
@@ -30,9 +31,10 @@ class CurrentModel:
 
     Attributes:
         name, version: as in the registry.
-        alias: `champion`, or None where no version was accepted yet.
+        alias: `champion` or `challenger` where it was asked for as that; else None.
         snapshot_id: of the annotations it was trained on; None if it was registered by something else.
         run_id: of the run that made it; None if it was registered without one.
+        reported: whether its review report was written, the last that a run does for it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class CurrentModel:
     alias: str | None
     snapshot_id: str | None
     run_id: str | None
+    reported: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} version {self.version}" + (f" ({self.alias})" if self.alias else "")
@@ -60,6 +63,18 @@ def current_model(tracking: Tracking, workspace: Workspace) -> CurrentModel | No
         if champion is None:
             return _newest(client, tracking.registered_model)
         return _described(client.get_model_version(tracking.registered_model, champion), CHAMPION)
+
+
+def challenger_model(tracking: Tracking, workspace: Workspace) -> CurrentModel | None:
+    """The version that a flow made the challenger last; None if there is none.
+
+    Raises: as `current_model`.
+    """
+    with mlflow_client(tracking, workspace) as client:
+        challenger = recorded_version(client, tracking.registered_model, CHALLENGER)
+        if challenger is None:
+            return None
+        return _described(client.get_model_version(tracking.registered_model, challenger), CHALLENGER)
 
 
 def newest_model(tracking: Tracking, workspace: Workspace) -> CurrentModel | None:
@@ -119,7 +134,12 @@ def _newest(client: Any, name: str) -> CurrentModel | None:
 
 def _described(version: Any, alias: str | None) -> CurrentModel:
     return CurrentModel(
-        version.name, str(version.version), alias, version.tags.get("snapshot_id"), version.run_id or None
+        name=version.name,
+        version=str(version.version),
+        alias=alias,
+        snapshot_id=version.tags.get("snapshot_id"),
+        run_id=version.run_id or None,
+        reported=REPORT_HASH in version.tags,
     )
 
 

@@ -33,8 +33,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -62,6 +63,7 @@ class Request:
         project_id: Label Studio project that changed; None looks at all sources.
         deployment: Prefect deployment that can look again later; None if it was started by hand.
         version: what to roll out, where somebody names it; None takes what was accepted last.
+        config: absolute path of the configuration to work by; None takes that of whoever works.
     """
 
     kind: Kind
@@ -69,6 +71,7 @@ class Request:
     project_id: int | None = None
     deployment: str | None = None
     version: str | None = None
+    config: str | None = None
 
 
 @dataclass(frozen=True)
@@ -173,8 +176,8 @@ def take_turn(lease: Lease, request: Request, work: Callable[[Sequence[Request]]
     at once: then what others asked for waits for the next run.
 
     Args:
-        work: gets the requests that it is to settle, at least one, all of one of the `JOBS`; called again while
-            there are others.
+        work: gets the requests that it is to settle, at least one, all of one of the `JOBS` and of one
+            configuration; called again while there are others.
 
     Returns:
         None if `request` was worked on, else who has the lease and will.
@@ -190,7 +193,11 @@ def take_turn(lease: Lease, request: Request, work: Callable[[Sequence[Request]]
         with lease.attempt(request.by) as held:
             if not held:
                 break
-            fresh = {name: left for name, left in lease.requests().items() if name not in tried}
+            fresh = {
+                name: replace(left, config=left.config or request.config)
+                for name, left in lease.requests().items()
+                if name not in tried
+            }
             tried |= fresh.keys()
             try:
                 failures += _work_on(lease, fresh, work)
@@ -205,8 +212,9 @@ def _work_on(
     lease: Lease, requests: dict[str, Request], work: Callable[[Sequence[Request]], None]
 ) -> Iterator[FpenetError]:
     """Do one job after the other and settle its requests; gives the failures that are ours."""
-    for job in JOBS:
-        together = {name: request for name, request in requests.items() if request.kind in job}
+    configs = dict.fromkeys(request.config for request in requests.values())
+    for job, config in product(JOBS, configs):
+        together = {name: left for name, left in requests.items() if left.kind in job and left.config == config}
         if not together:
             continue
         try:

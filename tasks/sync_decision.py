@@ -15,6 +15,7 @@ class Outcome(StrEnum):
     TOO_FEW = "too few"
     NOT_QUIET = "not quiet yet"
     RETRAIN = "retrain"
+    FAILED = "failed before"
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,12 @@ def decide(
     """Enough must have changed since every model compared with, and every source must have been quiet.
 
     Comparing with the newest candidate too keeps a candidate that waits for its review from being trained again at
-    every look; comparing with the champion keeps small steps from adding up unseen.
+    every look, and with the challenger one that the labels have returned to; comparing with the champion keeps small
+    steps from adding up unseen.
 
     Args:
-        comparisons: with the champion and the newest candidate; empty where there is no model to compare with.
+        comparisons: with the champion, the challenger and the newest candidate; empty where there is no model to
+            compare with.
         quiet_s: gives source -> seconds since its annotations last changed; asked only if enough has changed.
     """
     for comparison in comparisons:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,12 +18,13 @@ from rich.markup import escape
 from schemas.sources import LabelStudioSource, Source
 from schemas.storage import read_json
 from schemas.urls import without_credentials
-from tasks.champion import CurrentModel, current_model, newest_model
+from tasks.champion import CurrentModel, challenger_model, current_model, newest_model
 from tasks.changes import Changes, FaceChange, Kind, changes_since
 from tasks.lease import Kind as RequestKind
 from tasks.lease import Request
 from tasks.pull import PULL_FILE, PullResult
 from tasks.quiet import look_at_all, quiet_for_s, server_time
+from tasks.review.aliases import CHAMPION
 from tasks.run import Run
 from tasks.snapshot import load_snapshot
 from tasks.steps import pull_source, server_task, step_task
@@ -44,10 +46,13 @@ class Look:
     again: str = ""
 
 
-def this_request(kind: RequestKind, project_id: int | None = None, *, version: str | None = None) -> Request:
+def this_request(
+    kind: RequestKind, project_id: int | None = None, *, version: str | None = None, config: str | None = None
+) -> Request:
     """What the flow run that goes on asks for."""
     by = f"{runtime.flow_run.flow_name} {runtime.flow_run.name}"
-    return Request(kind, by, project_id, runtime.deployment.id if kind == "look" else None, version)
+    deployment = runtime.deployment.id if kind == "look" else None
+    return Request(kind, by, project_id, deployment, version, config and str(Path(config).absolute()))
 
 
 def projects_of(requests: Sequence[Request]) -> frozenset[int] | None:
@@ -81,11 +86,12 @@ def pull_for(run: Run, requests: Sequence[Request]) -> list[PullResult]:
 
 @step_task(name="compare")
 def compare_with_models(run: Run, validation: Validation) -> list[Comparison]:
-    """With the champion's faces and the newest candidate's, as far as their snapshots are in this workspace."""
+    """With the faces of the champion, the challenger and the newest candidate, as far as their snapshots are in this
+    workspace. A candidate without a report is left out: what its run did not come to is still to be done."""
     workspace = run.workspace
     with run.step("compare") as step:
-        found = [find(run.config.tracking, workspace) for find in (current_model, newest_model)]
-        models = {model.snapshot_id: model for model in reversed(found) if model and _has_snapshot(model, workspace)}
+        found = [find(run.config.tracking, workspace) for find in (current_model, challenger_model, newest_model)]
+        models = {model.snapshot_id: model for model in reversed(found) if model and _is_known(model, workspace)}
         snapshots = [load_snapshot(workspace.snapshots / str(snapshot_id)) for snapshot_id in models]
         comparisons = [
             Comparison(str(model), changes_since(snapshot, validation.faces))
@@ -194,8 +200,10 @@ def _last_pull(source: Source, workspace: Workspace) -> PullResult | None:
     return kept if same_place and source.project in details["project"].values() and kept.raw.is_file() else None
 
 
-def _has_snapshot(model: CurrentModel, workspace: Workspace) -> bool:
-    return model.snapshot_id is not None and (workspace.snapshots / model.snapshot_id / "manifest.json").is_file()
+def _is_known(model: CurrentModel, workspace: Workspace) -> bool:
+    if model.snapshot_id is None or not (model.alias == CHAMPION or model.reported):
+        return False
+    return (workspace.snapshots / model.snapshot_id / "manifest.json").is_file()
 
 
 def _by_source(pulls: Sequence[PullResult], changes: Changes) -> str:

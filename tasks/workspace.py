@@ -33,6 +33,7 @@ class Workspace:
     gateway/           the journal of the webhook gateway
     lease/             who works on the project, and what is asked of it meanwhile
     seen.json          what the last look at the sources found, and since when
+    failed.json        what no candidate could be made of, and why
     face-signatures.sqlite   what duplicates are found by: hashes and thumbnails of faces
     quality/<run>/     index.html, quality.json, suspects.parquet, duplicates.parquet, pictures
     labelling/<run>/   suggestions.json: tasks to label next, and what was written for them
@@ -152,6 +153,10 @@ class Workspace:
     @property
     def seen(self) -> Path:
         return self.root / "seen.json"
+
+    @property
+    def failed(self) -> Path:
+        return self.root / "failed.json"
 
     @property
     def gateway(self) -> Path:

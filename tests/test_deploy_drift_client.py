@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import deploy.drift_client
-from deploy.drift_client import KEPT_FILES, SHAPE, WAITING_HOURS, DriftRecorder, Profile
+from deploy.drift_client import FLUSH_S, KEPT_FILES, SHAPE, WAITING_HOURS, DriftRecorder, Profile
 from model.shape_model import complex_shapes
 from schemas.layouts import layout
 from schemas.storage import sha256_file
@@ -157,6 +158,72 @@ def test_another_model_counts_into_a_file_of_its_own(recorder, tmp_path, clock):
     files = [json.loads(path.read_text()) for path in (tmp_path / "records").glob("*.json")]
     assert sorted((file["model"], file["faces"]) for file in files) == [("fpenet/3", 3), ("fpenet/4", 4)]
     assert other.digest != recorder.profile.digest
+
+
+def of_model(tmp_path):
+    files = [json.loads(path.read_text()) for path in sorted((tmp_path / "records").glob("*.json"))]
+    return sorted((file["model"], file["hour"][-2:], file["faces"]) for file in files)
+
+
+def test_a_profile_that_replaces_the_file_is_counted_by_without_a_new_process(profile, tmp_path, clock):
+    source = tmp_path / "profile.npz"
+    shutil.copyfile(profile, source)
+    recorder = DriftRecorder(str(source), str(tmp_path / "records"), clock=clock)
+    recorder.record(*some_predictions(3))
+    some_profile(source, model="fpenet/4")
+    recorder.record(*some_predictions(4))
+    clock.now += FLUSH_S
+    recorder.record(*some_predictions(5))
+    clock.now += HOUR_S
+    recorder.record(*some_predictions(6))
+    recorder.close()
+    assert of_model(tmp_path) == [("fpenet/3", "10", 7), ("fpenet/4", "10", 5), ("fpenet/4", "11", 6)]
+    assert (recorder.profile.model, recorder.failure) == ("fpenet/4", None)
+
+
+def test_what_the_disk_refused_keeps_the_profile_that_it_was_counted_by(profile, tmp_path, clock):
+    source, folder = tmp_path / "profile.npz", tmp_path / "records"
+    shutil.copyfile(profile, source)
+    folder.write_text("a file in the way")
+    recorder = DriftRecorder(str(source), str(folder), clock=clock)
+    recorder.record(*some_predictions(3))
+    some_profile(source, model="fpenet/4")
+    clock.now += FLUSH_S
+    recorder.record(*some_predictions(4))
+    assert recorder.failure
+    folder.unlink()
+    recorder.close()
+    assert of_model(tmp_path) == [("fpenet/3", "10", 3), ("fpenet/4", "10", 4)]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no profile", None])
+def test_a_profile_that_can_t_be_read_stops_nothing(profile, tmp_path, clock, content):
+    source = tmp_path / "profile.npz"
+    shutil.copyfile(profile, source)
+    recorder = DriftRecorder(str(source), str(tmp_path / "records"), clock=clock)
+    source.unlink()
+    if content is not None:
+        source.write_bytes(content)
+    clock.now += FLUSH_S
+    recorder.record(*some_predictions(3))
+    assert of_model(tmp_path) == [("fpenet/3", "10", 3)]
+    assert str(source) in recorder.failure
+    shutil.copyfile(profile, source)
+    clock.now += FLUSH_S
+    recorder.record(*some_predictions(3))
+    assert recorder.failure is None
+
+
+def test_a_profile_of_other_keypoints_refuses_nothing_that_was_taken_before(profile, tmp_path, clock):
+    source = tmp_path / "profile.npz"
+    shutil.copyfile(profile, source)
+    recorder = DriftRecorder(str(source), str(tmp_path / "records"), clock=clock)
+    with np.load(source) as stored:
+        told = dict(stored)
+    np.savez(source, **told | {"mean_N2": told["mean_N2"][:-1], "model": np.array("fpenet/4")})
+    clock.now += FLUSH_S
+    recorder.record(*some_predictions(3))
+    assert recorder.failure == "fpenet/4 has 67 keypoints; start the recorder anew"
 
 
 def test_a_disk_that_refuses_stops_nothing_and_loses_nothing_for_a_day(recorder, tmp_path, clock):

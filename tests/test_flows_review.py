@@ -1,5 +1,6 @@
 """`fpenet review`: who waits for what; and the webhook's set-up where it can't be made."""
 
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +9,16 @@ from prefect.exceptions import ObjectNotFound
 
 import flows.review as flow
 from flows.entry.cli import main
-from schemas.config import Tracking
+from schemas.config import Tracking, load_config
 from schemas.errors import SourceEmptyError
+from schemas.storage import write_json
 from tasks.fleet import steps
+from tasks.fleet.pending import begin
+from tasks.fleet.results import DeviceRow, TargetRow, save_result
 from tasks.gateway.settings import MLFLOW_SECRET_ENV
 from tasks.review.aliases import move
+from tasks.review.approval import Accepted
+from tasks.run import Run
 from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 from tests.servers import free_port
@@ -86,6 +92,26 @@ def test_a_rollout_that_is_deployed_is_a_run_of_its_own(monkeypatch):
     assert asked == [("rollout/rollout", {"parameters": {"config": "demo.yaml"}, "timeout": 0, "as_subflow": False})]
     deployed = False
     assert flow.to_devices("demo.yaml") == "inline demo.yaml"
+
+
+def test_a_rollout_that_waits_for_devices_is_left_to_the_schedule_where_there_is_one(config, tmp_path, monkeypatch):
+    settings = load_config(config())
+    run, targets = Run(settings), list(settings.targets)
+    seven = Accepted("fpenet", "7", "a" * 64, "anna", "better eyes", None, "2026-01-02T10:00:00+00:00")
+    assert flow.go_on(run, "demo.yaml") == ""
+    write_json(run.workspace.accepted, asdict(seven))
+    monkeypatch.setattr(flow, "to_devices", lambda config: f"started {config}")
+    for deployed in (False, True):
+        monkeypatch.setattr(flow, "is_deployed", lambda deployed=deployed: deployed)
+        assert flow.go_on(run, "demo.yaml") == "started demo.yaml", "it has not begun"
+    away = tuple(
+        TargetRow(name, name, "onnxruntime", "offline", "", seven.at, devices=(DeviceRow("d", "canary", "offline"),))
+        for name in targets
+    )
+    save_result(replace(begin(seven, targets, run.workspace.rollouts), rows=away), run.workspace.rollouts)
+    assert flow.go_on(run, "demo.yaml") == "left to the schedule of rollout/rollout"
+    monkeypatch.setattr(flow, "is_deployed", lambda: False)
+    assert flow.go_on(run, "demo.yaml") == "started demo.yaml"
 
 
 def test_a_workspace_without_the_faces_fails_no_review(monkeypatch):

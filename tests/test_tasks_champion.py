@@ -6,8 +6,9 @@ import pytest
 
 from schemas.config import Tracking
 from schemas.errors import TrackingError
-from tasks.champion import CurrentModel, current_model, fetch_keras_model, newest_model
-from tasks.review.aliases import move
+from tasks.champion import CurrentModel, challenger_model, current_model, fetch_keras_model, newest_model
+from tasks.review.aliases import drop, move
+from tasks.review.tags import REPORT_HASH
 from tasks.tracking import mlflow_client, register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
@@ -28,6 +29,7 @@ def workspace(tmp_path):
 def test_before_the_first_candidate_there_is_none(workspace):
     assert current_model(TRACKING, workspace) is None
     assert newest_model(TRACKING, workspace) is None
+    assert challenger_model(TRACKING, workspace) is None
 
 
 def test_the_champion_else_the_newest(candidate, workspace):
@@ -43,6 +45,22 @@ def test_the_champion_else_the_newest(candidate, workspace):
         move(client, "fpenet", "champion", "2")
     assert current_model(TRACKING, workspace) == CurrentModel("fpenet", "2", "champion", "1" * 64, versions[1].run_id)
     assert newest_model(TRACKING, workspace) == newest
+
+
+def test_the_challenger_is_the_one_that_a_flow_made_it(candidate, workspace):
+    versions = [
+        register_candidate(replace(candidate, key=f"{i:016d}", snapshot_id=f"{i}" * 64), TRACKING, workspace)
+        for i in range(2)
+    ]
+    challenger = CurrentModel("fpenet", "1", "challenger", "0" * 64, versions[0].run_id)
+    with mlflow_client(TRACKING, workspace) as client:
+        move(client, "fpenet", "challenger", "1")
+        client.set_registered_model_alias("fpenet", "challenger", "2")
+        assert challenger_model(TRACKING, workspace) == challenger
+        client.set_model_version_tag("fpenet", "1", REPORT_HASH, "a" * 64)
+        assert challenger_model(TRACKING, workspace) == replace(challenger, reported=True)
+        drop(client, "fpenet", "challenger")
+    assert challenger_model(TRACKING, workspace) is None
 
 
 def test_its_network_is_fetched_once_and_again_if_what_is_kept_was_damaged(candidate, workspace):

@@ -226,6 +226,19 @@ def test_a_device_of_a_model_without_reference_is_told(device, references, tmp_p
     assert found.problems == ("no profile for the model that it runs: no whole TFRecords",)
 
 
+def test_a_device_that_counts_under_another_model_s_name_is_told_until_it_counts_by_its_own(
+    device, references, tmp_path
+):
+    place = tmp_path / "dock-7/cpu/drift"
+    record(references.of(VERSION).profile, place / "records")
+    run_engine(tmp_path / "dock-7", version="4")
+    (found,) = watch(device, references)
+    assert any(line.startswith("it runs fpenet/4, and counts by fpenet/3: ") for line in found.problems)
+    some_profile(tmp_path / "4.npz", model="fpenet/4")
+    record(tmp_path / "4.npz", place / "records", hours=1)
+    assert not any("counts by" in line for one in watch(device, references) for line in one.problems)
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff"])
 def test_a_damaged_current_json_is_told(device, references, tmp_path, content):
     write_bytes(tmp_path / "dock-7/cpu/current.json", content)

@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from deploy.devices import Device, LocalReach
 from schemas.errors import StorageError
 from tasks.fleet.page import print_rollout, render, write_rollout
-from tasks.fleet.pending import begin, has_work, open_rollout, rollout_id
+from tasks.fleet.pending import begin, has_work, only_waited_for, open_rollout, rollout_id
 from tasks.fleet.results import DeviceRow, TargetRow, load_result, save_result
 from tasks.review.approval import Accepted
 from tests.html_pages import Page, assert_self_contained
@@ -62,6 +63,27 @@ def test_only_devices_that_are_away_are_waited_for_and_only_where_nothing_else_i
     assert found.waits_for == waits_for
     save_result(replace(begin(SEVEN, ["jetson-nano"], tmp_path), rows=(found,)), tmp_path)
     assert (open_rollout(SEVEN, ["jetson-nano"], tmp_path) is not None) == bool(waits_for)
+
+
+def some_fleet(*names, target="jetson-nano"):
+    reach = LocalReach(kind="local", directory="devices")
+    return [Device(name=name, target=target, ring="canary", reach=reach) for name in names]
+
+
+def test_what_only_waits_for_devices_that_are_still_the_same_is_told_from_other_work(tmp_path):
+    away = row("jetson-nano", "offline", nano_1="offline", nano_2="offline")
+    begun = replace(begin(SEVEN, TARGETS, tmp_path), rows=(row("cpu", "promoted", here="active"), away))
+    fleet = [*some_fleet("nano-1", "nano-2"), *some_fleet("here", target="cpu")]
+    assert [device.name for device in only_waited_for(begun, fleet)] == ["nano-1", "nano-2"]
+    half = replace(begun, rows=(begun.rows[0], row("jetson-nano", "promoted", nano_1="active", nano_2="offline")))
+    assert [device.name for device in only_waited_for(half, fleet)] == ["nano-2"]
+    for other_work in (
+        only_waited_for(replace(begun, rows=(away,)), fleet),
+        only_waited_for(replace(begun, rows=(begun.rows[0], replace(away, again=True))), fleet),
+        only_waited_for(begun, [*fleet, *some_fleet("nano-3")]),
+        only_waited_for(begun, fleet[1:]),
+    ):
+        assert other_work == []
 
 
 def test_a_newer_version_replaces_one_that_is_under_way(tmp_path):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,18 @@ def test_a_request_of_a_newer_program_keeps_its_kind(folder):
     lease = Lease(folder)
     (folder / "requests" / lease.leave(LOOK)).write_text('{"kind": "retrain", "by": "nightly", "more": 1}')
     assert list(lease.requests().values()) == [Request("retrain", "nightly")]
+
+
+def test_each_configuration_is_worked_by_apart_and_who_names_none_means_that_of_whoever_works(folder):
+    lease, worked = Lease(folder), []
+    by_hand, nightly = replace(RETRAIN, config="/faces.yaml"), replace(LOOK, config="/other.yaml")
+    (folder / "requests" / lease.leave(RETRAIN)).write_text('{"kind": "retrain", "by": "an older program"}')
+    for request in (nightly, by_hand):
+        lease.leave(request)
+    take_turn(lease, replace(LOOK, config="/faces.yaml"), worked.append)
+    older = Request("retrain", "an older program", config="/faces.yaml")
+    assert worked == [[older, by_hand, replace(LOOK, config="/faces.yaml")], [nightly]]
+    assert lease.requests() == {}
 
 
 def test_a_mistake_of_ours_lets_go_too_and_leaves_the_others_requests_to_the_next(folder):

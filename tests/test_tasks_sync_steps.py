@@ -4,17 +4,32 @@ from dataclasses import asdict
 
 import pytest
 
-from schemas.config import WorkflowConfig
+from schemas.config import SplitPolicy, WorkflowConfig
 from schemas.errors import SourceUnreachableError
 from schemas.storage import write_json
 from tasks.changes import Changes, FaceChange, Kind
 from tasks.lease import Request
 from tasks.pull import PULL_FILE, PullResult
+from tasks.review.aliases import move
+from tasks.review.tags import REPORT_HASH
 from tasks.run import Run
+from tasks.snapshot import take_snapshot
 from tasks.steps import pull_source
 from tasks.sync_decision import Comparison, Decision, Outcome
-from tasks.sync_steps import Look, concerned, decide_now, describe, projects_of, pull_for, unconcerned
+from tasks.sync_steps import (
+    Look,
+    compare_with_models,
+    concerned,
+    decide_now,
+    describe,
+    projects_of,
+    pull_for,
+    unconcerned,
+)
+from tasks.tracking import mlflow_client
+from tasks.validate import Counts, Validation
 from tests.servers import HOST, free_port
+from tests.test_tasks_changes import N, face
 
 URL = "http://labels.test"
 
@@ -83,6 +98,52 @@ def test_a_server_is_asked_for_its_time_only_where_enough_has_changed(make_run, 
         pull_source.retries,
         pull_source.retry_condition_fn,
     )
+
+
+def some_faces(count):
+    return Validation([face(number) for number in range(count)], [], [], Counts(count, count, 0, 0, 0))
+
+
+def register(run, client, validation, **tags):
+    """A version of these faces; without a report yet, unless `tags` have it."""
+    policy, snapshots = SplitPolicy(kpi_subjects=["d/0"]), run.workspace.snapshots
+    taken = take_snapshot(validation, policy=policy, num_keypoints=N, snapshots=snapshots, provenance={})
+    return str(client.create_model_version("fpenet", "s3://nowhere", tags={"snapshot_id": taken.key} | tags).version)
+
+
+def outcome(run, validation):
+    return decide_now.fn(run, [], compare_with_models.fn(run, validation)).outcome
+
+
+def test_a_candidate_whose_run_ended_before_its_report_is_gone_on_with(make_run):
+    run, faces = make_run(1), some_faces(10)
+    with mlflow_client(run.config.tracking, run.workspace) as client:
+        client.create_registered_model("fpenet")
+        version = register(run, client, faces)
+        move(client, "fpenet", "challenger", version)
+        assert outcome(run, faces) is Outcome.RETRAIN
+        client.set_model_version_tag("fpenet", version, REPORT_HASH, "a" * 64)
+        assert outcome(run, faces) is Outcome.UNCHANGED
+
+
+def test_the_champion_counts_without_a_report_which_it_may_have_from_elsewhere(make_run):
+    run, faces = make_run(1), some_faces(10)
+    with mlflow_client(run.config.tracking, run.workspace) as client:
+        client.create_registered_model("fpenet")
+        move(client, "fpenet", "champion", register(run, client, faces))
+    assert outcome(run, faces) is Outcome.UNCHANGED
+
+
+def test_labels_that_return_to_an_earlier_candidate_make_it_the_challenger_and_nothing_more(make_run):
+    run, faces = make_run(1), {count: some_faces(count) for count in (10, 15, 20)}
+    with mlflow_client(run.config.tracking, run.workspace) as client:
+        client.create_registered_model("fpenet")
+        versions = [register(run, client, some, **{REPORT_HASH: "a" * 64}) for some in faces.values()]
+        move(client, "fpenet", "champion", versions[0])
+        move(client, "fpenet", "challenger", versions[2])
+        assert outcome(run, faces[15]) is Outcome.RETRAIN, "its run finds version 2, and makes it the challenger"
+        move(client, "fpenet", "challenger", versions[1])
+        assert outcome(run, faces[15]) is Outcome.UNCHANGED
 
 
 def test_a_look_is_told_without_names_of_people_or_images():

@@ -76,21 +76,24 @@ def watch_device(
     try:
         with open_shell(device) as shell:
             files = files_of_shell(shell, f"{device.target}/{FOLDER}/{RECORDS}", since=since)
-            problem = _equip(shell, device.target, references)
+            running, problem = _equip(shell, device.target, references)
     except DeviceOfflineError as error:
         return [DeviceDrift(device.name, "offline", why=str(error))]
     except FpenetError as error:
         return [DeviceDrift(device.name, "failed", why=str(error))]
-    return judge(read_records(device.name, files, since=since, now=now), references, problem)
+    return judge(read_records(device.name, files, since=since, now=now), references, problem, running=running)
 
 
-def judge(records: DeviceRecords, references: References, problem: str = "") -> list[DeviceDrift]:
+def judge(
+    records: DeviceRecords, references: References, problem: str = "", *, running: str = ""
+) -> list[DeviceDrift]:
     """One result for each model that was counted; one that says so where nothing was.
 
     Args:
         problem: what else there is to say of the device.
+        running: the model that it runs now, such as `fpenet/4`; '' where that is not known.
     """
-    problems = (*records.problems, *filter(None, (problem,)))
+    problems = (*records.problems, *filter(None, (problem, _miscounted(records, running))))
     results = []
     for model, hours in by_model(records):
         try:
@@ -105,21 +108,36 @@ def judge(records: DeviceRecords, references: References, problem: str = "") -> 
     return [first.with_problems(problems), *others]
 
 
-def _equip(shell: Shell, target: str, references: References) -> str:
-    """Put profile and client there, unless they are there; why not, or ''."""
+def _miscounted(records: DeviceRecords, running: str) -> str:
+    """That the last hour was counted under another model's name only, or ''."""
+    last = max((record.hour for record in records.hours), default="")
+    counted = {record.model for record in records.hours if record.hour == last}
+    if not running or not counted or running in counted:
+        return ""
+    other = ", ".join(sorted(counted))
+    return (
+        f"it runs {running}, and counts by {other}: what it saw since the change is judged as {other}'s; if the next "
+        "run says so too, restart the program that runs its engine"
+    )
+
+
+def _equip(shell: Shell, target: str, references: References) -> tuple[str, str]:
+    """Put profile and client there, unless they are there; which model it runs, and why not, or ''."""
     content = shell.read(f"{target}/{CURRENT}")
     if content is None:
-        return "it runs no engine of this project yet, so it gets no profile"
+        return "", "it runs no engine of this project yet, so it gets no profile"
     try:
         current = CurrentEngine.model_validate_json(content)
-        reference = references.of(f"{current.model_name}/{current.model_version}")
     except ValidationError:
-        return f"its {CURRENT} can't be read, so it gets no profile; promote an engine to it again"
+        return "", f"its {CURRENT} can't be read, so it gets no profile; promote an engine to it again"
+    running = f"{current.model_name}/{current.model_version}"
+    try:
+        reference = references.of(running)
     except FpenetError as error:
-        return f"no profile for the model that it runs: {error}"
+        return running, f"no profile for the model that it runs: {error}"
     remove_cut_off(shell, f"{target}/{FOLDER}")
     for local in (reference.profile, Path(deploy.drift_client.__file__)):
         remote = f"{target}/{FOLDER}/{PROFILE if local == reference.profile else local.name}"
         if shell.sha256(remote) != sha256_file(local):
             shell.put(local, remote)
-    return ""
+    return running, ""

@@ -15,7 +15,7 @@ from deploy.devices import RINGS, Device, ring
 from deploy.engine import read_engine
 from deploy.pointers import Pointer, StagedEngine
 from schemas.errors import FpenetError
-from tasks.fleet.check import OpenShell, check_on
+from tasks.fleet.check import OpenShell, absent, check_on
 from tasks.fleet.deliveries import Measure, behind, bring_passed, engine_directory, read_record
 from tasks.fleet.material import MaterialOf
 from tasks.fleet.promotion import UNFINISHED, changing, end_cut_off
@@ -85,19 +85,20 @@ def _ring_caught_up(
     if wanted is None:  # `finish_rollbacks` has asked them
         why = f"it runs a canary that was ended; `fpenet deliver --target {target} --config FILE` asks it again"
         return [DeviceRow(device.name, device.ring, "not reached", why) for device in devices]
-    failed = {device.name: row for device in devices if (row := _failed_before(targets, device, wanted[1]))}
-    todo = [device for device in devices if device.name not in failed]
+    left = {device.name: row for device in devices if (row := _failed_before(targets, device, wanted[1]))}
+    left |= absent([device for device in devices if device.name not in left], open_shell)
+    todo = [device for device in devices if device.name not in left]
     if not todo:
-        return list(failed.values())
+        return list(left.values())
     engine = wanted[1].engine
     try:
         checked = measure_by(targets, open_shell, material_of)(engine, todo)
     except FpenetError as error:  # of the version: nothing to compare on here, or its engine is gone
         return [
-            *failed.values(),
+            *left.values(),
             *(DeviceRow(device.name, device.ring, "not reached", str(error)) for device in todo),
         ]
-    return [*failed.values(), *_activated(targets, todo, engine, checked, open_shell)]
+    return [*left.values(), *_activated(targets, todo, engine, checked, open_shell)]
 
 
 def _activated(

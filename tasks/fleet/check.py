@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +21,12 @@ from deploy.engine_directory import RECORD
 from deploy.parity import Latency, Parity, compare
 from deploy.shells.base import Shell
 from deploy.target_gates import TargetGate, failures, gate_engine
-from schemas.errors import FpenetError
+from schemas.errors import DeviceOfflineError, FpenetError
 from schemas.storage import read_json
 from tasks.fleet.deliveries import outcome_of
 from tasks.fleet.material import Material
 from tasks.fleet.results import DeviceRow
+from tasks.fleet.threads import at_once
 
 OpenShell = Callable[[Device], AbstractContextManager[Shell]]
 
@@ -47,6 +48,21 @@ class Checked:
     @property
     def lost_parity(self) -> bool:
         return any(gate.name.startswith("parity") for gate in self.beyond)
+
+
+def absent(devices: Sequence[Device], open_shell: OpenShell) -> dict[str, DeviceRow]:
+    """Rows of the devices that do not answer, by name. What is prepared for a device takes minutes: ask first."""
+
+    def ask(device: Device) -> DeviceRow | None:
+        try:
+            with open_shell(device):
+                return None
+        except DeviceOfflineError as error:
+            return _failed(device, error, 0.0)
+        except FpenetError:  # it answers; what is wrong comes out when it is checked
+            return None
+
+    return {row.device: row for row in at_once(ask, devices) if row is not None}
 
 
 def check_on(device: Device, open_shell: OpenShell, built: BuiltEngine, material: Material) -> Checked:

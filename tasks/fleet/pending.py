@@ -7,10 +7,12 @@ approval replaces it, and so does a version that somebody rolls out by hand.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from deploy.devices import Device
 from schemas.storage import read_json, sha256_of, write_json
 from tasks.fleet.results import RolloutResult, load_result, save_result
 from tasks.review.approval import Accepted
@@ -30,7 +32,7 @@ def open_rollout(accepted: Accepted | None, targets: list[str], rollouts: Path) 
     A version that was accepted and never rolled out begins, and ends one that is under way. Targets that the
     configuration has since got are open too; those that it lost are dropped.
     """
-    if accepted is not None and load_result(rollout_id(accepted), rollouts) is None:
+    if accepted is not None and is_new(accepted, rollouts):
         return begin(accepted, targets, rollouts)
     current = current_rollout(rollouts)
     if current is None:
@@ -41,10 +43,27 @@ def open_rollout(accepted: Accepted | None, targets: list[str], rollouts: Path) 
 
 def has_work(accepted: Accepted | None, targets: list[str], rollouts: Path) -> bool:
     """Whether `open_rollout` would find one; begins none."""
-    if accepted is not None and load_result(rollout_id(accepted), rollouts) is None:
+    if accepted is not None and is_new(accepted, rollouts):
         return True
     current = current_rollout(rollouts)
     return current is not None and _with_targets(current, targets).is_open
+
+
+def is_new(accepted: Accepted, rollouts: Path) -> bool:
+    """Whether its rollout was never begun."""
+    return load_result(rollout_id(accepted), rollouts) is None
+
+
+def only_waited_for(result: RolloutResult, devices: Sequence[Device]) -> list[Device]:
+    """The devices of the fleet that all open targets wait for; none where there is other work, such as a target that
+    was not gone through, or whose devices are others by now."""
+    found: list[Device] = []
+    for name in result.open_targets:
+        row, own = result.row(name), [device for device in devices if device.target == name]
+        if row is None or row.again or {device.name for device in own} != {known.device for known in row.devices}:
+            return []
+        found += [device for device in own if device.name in row.waits_for]
+    return found
 
 
 def begin(accepted: Accepted, targets: list[str], rollouts: Path) -> RolloutResult:

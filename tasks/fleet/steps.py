@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
@@ -18,9 +20,10 @@ from deploy.devices import FLEET, Device, load_devices
 from deploy.targets import Target, find_target
 from schemas.errors import ReviewError
 from tasks.fleet.catch_up import catch_up, told
+from tasks.fleet.check import absent
 from tasks.fleet.material import fetch_material, materials
 from tasks.fleet.page import print_rollout, write_rollout
-from tasks.fleet.pending import begin, open_rollout, utc_now
+from tasks.fleet.pending import begin, only_waited_for, open_rollout, utc_now
 from tasks.fleet.plan import Plan
 from tasks.fleet.promotion import finish_rollbacks
 from tasks.fleet.results import BAD, RolloutResult, TargetRow, in_order, load_result
@@ -79,7 +82,8 @@ def approved_version(run: Run, version: str) -> Accepted:
 
 
 def roll_out(run: Run, begun: RolloutResult) -> Path:
-    """Work on every open target, all at once; what each comes to is written down as soon as it is known.
+    """Work on every open target, all at once; what each comes to is written down as soon as it is known. Where all
+    that is left waits for devices, and none of them answers, nothing is fetched or compared.
 
     Returns:
         The rollout's page.
@@ -87,6 +91,9 @@ def roll_out(run: Run, begun: RolloutResult) -> Path:
     devices = fleet_of(run)
     if missed := left_out(run.config, devices):
         run.console.print(f"[yellow]warning[/] {escape(missed)}", soft_wrap=True)
+    result = replace(begun, seen_at=utc_now())
+    if _nobody_answers(run, begun, devices):
+        return write_rollout(result, run.workspace.rollouts)
     with run.step("fetch") as step:
         material = fetch_material(begun.model_name, begun.model_version, run.config.tracking, run.workspace)
         faces = len(material.expected.keypoints_BN2)  # read and run here once, and not by every target's thread
@@ -100,7 +107,6 @@ def roll_out(run: Run, begun: RolloutResult) -> Path:
         why=f"approved by {begun.approved_by}, rollout {begun.id}",
         began_at=begun.began_at,
     )
-    result = replace(begun, seen_at=utc_now())
     waiting = [
         roll_out_one.submit(run, quote(plan), quote(find_target(name)), quote(begun.row(name)))
         for name in begun.open_targets
@@ -118,6 +124,17 @@ def roll_out(run: Run, begun: RolloutResult) -> Path:
         future.result()
     print_rollout(result, run.console)
     return write_rollout(result, run.workspace.rollouts)
+
+
+def _nobody_answers(run: Run, begun: RolloutResult, devices: Sequence[Device]) -> bool:
+    """Whether all that is left of the rollout waits for devices that are still away."""
+    waited_for = only_waited_for(begun, devices)
+    if not waited_for:
+        return False
+    with run.step("ask") as step:
+        away = absent(waited_for, open_device)
+        step.detail = f"still away: {', '.join(away)}" if away else "all answer that were away"
+    return len(away) == len(waited_for)
 
 
 @step_task(name="target", task_run_name="target {target.name}")
@@ -162,6 +179,18 @@ def _tell_event(row: TargetRow, plan: Plan) -> None:
     resource = {"prefect.resource.id": f"fpenet.target.{row.target}", "prefect.resource.name": row.target}
     related = {"prefect.resource.id": f"{MODEL_RESOURCE}{origin.model_name}", "prefect.resource.role": "model"}
     emit_event(event, resource, related=[related], payload=payload)
+
+
+def is_deployed() -> bool:
+    """Whether there is the deployment `rollout/rollout`, where the flow run that asks is one of a deployment too."""
+    if runtime.deployment.id is None:
+        return False
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_deployment_by_name(DEPLOYMENT)
+        except ObjectNotFound:
+            return False
+    return True
 
 
 def start_deployed(config: str) -> str | None:

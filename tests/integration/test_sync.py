@@ -20,11 +20,12 @@ from tasks.label_studio.folder_import import import_folder
 from tasks.lease import Lease
 from tasks.pull import pull
 from tasks.quiet import look_at, quiet_for_s, server_time
+from tasks.review.tags import REPORT_HASH
 from tasks.snapshot import load_snapshot, take_snapshot
 from tasks.tracking import mlflow_client
 from tasks.validate import validate
 from tasks.workspace import Workspace
-from tests.retrain_project import run
+from tests.retrain_project import render_faces, run, write_project
 
 N, IMAGES = 5, 6
 FRAME = (60, 48)
@@ -170,7 +171,8 @@ def test_sync_by_hand(connection, project, configure, tmp_path):
     settings = load_config(config)
     with mlflow_client(settings.tracking, workspace_of(settings)) as client:  # a network is not needed here
         client.create_registered_model("fpenet")
-        client.create_model_version("fpenet", str(tmp_path), tags={"snapshot_id": snapshot_now(settings).id})
+        tags = {"snapshot_id": snapshot_now(settings).id, REPORT_HASH: "a" * 64}
+        client.create_model_version("fpenet", str(tmp_path), tags=tags)
     code, told = run(config, "sync")
     assert (code, f"unchanged: the {IMAGES} faces are those of fpenet version 1" in told) == (0, True), told
 
@@ -178,6 +180,18 @@ def test_sync_by_hand(connection, project, configure, tmp_path):
     code, told = run(config, "sync")
     assert (code, "not quiet yet: 1 face differs" in told) == (0, True), told
     assert "but server changed " in told and "run it again after " in told
+
+
+@pytest.mark.slow
+def test_what_missed_its_bound_is_not_trained_again_by_every_look(tmp_path):
+    config = write_project(
+        tmp_path, faces=render_faces(tmp_path / "faces"), epochs=1, gates={"onnx_parity_px": 1e-12}
+    )
+    code, told = run(config, "sync")
+    assert (code, "retrain: there is no model" in told) == (4, True), told
+    code, told = run(config, "sync")
+    assert (code, "failed before: " in told, "`fpenet run retrain` tries again" in told) == (0, True, True), told
+    assert run(config, "retrain")[0] == 4
 
 
 @pytest.mark.slow
