@@ -75,10 +75,13 @@ def read_origin(path: Path) -> CacheOrigin | None:
     """What the cache was made of; None for one that something else wrote or changed."""
     if not _origin_path(path).is_file():
         return None
-    stored = read_json(_origin_path(path))
-    if stored.pop("cache_sha256") != sha256_file(path):
+    try:
+        stored = read_json(_origin_path(path))
+        if stored.pop("cache_sha256") != sha256_file(path):
+            return None
+        return CacheOrigin(**{**stored, "float_layers": tuple(stored["float_layers"])})
+    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON of ours
         return None
-    return CacheOrigin(**{**stored, "float_layers": tuple(stored["float_layers"])})
 
 
 def require_scales(path: Path, scales: Mapping[str, float], tensors: list[str]) -> dict[str, float]:

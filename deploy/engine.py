@@ -35,7 +35,7 @@ from deploy.target_gates import TargetGate, gate_engine, parity_gates, require_r
 from deploy.targets import GpuTarget, Target
 from schemas.errors import EngineBuildError
 from schemas.source_code import code_version
-from schemas.storage import read_json, sha256_of, write_json
+from schemas.storage import make_folder, read_json, sha256_of, write_json
 
 KEY_LENGTH = 20
 GRAPH_CODE = "deploy.precision"
@@ -176,14 +176,14 @@ def _built(onnx: Path, target: Target, engines: Path, maker: _Maker, calibration
     faces = calibration_sha256(target, calibration)
     key = build_key(summary.sha256, target, maker.versions, calibration_sha256=faces)
     directory = engines / key
-    engines.mkdir(parents=True, exist_ok=True)
+    make_folder(engines)
     with FileLock(engines / f".{key}.lock"):
         reused = is_whole(directory)
         if not reused:
             probe = maker.ready()
             prepared = graph_in(onnx, target, calibration=calibration)
             require_readable(prepared.model, target, f"{onnx} in {target.precision}")
-            directory.mkdir(exist_ok=True)
+            make_folder(directory)
             went_in = {
                 "build_key": key,
                 "target": target.build_settings(),

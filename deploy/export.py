@@ -29,6 +29,8 @@ SUFFIX = ".onnx"
 MAX_SHIFT_PX = 0.07
 ImageShape = tuple[int, int, int]
 PLAIN_SUFFIX, CACHE_SUFFIX = ".fp32.onnx", ".cal.bin"
+UNKNOWN = "unknown"
+"""Where the faces of a cache were that something else wrote or changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,11 @@ class Int8Export:
     def moves_too_far(self) -> bool:
         return self.shift is not None and self.shift.worst_px > self.max_shift_px
 
+    @property
+    def cache_unknown(self) -> bool:
+        """Nothing says that the scales are this model's, but that keypoints do not move too far."""
+        return self.cache_reused and self.origin == UNKNOWN
+
 
 def export_model(
     model: Path,
@@ -126,12 +133,14 @@ def export_int8(
         cache: reused where it is there, written where it is not; beside the output, as `.cal.bin`, and always
             written, where it is not named.
         max_shift_px: bound on a region's mean shift. By default `MAX_SHIFT_PX` is aimed at, and the best that was
-            found is written even if it moves keypoints further: see `moves_too_far`.
+            found is written even if it moves keypoints further: see `moves_too_far`. A cache of which nothing says
+            which model it is of is held to either.
 
     Raises:
         ModelFileError, SealedFileError: as `export_model`; opset below 13.
-        CalibrationError: no faces and no cache, or a cache of another model.
-        GateError: INT8 moves keypoints by more than a `max_shift_px` that was given; nothing is written.
+        CalibrationError: no faces and no cache, or a cache of another model, or no faces and a cache of which
+            nothing says which model it is of.
+        GateError: INT8 moves keypoints further than the bound; nothing is written.
     """
     if form.opset < INT8_OPSET:
         raise InputError(
@@ -146,8 +155,10 @@ def export_int8(
     cache = cache or output.with_name(stem + CACHE_SUFFIX)
     aim_px = MAX_SHIFT_PX if max_shift_px is None else max_shift_px
     made, origin = _from_cache(graph, cache, faces) if reused else _calibrated(graph, faces, aim_px)
-    if max_shift_px is not None and made.shift is not None and made.shift.worst_px > max_shift_px:
-        raise GateError(_beyond(made.shift, len(made.float_layers), max_shift_px))
+    bounded = max_shift_px is not None or (reused and origin.origin == UNKNOWN)
+    if bounded and made.shift is not None and made.shift.worst_px > aim_px:
+        remedy = f"delete {cache} to calibrate anew" if reused else "calibrate on more faces"
+        raise GateError(_beyond(made.shift, len(made.float_layers), aim_px, remedy))
     if not reused:
         write_cache(cache, made.scales, origin)
     return Int8Export(
@@ -215,17 +226,23 @@ def _from_cache(graph: onnx.ModelProto, cache: Path, faces: CalibrationFaces | N
             f"{cache}: was made for another model ({origin.network_sha256[:12]}, this one is {network[:12]}): delete "
             "it to calibrate anew, or name another file"
         )
-    origin = origin or CacheOrigin(network, 0, "unknown", outermost(graph))
-    groups = scale_groups(graph, origin.float_layers)
+    taken = origin or CacheOrigin(network, 0, UNKNOWN, outermost(graph))
+    groups = scale_groups(graph, taken.float_layers)
     scales = require_scales(cache, read_cache(cache), list(groups))
-    return with_scales(graph, scales, origin.float_layers, faces), origin
+    if origin is None and faces is None:
+        raise CalibrationError(
+            f"{cache}: nothing says which model it is of: {cache.name}.json beside it is missing, or the cache was "
+            "changed since. Copy that file too, or give faces (--cal_image_dir, --cal_data_file or -e) so that it is "
+            "measured how far keypoints move, or delete the cache to calibrate anew"
+        )
+    return with_scales(graph, scales, taken.float_layers, faces), taken
 
 
-def _beyond(shift: Parity, float_layers: int, max_shift_px: float) -> str:
+def _beyond(shift: Parity, float_layers: int, max_shift_px: float, remedy: str) -> str:
     return (
         f"INT8 moves keypoints by {shift.worst_px:.3g} px on average (region {shift.worst_region}, {shift.faces} "
         f"faces) even with {float_layers} layers in float; at most {max_shift_px:g} px are allowed. Allow more with "
-        "--max_shift_px, calibrate on more faces, or use fp16"
+        f"--max_shift_px, {remedy}, or use fp16"
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader")
 NVIDIA_SMI_TIMEOUT_S = 30.0
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -20,17 +22,47 @@ class Gpu:
     @property
     def compute_capability(self) -> int | None:
         """Of the first, 86 for 8.6."""
-        parts = self.devices[0].split(",") if self.devices else []
-        digits = parts[1].strip().replace(".", "") if len(parts) == 3 else ""
-        return int(digits) if digits.isdigit() else None
+        return read_gpu(self.devices[0])[1] if self.devices else None
+
+
+def read_gpu(line: str) -> tuple[str | None, int | None, str | None]:
+    """Name, compute capability and driver of a line of nvidia-smi; a Jetson's leaves the second out."""
+    parts = [part.strip() for part in line.split(",")]
+    if len(parts) != 3:
+        return None, None, None
+    digits = parts[1].replace(".", "")
+    return parts[0], int(digits) if digits.isdigit() else None, parts[2]
+
+
+def visible_gpus() -> list[str] | None:
+    """What CUDA_VISIBLE_DEVICES names, by number or UUID; None where it is not set: all."""
+    names = os.environ.get(VISIBLE)
+    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
 
 
 def find_gpu() -> Gpu:
-    """What nvidia-smi lists."""
+    """What nvidia-smi lists; where CUDA_VISIBLE_DEVICES is set, what it names, in its order."""
     if shutil.which(NVIDIA_SMI[0]) is None:
         return Gpu((), "no NVIDIA driver (nvidia-smi is not here)")
+    names = visible_gpus()
+    if names is None:
+        return _listed()
+    devices: list[str] = []
+    for name in names:
+        # A slice of a GPU (MIG) can't be asked for; its GPU is taken to be the first.
+        found = _listed() if name.startswith("MIG-") else _listed(f"--id={name}")
+        if found.reason and not devices:
+            return Gpu((), f"{found.reason} ({VISIBLE}={name})")
+        if found.reason:  # what comes behind a name that is none, CUDA does not see
+            break
+        devices += found.devices[:1]
+    return Gpu(tuple(devices), "" if devices else f"{VISIBLE} names none")
+
+
+def _listed(*options: str) -> Gpu:
+    command = (*NVIDIA_SMI, *options)
     try:
-        listed = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S)
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         return Gpu((), f"nvidia-smi failed: {error}")
     if listed.returncode:

@@ -43,16 +43,16 @@ from deploy.pointers import (
     read_pointer,
 )
 from schemas.errors import InputError, StorageError
-from schemas.storage import sha256_file, write_bytes
+from schemas.storage import make_folder, sha256_file, write_bytes
 
 
 def stage(targets: Path, target: str, directory: Path, *, by: str, why: str) -> Pointer:
     """Point `staging` at the engine in `directory` (as `deploy.engine.write_manifest` left it).
 
     Raises:
-        StorageError: the engine's bytes are not those that were built.
+        StorageError: the engine's bytes are not those that were built; or the pointer can't be written.
     """
-    (targets / target).mkdir(parents=True, exist_ok=True)
+    make_folder(targets / target)
     with _changing(targets, target) as place:
         engine = _described(directory, place)
         _verify(engine, place)

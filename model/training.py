@@ -232,7 +232,7 @@ def _validate(learner: Learner, batches: Iterable[EvaluationBatch], watcher: Wat
             loss, keypoints_BN2 = learner.assess(batch.images_BHWC, truth)
             losses += [float(loss)] * len(batch)
         if not np.isfinite(keypoints_BN2).all():
-            raise TrainingError("validation: the network's keypoints are no numbers; lower base_learning_rate")
+            raise DivergedError("validation: the network's keypoints are no numbers; lower base_learning_rate")
         if number == 0:
             watcher.validated_on(batch.images_BHWC, truth["points_BN2"], keypoints_BN2)
         predicted = [crop.to_frame(k) for crop, k in zip(batch.crops, keypoints_BN2.numpy(), strict=True)]

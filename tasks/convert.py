@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from schemas.config import ConversionSettings
 from schemas.records import Split
-from schemas.storage import read_json
+from schemas.storage import make_folder, read_json
 from tasks.face_records import BoxedFace, embedded_records, face_records
 from tasks.images import ImageIndex, Progress
 from tasks.reuse import reuse_or_run, step_key
@@ -68,7 +68,7 @@ def convert(
     """
     plan = plan_shards(snapshot, settings)
     counter = _Counter(plan.faces, progress)
-    workspace.shards.mkdir(parents=True, exist_ok=True)
+    make_folder(workspace.shards)
     with FileLock(workspace.shards / ".lock"):
         described, written = _complete(plan, snapshot, settings, workspace, counter)
     result = _result(snapshot, settings, plan, described)

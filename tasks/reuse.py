@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from schemas.source_code import code_version
-from schemas.storage import fsync_directory, read_json, sha256_file, sha256_of, write_json
+from schemas.storage import fsync_directory, make_folder, read_json, sha256_file, sha256_of, write_json
 
 KEY_LENGTH = 20
 
@@ -60,13 +60,13 @@ def reuse_or_run(
         is_current: is asked about a whole output, by its files' names and SHA-256, whether it will do.
     """
     directory, partial, replaced = parent / key, parent / f".{key}.partial", parent / f".{key}.replaced"
-    parent.mkdir(parents=True, exist_ok=True)
+    make_folder(parent)
     with FileLock(parent / f".{key}.lock"):
         _end_exchange(directory, replaced)
         finished = _verified_manifest(directory)
         if finished is not None and is_current(finished["files"]):
             return StepOutput(key, directory, finished["result"], reused=True)
-        partial.mkdir(exist_ok=True)
+        make_folder(partial)
         _remove_half_written(partial)
         result = run(partial)
         files = {

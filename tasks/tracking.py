@@ -22,7 +22,7 @@ from model.region_error import Unit
 from schemas.config import Tracking
 from schemas.errors import TrackingError
 from schemas.experiment import ExperimentSpec
-from schemas.storage import canonical_json, sha256_of
+from schemas.storage import canonical_json, make_folder, sha256_of
 from schemas.urls import without_credentials
 from schemas.yamlspec import dump_spec
 from tasks.review.aliases import CHALLENGER, CHAMPION, finish, lock, move, recorded_version
@@ -140,6 +140,7 @@ def mlflow_client(tracking: Tracking, workspace: Workspace) -> Iterator[MlflowCl
 
     Raises:
         TrackingError: the server can't be reached; or MLflow refused something inside, or did not transfer a file.
+        StorageError: there is no server, and the workspace for its database can't be made.
     """
     uri = tracking.uri or workspace.tracking_uri
     _refuse_unreachable(uri)
@@ -148,7 +149,7 @@ def mlflow_client(tracking: Tracking, workspace: Workspace) -> Iterator[MlflowCl
     from requests import RequestException
 
     if uri == workspace.tracking_uri:
-        workspace.root.mkdir(parents=True, exist_ok=True)
+        make_folder(workspace.root)
     mlflow.set_tracking_uri(uri)
     try:
         yield mlflow.MlflowClient(uri, uri)

@@ -13,6 +13,7 @@ from deploy.calibration_cache import (
     write_cache,
 )
 from schemas.errors import CalibrationError
+from schemas.storage import sha256_file
 
 ORIGIN = CacheOrigin("a" * 64, 40, "40 of 400 training faces (10%)", ("conv_1", "conv_26"))
 
@@ -41,6 +42,14 @@ def test_a_cache_of_another_tool_has_no_origin(tmp_path):
     write_cache(path, {"relu_1": 1.0}, ORIGIN)
     path.write_text(cache_text({"relu_1": 2.0}))
     assert read_origin(path) is None, "changed since"
+
+
+@pytest.mark.parametrize("beside", ["", "{", "[]", "7", "{}", '{"cache_sha256": "HASH"}'])
+def test_json_beside_it_that_is_not_ours_says_nothing(tmp_path, beside):
+    path = tmp_path / "cal.bin"
+    path.write_text(cache_text({"relu_1": 1.0}))
+    (tmp_path / "cal.bin.json").write_text(beside.replace("HASH", sha256_file(path)))
+    assert read_origin(path) is None
 
 
 @pytest.mark.parametrize(

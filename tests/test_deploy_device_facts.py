@@ -7,6 +7,7 @@ from deploy.shells.local import LocalShell
 from deploy.targets import find_target
 from schemas.errors import DeviceError, EngineMismatchError
 from tests.stand_ins.devices import XAVIER, stand_in
+from tests.stand_ins.gpus import install_gpus
 
 XAVIER_NX = find_target("xavier-nx")
 FACTS = DeviceFacts("Xavier", 72, "8.5.2", "5.1.2", "R35.4.1", 1 << 33, device="nx-1")
@@ -36,6 +37,17 @@ def test_what_a_server_is(device):
     facts = read_facts(shell, find_target("cpu"), program="python")
     assert (facts.gpu, facts.compute_capability, facts.driver) == ("NVIDIA L4", 89, "580.95.05")
     assert (facts.jetpack, facts.tensorrt, facts.free_bytes) == (None, None, 2 << 20)
+
+
+@pytest.mark.parametrize(
+    ("names", "gpu"), [("1", "NVIDIA L4"), ("GPU-1,0", "NVIDIA L4"), ("MIG-GPU-0/1/2", "Tesla T4"), ("", None)]
+)
+def test_a_gpu_that_the_environment_hides_is_not_the_devices(tmp_path, monkeypatch, names, gpu):
+    install_gpus(tmp_path, monkeypatch, "Tesla T4, 7.5, 580.1", "NVIDIA L4, 8.9, 580.1")
+    shell = LocalShell("server", str(tmp_path / "engines"))
+    assert read_facts(shell, find_target("cpu"), program="python").gpu == "Tesla T4"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
+    assert read_facts(shell, find_target("cpu"), program="python").gpu == gpu
 
 
 def test_a_program_that_is_not_there_or_another(device):

@@ -1,7 +1,10 @@
 import os
 
+import pytest
+
 from deploy.doctor import examine, installed
-from deploy.gpus import find_gpu
+from deploy.gpus import find_gpu, needs_gpu
+from tests.stand_ins.gpus import install_gpus
 
 
 def test_what_is_here():
@@ -27,9 +30,35 @@ def _nvidia_smi(folder, script: str, monkeypatch) -> None:
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
+T4, L4 = "Tesla T4, 7.5, 580.1", "NVIDIA L4, 8.9, 580.1"
+
+
 def test_gpus_are_what_the_driver_lists(tmp_path, monkeypatch):
-    _nvidia_smi(tmp_path, "echo 'Tesla T4, 7.5, 580.1'; echo 'NVIDIA L4, 8.9, 580.1'", monkeypatch)
-    assert find_gpu().devices == ("Tesla T4, 7.5, 580.1", "NVIDIA L4, 8.9, 580.1")
+    install_gpus(tmp_path, monkeypatch, T4, L4)
+    assert find_gpu().devices == (T4, L4)
+    assert needs_gpu(75) == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "devices"),
+    [
+        ("1", (L4,)),
+        ("1,0", (L4, T4)),
+        ("GPU-1, 0", (L4, T4)),
+        ("1,-1,0", (L4,)),
+        ("MIG-GPU-0/1/2", (T4,)),
+        ("", ()),
+        ("-1", ()),
+        ("7", ()),
+    ],
+)
+def test_gpus_that_the_environment_hides_are_not_here(tmp_path, monkeypatch, names, devices):
+    install_gpus(tmp_path, monkeypatch, T4, L4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
+    found = find_gpu()
+    assert found.devices == devices
+    assert ("CUDA_VISIBLE_DEVICES" in found.reason) == (not devices)
+    assert (needs_gpu(89) == "") == (devices[:1] == (L4,))
 
 
 def test_a_driver_that_does_not_answer_is_a_reason(tmp_path, monkeypatch):

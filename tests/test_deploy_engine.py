@@ -85,6 +85,12 @@ def test_an_engine_is_built_once(onnx, tmp_path):
     assert again.sha256 == first.sha256 == sha256_file(first.file)
 
 
+def test_a_place_where_no_engine_can_be_kept_is_named(onnx, tmp_path):
+    (tmp_path / "engines").write_text("no folder")
+    with pytest.raises(StorageError, match="engines: can't be made"):
+        build_engine(onnx, CPU, tmp_path / "engines")
+
+
 @pytest.mark.parametrize("file", ["engine.onnx", "model.onnx", "build.json"])
 def test_a_damaged_engine_is_built_anew(file, onnx, tmp_path):
     built = build_engine(onnx, CPU, tmp_path)

@@ -91,6 +91,12 @@ def test_what_can_not_be_done_is_said(tmp_path):
         stages.rollback(targets, "cpu", **WHO)
 
 
+def test_a_place_where_no_pointer_can_be_kept_is_named(tmp_path):
+    (tmp_path / "targets").write_text("no folder")
+    with pytest.raises(StorageError, match="targets/cpu: can't be made"):
+        stages.stage(tmp_path / "targets", "cpu", engine(tmp_path, "e1"), **WHO)
+
+
 def test_an_engine_that_was_changed_is_refused_everywhere(tmp_path):
     put_in_production(tmp_path, "key1", "key2")
     third = engine(tmp_path, "key3")

@@ -78,6 +78,39 @@ def test_int8_with_a_tensorfile_a_cache_and_an_engine_then_again_from_the_cache(
     assert "lacks 1 of" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def copied_cache(project):
+    """The cache of the project's model, of which nothing says so: without the file that lies beside it."""
+    named = ["--cal_cache_file", project / "copied.bin"]
+    assert export(project, "-o", project / "first.onnx", *INT8, *named, "--cal_image_dir", project / "crops") == 0
+    (project / "copied.bin.json").unlink()
+    return project / "copied.bin"
+
+
+def test_a_cache_of_an_unknown_model_wants_faces_to_be_measured_on(project, copied_cache, tmp_path, capsys):
+    sharp_network(num_keypoints=N, seed=1).save(tmp_path / "other.keras")
+    options = ["export", "-m", str(tmp_path / "other.keras"), "-o", str(tmp_path / "model.onnx")]
+    options += ["--data_type", "int8", "--cal_cache_file", str(copied_cache)]
+    assert main(options) == 2
+    told = capsys.readouterr().err
+    assert "nothing says which model it is of: copied.bin.json beside it is missing" in told
+    assert "delete the cache to calibrate anew" in told
+    options += ["--cal_image_dir", str(project / "crops")]
+    assert main(options) == 4
+    assert f"at most 0.07 px are allowed. Allow more with --max_shift_px, delete {copied_cache} to" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["other.keras"], "nothing is written"
+
+
+def test_a_cache_of_an_unknown_model_is_used_where_keypoints_stay(project, copied_cache, tmp_path, capsys):
+    options = ["--cal_cache_file", copied_cache, "--cal_image_dir", project / "crops"]
+    assert export(project, "-o", tmp_path / "model.onnx", *INT8, *options) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"warning {copied_cache}: nothing beside it says which model it is of; keypoints move by no more" in told
+    assert (tmp_path / "model.onnx").read_bytes() == (project / "first.onnx").read_bytes()
+
+
 def test_int8_calibrates_on_a_tenth_of_the_training_faces_of_the_spec(project, tmp_path, capsys):
     out = tmp_path / "model.onnx"
     assert export(project, "-o", out, *INT8, "-e", project / "spec.yaml", "--heatmap") == 0

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from deploy.gpus import Gpu
+from deploy.gpus import find_gpu
 from flows.entry.cli import build_parser, main
+from tests.stand_ins.gpus import install_gpus
 
 COMMANDS = {
     "dataset_convert": "-e spec.yaml",
@@ -48,17 +49,29 @@ def test_what_is_so_anyway_is_taken(command):
 def test_one_gpu_is_used(command, capsys, monkeypatch, tmp_path):
     """The commands end here because their files are not there; which GPU they see is settled before."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("deploy.gpus.find_gpu", lambda: Gpu(("first", "second"), ""))
-    assert main([command, *COMMANDS[command].split(), "--gpu_index", "1"]) == 2
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
-    capsys.readouterr()
+    install_gpus(tmp_path, monkeypatch, "Tesla T4, 7.5, 580.1", "NVIDIA L4, 8.9, 580.1")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     assert main([command, *COMMANDS[command].split(), "--gpu_index", "2"]) == 2
     assert "--gpu_index 2: GPUs here: 2, counted from 0" in capsys.readouterr().err
+    assert main([command, *COMMANDS[command].split(), "--gpu_index", "1"]) == 2
+    assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["CUDA_DEVICE_ORDER"]) == ("1", "PCI_BUS_ID")
+    assert find_gpu().compute_capability == 89
 
 
-def test_a_machine_without_a_gpu_says_so(capsys, monkeypatch):
-    monkeypatch.setattr("deploy.gpus.find_gpu", lambda: Gpu((), "no NVIDIA driver"))
+def test_one_gpu_is_used_of_those_that_are_visible(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    install_gpus(tmp_path, monkeypatch, "Tesla T4, 7.5, 580.1", "NVIDIA L4, 8.9, 580.1", "NVIDIA H100, 9.0, 580.1")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-1")
+    assert main(["export", "-m", "model.keras", "--gpu_index", "2"]) == 2
+    assert "--gpu_index 2: GPUs here: 2" in capsys.readouterr().err
+    assert main(["export", "-m", "model.keras", "--gpu_index", "1"]) == 2
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert find_gpu().compute_capability == 89
+
+
+def test_a_machine_without_a_gpu_says_so(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["export", "-m", "model.keras", "--gpu_index", "0"]) == 2
     assert "--gpu_index 0: no NVIDIA driver" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 
 from schemas.config import ConversionSettings, SplitPolicy
-from schemas.errors import ImageError, SubjectLeakError
+from schemas.errors import ImageError, StorageError, SubjectLeakError
 from schemas.geometry import tight_square
 from schemas.records import Face, Split, faces_to_table
 from schemas.storage import read_json
@@ -269,3 +269,9 @@ def test_killed_conversion_is_completed_with_the_same_bytes(snapshot, workspace,
     assert resumed.reused == finished and resumed.key == undisturbed.key
     assert shard_bytes(workspace) == shard_bytes(undisturbed_place)
     assert not list(workspace.shards.glob(".*.tmp*"))
+
+
+def test_a_place_where_no_shard_can_be_kept_is_named(snapshot, workspace):
+    workspace.root.write_text("no folder")
+    with pytest.raises(StorageError, match="shards: can't be made"):
+        convert(snapshot, SETTINGS, workspace)

@@ -322,6 +322,18 @@ def test_a_machine_with_the_gpu_builds_for_devices_of_its_own_tensorrt_only(
     assert any("--onnx" in command for command in devices.servers["nx-1"].commands) == (built_on == "nx-1")
 
 
+def test_a_place_here_that_can_t_be_written_is_told_though_a_device_is_away(devices, material, tmp_path, monkeypatch):
+    program = stand_in(tmp_path / "workspace", XAVIER, latency_ms=1.0).trtexec
+    monkeypatch.setattr(trtexec, "PROGRAMS", (program,))
+    devices.jetson("nx-1", "xavier-nx", XAVIER).vanish()
+    devices.jetson("nx-2", "xavier-nx", XAVIER)
+    plan = devices.plan(material)
+    plan.workspace.engines.write_text("no folder")
+    row = roll_out_target(plan, find_target("xavier-nx"))
+    assert (row.state, states(row)) == ("failed", {"nx-1": "offline", "nx-2": "not reached"})
+    assert f"{plan.workspace.engines}: can't be made" in row.why
+
+
 def test_a_device_whose_tensorrt_was_updated_gets_no_engine_of_the_earlier_one_by_hand_either(devices, material):
     devices.jetson("nx-1", "xavier-nx", XAVIER)
     devices.jetson("nx-2", "xavier-nx", XAVIER, ring="main").vanish()

@@ -1,5 +1,6 @@
 """The shell that a device's worker serves through a directory, both ends in one process and without Prefect."""
 
+import shutil
 import sys
 import threading
 
@@ -7,6 +8,8 @@ import pytest
 
 from deploy.devices import WORKERS_PYTHON, Device, WorkPoolReach
 from schemas.errors import DeviceError, DeviceOfflineError
+from schemas.storage import write_bytes
+from tasks.fleet import on_device, work_pool
 from tasks.fleet.on_device import serve
 from tasks.fleet.work_pool import ExchangeShell, open_device
 
@@ -15,6 +18,7 @@ from tasks.fleet.work_pool import ExchangeShell, open_device
 def session(tmp_path):
     folder = tmp_path / "exchange" / "session"
     folder.mkdir(parents=True)
+    (folder / "open").touch()
     return folder
 
 
@@ -23,7 +27,7 @@ def shell(session, tmp_path):
     serving = threading.Thread(target=serve, args=(session, str(tmp_path / "device"), "h100-1"))
     serving.start()
     yield ExchangeShell("h100-1", session, offline_after_s=30)
-    (session / "end").touch()
+    (session / "open").unlink()
     serving.join(30)
     assert not serving.is_alive()
 
@@ -67,6 +71,38 @@ def test_a_device_that_falls_silent_is_offline(session):
 
 def test_a_flow_whose_session_is_gone_ends(tmp_path):
     assert serve(tmp_path / "gone", str(tmp_path / "device"), "h100-1") == 0
+
+
+def test_a_session_that_is_closed_ends_though_a_late_write_brings_its_folder_back(session, tmp_path):
+    serving = threading.Thread(target=serve, args=(session, str(tmp_path / "device"), "h100-1"), daemon=True)
+    serving.start()
+    ExchangeShell("h100-1", session, offline_after_s=30)
+    (session / "open").unlink()
+    shutil.rmtree(session, ignore_errors=True)
+    write_bytes(session / "alive", b"7")
+    serving.join(30)
+    assert not serving.is_alive()
+
+
+def test_a_shell_is_closed_while_the_device_writes_without_a_pause(monkeypatch, tmp_path):
+    """A thread in the place of the device's worker."""
+    served = []
+
+    def start(device, reach, session):
+        arguments = (session, reach.directory, device.name)
+        served.append(threading.Thread(target=serve, args=arguments, daemon=True))
+        served[0].start()
+
+    monkeypatch.setattr(work_pool, "_start", start)
+    monkeypatch.setattr(on_device, "COUNT_S", 0.0)
+    (tmp_path / "exchange").mkdir()
+    reach = WorkPoolReach(
+        kind="work_pool", deployment="on-device/h100-1", directory=str(tmp_path), exchange=str(tmp_path / "exchange")
+    )
+    with open_device(Device(name="h100-1", target="h100", ring="canary", reach=reach)) as shell:
+        assert shell.read("nothing") is None
+    served[0].join(30)
+    assert not served[0].is_alive()
 
 
 def test_an_exchange_directory_that_is_not_here_is_said(tmp_path):

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from schemas.config import Tracking
+from schemas.errors import StorageError
 from schemas.raw import RawRecord, write_raw
 from schemas.task_store import StoredTask, open_store
 from schemas.urls import without_credentials
@@ -21,6 +22,14 @@ def test_thumbnails_go_with_what_a_killed_run_left_of_them(tmp_path):
         (tmp_path / f"face-signatures.sqlite{ending}").write_bytes(b"thumbnails of faces")
     forget_subject("team/1", Workspace(tmp_path), Tracking(), by="test", why="asked to")
     assert not list(tmp_path.glob("face-signatures*"))
+
+
+@pytest.mark.parametrize("content", [b'{"subject": "team/1", ', b'{"subject": "team/1"}\xff'])
+def test_a_damaged_file_that_names_the_subject_is_told_by_name_and_left_as_it_is(tmp_path, content):
+    (tmp_path / "report.json").write_bytes(content)
+    with pytest.raises(StorageError, match=r"report\.json: can't be searched .*remove it"):
+        forget_subject("team/1", Workspace(tmp_path), Tracking(), by="test", why="asked to")
+    assert (tmp_path / "report.json").read_bytes() == content
 
 
 def test_names_are_those_of_the_field_with_the_image(tmp_path):

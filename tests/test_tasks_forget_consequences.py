@@ -57,3 +57,22 @@ def test_bundles_of_such_engines_are_listed_and_those_that_nobody_can_read(tmp_p
     ]
     assert [bundle.learnt for bundle in affected_bundles({"s": {"kpi": 3}}, tmp_path)] == [True, False, False]
     assert affected_bundles({}, tmp_path) == affected_bundles({"s": {"train": 3}}, tmp_path / "none") == []
+
+
+MANIFEST = b'{"build_key": "key", "provenance": {"snapshot_id": "s", "model_name": "fpenet", "model_version": "3"}}'
+DAMAGED = {
+    "cut off": MANIFEST[:30],
+    "empty": b"",
+    "not text": b"\xff" + MANIFEST,
+    "not an object": b"[]",
+    "without provenance": b'{"build_key": "key"}',
+    "without a build key": MANIFEST.replace(b"build_key", b"key"),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_bundle_whose_engine_manifest_was_damaged_is_one_that_nobody_can_read(tmp_path, content):
+    write_bundle(tmp_path / "t4", "fpenet", {"engine/manifest.json": content})
+    (found,) = affected_bundles({"s": {"kpi": 3}}, tmp_path)
+    assert (found.build_key, found.learnt) == ("", True)
+    assert str(found) == f"bundle {tmp_path}/t4: can't be read; see what it holds, or remove it"

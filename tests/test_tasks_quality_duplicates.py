@@ -184,3 +184,6 @@ def test_a_memory_that_can_t_be_written_is_named(pictures, tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match="folder"):
         SignatureStore(tmp_path / "folder").signatures(pictures[1][:1])
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StorageError, match="file: can't be made"):
+        SignatureStore(tmp_path / "file" / "signatures.sqlite").signatures(pictures[1][:1])

@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+from schemas.errors import StorageError
 from schemas.source_code import code_version
 from tasks.reuse import reuse_or_run, step_key
 from tests.killed import killed_at_fsync
@@ -48,6 +49,12 @@ def test_a_failed_step_leaves_no_output(tmp_path):
     with pytest.raises(RuntimeError):
         reuse_or_run(tmp_path, "key", fail)
     assert not (tmp_path / "key").exists()
+
+
+def test_a_place_where_no_folder_can_be_made_is_named(tmp_path):
+    (tmp_path / "steps").write_text("no folder")
+    with pytest.raises(StorageError, match="steps: can't be made"):
+        reuse_or_run(tmp_path / "steps", "key", must_not_run)
 
 
 def test_a_killed_step_is_continued(tmp_path):

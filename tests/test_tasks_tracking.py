@@ -8,9 +8,9 @@ import pytest
 from filelock import FileLock, Timeout
 
 from schemas.config import Tracking
-from schemas.errors import TrackingError
+from schemas.errors import StorageError, TrackingError
 from tasks.review.aliases import drop, move
-from tasks.tracking import RegisteredVersion, kpi_metrics, register_candidate
+from tasks.tracking import RegisteredVersion, kpi_metrics, mlflow_client, register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
 from tests.servers import HOST, free_port, serving
@@ -190,3 +190,12 @@ def test_a_server_that_is_of_no_use_is_named_without_its_password(
 def test_a_refusal_says_what_was_refused(candidate, own_workspace):
     with pytest.raises(TrackingError, match=r"refused: .*name"):
         register_candidate(candidate, Tracking(registered_model="with/slash"), own_workspace)
+
+
+def test_a_place_where_no_workspace_can_be_made_is_named(tmp_path):
+    (tmp_path / "workspace").write_text("no folder")
+    with (
+        pytest.raises(StorageError, match="workspace: can't be made"),
+        mlflow_client(Tracking(), Workspace(tmp_path / "workspace")),
+    ):
+        pass

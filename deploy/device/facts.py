@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deploy.builders.trtexec_lines import banner_line, read_banner
+from deploy.gpus import read_gpu
 from deploy.shells.base import Shell
 from deploy.targets import GpuTarget, Target, TrtexecTarget, load_targets, meets
 from schemas.errors import DeviceError, EngineMismatchError
@@ -20,7 +21,12 @@ _SURVEY = """
 df -Pk . | tail -n 1; echo '#'
 dpkg-query --show --showformat='${Version}' nvidia-jetpack 2>/dev/null; echo; echo '#'
 cat /etc/nv_tegra_release 2>/dev/null; echo '#'
-nvidia-smi --query-gpu=name,compute_cap,driver_version --format=csv,noheader 2>/dev/null; echo '#'
+set -- --query-gpu=name,compute_cap,driver_version --format=csv,noheader
+case ${CUDA_VISIBLE_DEVICES-all} in
+    '') ;;
+    all | MIG-*) nvidia-smi "$@" ;;
+    *) nvidia-smi --id="${CUDA_VISIBLE_DEVICES%%,*}" "$@" ;;
+esac 2>/dev/null; echo '#'
 """
 
 # JetPack of a release of L4T and of those after it that are not listed, for devices without the package
@@ -71,7 +77,7 @@ def read_facts(shell: Shell, target: Target, *, program: str) -> DeviceFacts:
         DeviceError: `program` is not there, or does not start.
     """
     disk, jetpack, l4t, gpus = _survey(shell)
-    name, capability, driver = _first_gpu(gpus)
+    name, capability, driver = read_gpu(gpus.split("\n")[0])
     facts = DeviceFacts(
         gpu=name,
         compute_capability=capability,
@@ -190,15 +196,6 @@ def _free_bytes(disk: str) -> int | None:
     """Of a line of `df -Pk`: device, blocks, used, available, ..."""
     columns = disk.split()
     return int(columns[3]) * 1024 if len(columns) > 4 and columns[3].isdigit() else None
-
-
-def _first_gpu(gpus: str) -> tuple[str | None, int | None, str | None]:
-    """Name, compute capability and driver of the first line of nvidia-smi; a Jetson's leaves the second out."""
-    parts = [part.strip() for part in gpus.split("\n")[0].split(",")]
-    if len(parts) != 3:
-        return None, None, None
-    digits = parts[1].replace(".", "")
-    return parts[0], int(digits) if digits.isdigit() else None, parts[2]
 
 
 def release_of(l4t: str) -> str | None:

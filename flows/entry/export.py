@@ -202,6 +202,11 @@ def _say(summary: OnnxSummary, precision: str) -> None:
 def _say_int8(done: Int8Export) -> None:
     if done.cache_reused:
         console.print(f"{done.cache}: calibration cache is there and is used; nothing was calibrated")
+        if done.cache_unknown:
+            console.print(
+                f"[yellow]warning[/] {done.cache}: nothing beside it says which model it is of; keypoints move by no "
+                f"more than {done.max_shift_px:g} px with it"
+            )
     else:
         console.print(f"calibrated on {done.origin}")
     console.print(f"in float: {', '.join(done.float_layers)}, and the soft-argmax")

@@ -253,15 +253,17 @@ def _spec_path(name: str | None, folder: Path) -> Path:
 
 def _use_gpu(index: int | None) -> None:
     """Hide the other GPUs from TensorFlow and TensorRT. To be called before either is asked for one."""
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # nvidia-smi's, which says what an engine is built for
     if index is None:
         return
-    from deploy.gpus import find_gpu
+    from deploy.gpus import VISIBLE, find_gpu, visible_gpus
 
     found = find_gpu()
     if index not in range(len(found.devices)):
         here = found.reason or f"GPUs here: {len(found.devices)}, counted from 0"
         raise InputError(f"--gpu_index {index}: {here}")
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(index)
+    names = visible_gpus()
+    os.environ[VISIBLE] = str(index) if names is None else names[index]
 
 
 def _key(arguments: argparse.Namespace) -> Key | None:

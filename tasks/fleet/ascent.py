@@ -42,7 +42,7 @@ class Ascent:
         checked: what it was on the devices; empty where it came to none.
         rows: of all devices that were to be asked.
         tried: precisions that were left, and why.
-        why: what kept it from being built or run where it was no device; ''.
+        why: what kept it from being built or run, where the rows do not tell it; ''.
     """
 
     built: BuiltEngine | None
@@ -75,7 +75,9 @@ def ascend(plan: Plan, target: Target, devices: Sequence[Device]) -> Ascent:
         if ladder.result is None and not attempt.checked:
             why = "no precision is close enough to the FP32 graph"
     except FpenetError as error:
-        why = "" if any(row.why for row in attempt.rows) else str(error)
+        told = [row.why for row in attempt.rows if row.why]
+        summed_up = bool(told) and isinstance(error, DeviceOfflineError)
+        why = "" if summed_up or str(error) in told else str(error)
     return Ascent(attempt.built, attempt.built_on, tuple(attempt.checked), attempt.rows, tuple(attempt.tried), why)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 from deploy.devices import WORKERS_PYTHON
 from deploy.shells.base import Shell
 from deploy.shells.local import LocalShell
-from schemas.errors import FpenetError
+from schemas.errors import FpenetError, StorageError
 from schemas.storage import read_json, write_bytes, write_json
-from tasks.fleet.work_pool import ALIVE, ANSWER, END, FILE, POLL_S, REQUEST
+from tasks.fleet.work_pool import ALIVE, ANSWER, FILE, OPEN, POLL_S, REQUEST
 
 COUNT_S = 1.0
 LEFT_ALONE_S = 3600.0
@@ -24,7 +24,7 @@ LEFT_ALONE_S = 3600.0
 
 
 def serve(session: Path, directory: str, name: str) -> int:
-    """Answer requests until the shell is closed, its folder is gone, or nobody asks for anything any more.
+    """Answer requests until the shell is closed, or nobody asks for anything any more.
 
     Args:
         session: the folder.
@@ -34,15 +34,31 @@ def serve(session: Path, directory: str, name: str) -> int:
         How many requests there were.
     """
     shell, number = LocalShell(name, directory), 1
-    with _counting(session / ALIVE):
+    with _counting(session):
         asked_at = time.monotonic()
-        while session.is_dir() and not (session / END).is_file() and time.monotonic() - asked_at < LEFT_ALONE_S:
+        while _is_open(session) and time.monotonic() - asked_at < LEFT_ALONE_S:
             if (session / f"{number:04d}.{REQUEST}").is_file():
-                _answer(shell, session, f"{number:04d}")
+                with _while_open(session):
+                    _answer(shell, session, f"{number:04d}")
                 number, asked_at = number + 1, time.monotonic()
             else:
                 time.sleep(POLL_S)
     return number - 1
+
+
+def _is_open(session: Path) -> bool:
+    """A folder says nothing: a write that is late brings it back."""
+    return (session / OPEN).is_file()
+
+
+@contextmanager
+def _while_open(session: Path) -> Iterator[None]:
+    """What can't be read or written in a folder that is being removed is no failure."""
+    try:
+        yield
+    except (OSError, StorageError):
+        if _is_open(session):
+            raise
 
 
 def _answer(shell: Shell, session: Path, number: str) -> None:
@@ -52,7 +68,7 @@ def _answer(shell: Shell, session: Path, number: str) -> None:
         answer: dict[str, Any] = {"result": _done(shell, asked["method"], file, asked["arguments"])}
     except FpenetError as error:
         answer = {"error": type(error).__name__, "words": str(error)}
-    if session.is_dir():
+    if _is_open(session):
         write_json(session / f"{number}.{ANSWER}", answer)
 
 
@@ -73,14 +89,15 @@ def _done(shell: Shell, method: str, file: Path, arguments: dict[str, Any]) -> A
 
 
 @contextmanager
-def _counting(alive: Path) -> Iterator[None]:
+def _counting(session: Path) -> Iterator[None]:
     """Count up in a thread, so that a long build is no silence."""
     over = threading.Event()
 
     def count() -> None:
         number = 0
-        while not over.is_set() and alive.parent.is_dir():
-            write_bytes(alive, str(number := number + 1).encode())
+        while not over.is_set() and _is_open(session):
+            with _while_open(session):
+                write_bytes(session / ALIVE, str(number := number + 1).encode())
             over.wait(COUNT_S)
 
     thread = threading.Thread(target=count, name="alive", daemon=True)

@@ -3,11 +3,11 @@
 The worker runs the flow `on_device` for as long as the shell is open: it does what it finds asked for in a
 folder, one request after the other, and leaves the answers there. Both machines can reach the folder.
 
-    <exchange>/<session>/0001.request.json    method and arguments
+    <exchange>/<session>/open                 the shell is open; it goes, and then the folder, when that is closed
+                         0001.request.json    method and arguments
                          0001.file            bytes that go with a request or with its answer
                          0001.answer.json     result, or the kind and words of an error
                          alive                a number that the device counts up as long as it is there
-                         end                  the shell is closed
 
 Every file appears whole, by a rename. A device that counts nothing up for `offline_after_s` is taken to be gone; a
 flow that is left alone ends by itself.
@@ -19,7 +19,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,10 +29,10 @@ from deploy.shells.base import Shell
 from deploy.shells.opening import open_shell
 from schemas import errors
 from schemas.errors import DeviceError, DeviceOfflineError
-from schemas.storage import make_folder, read_json, write_bytes, write_json
+from schemas.storage import read_json, write_bytes, write_json
 
 POLL_S = 0.2
-REQUEST, ANSWER, FILE, ALIVE, END = "request.json", "answer.json", "file", "alive", "end"
+OPEN, REQUEST, ANSWER, FILE, ALIVE = "open", "request.json", "answer.json", "file", "alive"
 
 
 @contextmanager
@@ -127,13 +127,14 @@ def _open_work_pool(device: Device, reach: WorkPoolReach) -> Iterator[ExchangeSh
             "or correct `exchange` in the devices file"
         )
     session = exchange / f"{device.name}-{uuid.uuid4().hex}"
-    make_folder(session)
     try:
+        write_bytes(session / OPEN, b"")
         _start(device, reach, session)
         yield ExchangeShell(device.name, session, offline_after_s=reach.offline_after_s)
-        write_bytes(session / END, b"")
     finally:
-        # A flow whose folder is gone ends too. It may be writing into it meanwhile: what that leaves is no failure.
+        # First, for the flow may be writing into the folder, and so bring it back: what that leaves is no failure.
+        with suppress(OSError):
+            (session / OPEN).unlink(missing_ok=True)
         shutil.rmtree(session, ignore_errors=True)
 
 

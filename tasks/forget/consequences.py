@@ -118,20 +118,23 @@ def affected_bundles(snapshots: Mapping[str, Mapping[str, int]], bundles: Path) 
 
 
 def _of_bundle(snapshots: Mapping[str, Mapping[str, int]], path: Path) -> AffectedBundle | None:
+    """None for one without an engine, or with another's."""
     try:
         content = read_bundle(path).get(ENGINE_MANIFEST)
-    except SignatureError:
+        if content is None:
+            return None
+        manifest = json.loads(content)
+        origin = manifest["provenance"]
+        if origin["snapshot_id"] not in snapshots:
+            return None
+        return AffectedBundle(
+            path=str(path),
+            build_key=manifest["build_key"],
+            model=f"{origin['model_name']} version {origin['model_version']}",
+            learnt=learnt_from(snapshots[origin["snapshot_id"]]),
+        )
+    except (SignatureError, ValueError, KeyError, TypeError):  # a folder's manifest is as somebody left it
         return AffectedBundle(str(path), "", "", learnt=True)
-    manifest = json.loads(content) if content else {"provenance": {"snapshot_id": None}}
-    origin = manifest["provenance"]
-    if origin["snapshot_id"] not in snapshots:
-        return None
-    return AffectedBundle(
-        path=str(path),
-        build_key=manifest["build_key"],
-        model=f"{origin['model_name']} version {origin['model_version']}",
-        learnt=learnt_from(snapshots[origin["snapshot_id"]]),
-    )
 
 
 def _of_target(snapshots: Mapping[str, Mapping[str, int]], targets: Path, target: str) -> Iterator[AffectedEngine]:

@@ -126,6 +126,7 @@ def preview(subject: str, workspace: Workspace, tracking: Tracking, *, also: Seq
 
     Raises:
         InputError, TrackingError: as `forget_subject`.
+        StorageError: a file can't be read.
     """
     subject, folders = composed(subject), [workspace.root, *also]
     _refuse_nonsense(subject, folders)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from schemas.errors import StorageError
 from schemas.label_studio import image_name
 from schemas.raw import RawRecord, read_raw
 from schemas.storage import read_json, sha256_file
@@ -29,7 +30,11 @@ _ADDRESS = re.compile(r"(?:\w+:/)?/.*[^/]", re.DOTALL)  # but not such as `n/a`
 
 
 def find_traces(workspace: Workspace, folders: Iterable[Path], *, subject: str, mark: str) -> Traces:
-    """What the snapshots, the raw records and the pictures below `folders` hold of the subject."""
+    """What the snapshots, the raw records and the pictures below `folders` hold of the subject.
+
+    Raises:
+        StorageError: a JSON file that names the subject is damaged.
+    """
     written = spellings(subject)
     snapshots: dict[str, Counter[str]] = {}
     found: dict[str, set[str]] = {name: set() for name in _COLUMNS}
@@ -120,11 +125,20 @@ def _places(picture: Path, folder: Path) -> Iterator[Path]:
 
 
 def _values(path: Path) -> Any:
-    """What a JSON file holds, or the list of what its lines hold."""
+    """What a JSON file holds, or the list of what its lines hold.
+
+    Raises:
+        StorageError: it holds neither.
+    """
     try:
-        return read_json(path)
-    except json.JSONDecodeError:
-        return [json.loads(line) for line in path.read_bytes().splitlines()]
+        try:
+            return read_json(path)
+        except json.JSONDecodeError:
+            return [json.loads(line) for line in path.read_bytes().splitlines()]
+    except ValueError as error:
+        raise StorageError(
+            f"{path}: can't be searched ({error}); repair it, or remove it, and run the same command again"
+        ) from error
 
 
 def _pictures(value: Any, written: Collection[str]) -> Iterator[str]:

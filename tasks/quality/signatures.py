@@ -16,6 +16,7 @@ from model.images import read_image
 from model.near_duplicates import THUMBNAIL_SIZE, face_view, hashes_of, thumbnail
 from schemas.errors import ImageError, StorageError
 from schemas.records import Face
+from schemas.storage import make_folder
 
 _VERSION = 1  # raise it when `model.near_duplicates` makes other hashes
 _CREATE = f"""
@@ -87,7 +88,7 @@ class SignatureStore:
 def _opened(path: Path | None) -> sqlite3.Connection:
     if path is None:
         return _prepared(":memory:")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         return _prepared(str(path))
     except sqlite3.OperationalError:
