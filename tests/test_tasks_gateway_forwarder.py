@@ -73,6 +73,12 @@ def test_prefect_away_is_waited_for(tmp_path):
     assert read_status(tmp_path).forwarded == 2
 
 
+def test_an_unforeseen_error_is_told_and_does_not_end_it(tmp_path, caplog):
+    assert asyncio.run(forward(tmp_path, Taker(answers=[ValueError()]), [1])) == [1]
+    assert "ValueError; events wait in the journal" in caplog.text
+    assert "Traceback" in caplog.text
+
+
 class Between(BaseHTTPRequestHandler):
     """A proxy before Prefect with the status `server.token` for a CSRF token and `server.status` for all else."""
 
@@ -108,6 +114,7 @@ def between():
     [
         (404, 200, r"(POST /events|GET /health) is answered 200, not as by Prefect"),
         (404, 302, r"is answered 200 after a redirect, not as by Prefect"),
+        (200, 200, r"can't be understood \(JSONDecodeError\)|GET /health is answered 200, not"),
         (400, 400, r"Prefect answers 400"),
     ],
 )

@@ -76,6 +76,8 @@ class PrefectEvents:
             raise ForwardError(f"Prefect answers {status} to {method} {path}", final=final) from error
         except httpx.HTTPError as error:
             raise ForwardError(f"Prefect can't be reached: {type(error).__name__} {error}".rstrip()) from error
+        except (ValueError, httpx.InvalidURL) as error:  # a CSRF token that is none, an address that is none
+            raise ForwardError(f"Prefect can't be understood ({type(error).__name__}): {_BETWEEN}") from error
         redirected = any(hop.status_code in _TO_GET for hop in answer.history)
         if redirected or (answer.status_code, answer.text) != expected:
             how = " after a redirect" if redirected else ""
