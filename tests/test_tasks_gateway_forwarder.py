@@ -1,9 +1,12 @@
 """From the journal to whoever takes events: nothing is marked before it was taken, and nothing blocks the rest."""
 
 import asyncio
+import re
 from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from schemas.errors import DeliveryError, ForwardError, StorageError
 from tasks.gateway.forwarder import PRUNE_EVERY_S, Forwarder
@@ -11,7 +14,9 @@ from tasks.gateway.hints import Hint
 from tasks.gateway.journal import Arrival, Journal, read_status
 from tasks.gateway.journal_thread import JournalThread
 from tasks.gateway.metrics import GatewayMetrics
+from tasks.gateway.prefect_events import PrefectEvents
 from tasks.gateway.settings import GatewaySettings
+from tests.servers import HOST, serving
 
 AT_ONCE = GatewaySettings(forward_every_s=0, longest_backoff_s=0)
 AWAY = ForwardError("Prefect can't be reached")
@@ -66,6 +71,75 @@ def test_prefect_away_is_waited_for(tmp_path):
     assert asyncio.run(forward(tmp_path, taker, [1, 2], metrics=metrics)) == [1, 2]
     assert b"fpenet_gateway_forward_failures_total 4.0" in metrics.page(backlog=0, age_s=0)
     assert read_status(tmp_path).forwarded == 2
+
+
+def test_an_unforeseen_error_is_told_and_does_not_end_it(tmp_path, caplog):
+    assert asyncio.run(forward(tmp_path, Taker(answers=[ValueError()]), [1])) == [1]
+    assert "ValueError; events wait in the journal" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+class Between(BaseHTTPRequestHandler):
+    """A proxy before Prefect with the status `server.token` for a CSRF token and `server.status` for all else."""
+
+    def do_GET(self):
+        known = {"/api/csrf-token": self.server.token, "/login": 200}
+        status = known.get(self.path.split("?")[0], self.server.status)
+        self.send_response(status)
+        self.send_header("Content-Length", "6")
+        if 300 <= status < 400:
+            self.send_header("Location", "/login")
+        self.end_headers()
+        self.wfile.write(b"<html>")
+
+    do_POST = do_GET
+
+    def log_message(self, *arguments):
+        """Not on the terminal."""
+
+
+@pytest.fixture
+def between():
+    server = ThreadingHTTPServer((HOST, 0), Between)
+    with (
+        serving(server),
+        temporary_settings({PREFECT_API_URL: f"http://{HOST}:{server.server_port}/api"}),
+    ):
+        yield server
+
+
+@pytest.mark.parametrize("projects", [[], [1, 2]])
+@pytest.mark.parametrize(
+    ("token", "status", "told"),
+    [
+        (404, 200, r"(POST /events|GET /health) is answered 200, not as by Prefect"),
+        (404, 302, r"is answered 200 after a redirect, not as by Prefect"),
+        (200, 200, r"can't be understood \(JSONDecodeError\)|GET /health is answered 200, not"),
+        (400, 400, r"Prefect answers 400"),
+    ],
+)
+def test_what_stands_before_prefect_takes_no_event(tmp_path, between, projects, token, status, told):
+    """A page for people, or the way to one: not even one that refuses is about the events."""
+    between.token, between.status = token, status
+
+    async def tried():
+        thread = JournalThread(Journal(tmp_path))
+        await asyncio.gather(*(thread.append(Arrival(hint(project), 1000.0)) for project in projects))
+        async with PrefectEvents() as receiver:
+            forwarder = Forwarder(thread, receiver, AT_ONCE, GatewayMetrics())
+            untried = forwarder.problem
+            running = asyncio.create_task(forwarder.run())
+            while forwarder.problem == untried:
+                await asyncio.sleep(0)
+            running.cancel()
+            await asyncio.wait([running])
+        await thread.close()
+        return forwarder.problem
+
+    problem = asyncio.run(tried())
+    status = read_status(tmp_path)
+    assert (status.pending, status.forwarded, status.refused) == (len(projects), 0, 0)
+    assert re.search(told, problem)
 
 
 def test_the_same_event_until_it_is_taken(tmp_path):

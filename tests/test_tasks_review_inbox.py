@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
+from mlflow import MlflowClient
 
 from schemas.config import ReviewSettings, Tracking
 from schemas.errors import ReviewError
@@ -269,8 +270,6 @@ def test_a_run_that_dies_anywhere_is_finished_by_the_next(registry, settled, wor
     registry.approve(version)
     left = iter(range(requests))
     with monkeypatch.context() as patch:
-        from mlflow import MlflowClient
-
         for method in (
             "set_registered_model_tag",
             "delete_registered_model_tag",
@@ -295,6 +294,27 @@ def _mortal(method, left):
         return method(*arguments)
 
     return called
+
+
+@pytest.mark.parametrize("tag", ["review_sha256", "review"])
+def test_an_approval_that_is_taken_back_before_it_is_acted_on_moves_nothing(
+    registry, settled, workspace, monkeypatch, tag
+):
+    """All versions are listed first: what is read one by one comes after that."""
+    version = registry.judged()
+    registry.approve(version)
+    read = MlflowClient.get_model_version
+
+    def taken_back(client, name, number):
+        if tag in read(client, name, number).tags:
+            client.delete_model_version_tag(name, number, tag)
+        return read(client, name, number)
+
+    monkeypatch.setattr(MlflowClient, "get_model_version", taken_back)
+    inbox = settled()
+    assert (inbox.accepted, standings(inbox)) == ((), {version: Standing.REFUSED})
+    assert registry.aliases == {"challenger": version} and accepted_version(workspace) is None
+    assert registry.tags(version)["review.state"].startswith("refused: ")
 
 
 def test_two_runs_at_once_accept_once(registry, tracking, workspace):

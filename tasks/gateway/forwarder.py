@@ -66,6 +66,9 @@ class Forwarder:
                 pause_s = self._settings.forward_every_s
             except (ForwardError, StorageError) as error:
                 idle, pause_s = False, self._note_failure(error)
+            except Exception as error:  # deliveries are answered all the while, so somebody has to go on
+                logger.exception("unforeseen; tried again")
+                idle, pause_s = False, self._note_failure(error)
             await asyncio.sleep(pause_s)
             if idle:
                 await self._wait_for_work()
@@ -123,10 +126,11 @@ class Forwarder:
             logger.info("Prefect takes events again")
         self._failures, self.problem = 0, None
 
-    def _note_failure(self, error: ForwardError | StorageError) -> float:
+    def _note_failure(self, error: Exception) -> float:
         """Seconds to wait before the next attempt."""
+        problem = str(error) or type(error).__name__
         if not self._failures:
-            logger.warning("%s; events wait in the journal", error)
-        self._failures, self.problem = self._failures + 1, str(error)
+            logger.warning("%s; events wait in the journal", problem)
+        self._failures, self.problem = self._failures + 1, problem
         self._metrics.forward_failures.inc()
         return min(_FIRST_BACKOFF_S * 2 ** (self._failures - 1), self._settings.longest_backoff_s)

@@ -17,6 +17,9 @@ from schemas.urls import without_credentials
 _TIMEOUT_S = 10
 _FINAL = {400, 413, 422}
 """Answers that are about the events. Others mean a password or an address to be set, or a server to be waited for."""
+_TO_GET = {301, 302, 303}
+"""Redirects that make a GET of a POST: to a page for people, never to where events are taken."""
+_BETWEEN = "something stands before it; let that pass the gateway's requests on, or correct PREFECT_API_URL"
 
 
 def prefect_api_url() -> str:
@@ -54,19 +57,30 @@ class PrefectEvents:
 
     async def send(self, events: Sequence[dict[str, Any]]) -> None:
         """Raises `ForwardError` unless the server has taken all the events."""
-        await self._request("POST", "/events", json=list(events))
+        await self._request("POST", "/events", (204, ""), json=list(events))
 
     async def check(self) -> None:
         """Raises `ForwardError` unless the server is up."""
-        await self._request("GET", "/health")
+        await self._request("GET", "/health", (200, "true"))
 
-    async def _request(self, method: str, path: str, **content: Any) -> None:
+    async def _request(self, method: str, path: str, expected: tuple[int, str], **content: Any) -> None:
+        """Raises `ForwardError` unless the answer has the status and the text that Prefect's own has: a proxy before
+        it has pages of its own, to which Prefect's client follows a redirect."""
         import httpx
 
         try:
-            await self._client.request(method, path, **content)
+            answer = await self._client.request(method, path, **content)
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
-            raise ForwardError(f"Prefect answers {status} to {method} {path}", final=status in _FINAL) from error
+            final = status in _FINAL and error.request.method == method  # not about a token or a page on the way
+            raise ForwardError(f"Prefect answers {status} to {method} {path}", final=final) from error
         except httpx.HTTPError as error:
             raise ForwardError(f"Prefect can't be reached: {type(error).__name__} {error}".rstrip()) from error
+        except (ValueError, httpx.InvalidURL) as error:  # a CSRF token that is none, an address that is none
+            raise ForwardError(f"Prefect can't be understood ({type(error).__name__}): {_BETWEEN}") from error
+        redirected = any(hop.status_code in _TO_GET for hop in answer.history)
+        if redirected or (answer.status_code, answer.text) != expected:
+            how = " after a redirect" if redirected else ""
+            raise ForwardError(
+                f"{method} {path} is answered {answer.status_code}{how}, not as by Prefect: {_BETWEEN}"
+            )

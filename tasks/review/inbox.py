@@ -120,8 +120,9 @@ def settle(
         _use_up(client, name, now)
         accepted: list[Accepted] = []
         while held := _approved(inbox := _seen(client, name, settings, now)):
-            accepted.append(_accept(client, held, now))
-            _log(workspace, "accepted", dataclasses.asdict(accepted[-1]))
+            if done := _accept(client, held, settings, now):
+                accepted.append(done)
+                _log(workspace, "accepted", dataclasses.asdict(done))
         _drop_rejected(client, inbox)
         for found in inbox.versions:
             _answer(client, workspace, found, inbox.champion, now)
@@ -151,19 +152,18 @@ def _seen(client: MlflowClient, name: str, settings: ReviewSettings, now: dateti
             str(version.version),
             version.tags.get(GATE),
             version.tags.get(BY, "").strip() or None,
-            decide(
-                version.tags,
-                version=str(version.version),
-                champion=champion,
-                now=now,
-                valid_days=settings.valid_days,
-            ),
+            _decision(version, champion, settings, now),
             version.tags.get(STATE),
         )
         for version in _versions(client, name)
     )
     in_use = None if record is None else _as_accepted(name, record)
     return Inbox(versions, in_use, tuple(aliases.moved_by_hand(client, name)))
+
+
+def _decision(version: ModelVersion, champion: str | None, settings: ReviewSettings, now: datetime) -> Decision:
+    number, days = str(version.version), settings.valid_days
+    return decide(version.tags, version=number, champion=champion, now=now, valid_days=days)
 
 
 def _as_accepted(name: str, record: dict[str, Any]) -> Accepted:
@@ -194,10 +194,14 @@ def _approved(inbox: Inbox) -> Reviewed | None:
     return next((found for found in inbox.versions if found.decision.standing is Standing.APPROVED), None)
 
 
-def _accept(client: MlflowClient, held: Reviewed, now: datetime) -> Accepted:
-    """Make the version the champion."""
+def _accept(client: MlflowClient, held: Reviewed, settings: ReviewSettings, now: datetime) -> Accepted | None:
+    """Make the version the champion; None if its tags were changed meanwhile, and the approval does not hold now."""
     name, version = held.name, held.version
-    tags = client.get_model_version(name, version).tags
+    found = client.get_model_version(name, version)
+    champion = aliases.recorded_version(client, name, CHAMPION)
+    if _decision(found, champion, settings, now).standing is not Standing.APPROVED:
+        return None
+    tags = found.tags
     accepted = Accepted(
         name=name,
         version=version,
