@@ -91,6 +91,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def write_private(path: Path, data: bytes) -> None:
+    """As `write_bytes`, readable by its owner only from the first byte on."""
+    with atomic_path(path) as temporary:
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(data)
+
+
 def append_bytes(path: Path, data: bytes) -> None:
     """Add `data` to the end of `path` in one write, durably: a log, of which only the end can be lost.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import StorageError
-from schemas.storage import atomic_path, read_json, write_json
+from schemas.storage import read_json, write_json, write_private
 from schemas.texts import spellings
 
 KEY_VARIABLE = "FPENET_TOMBSTONE_KEY"
@@ -94,7 +94,5 @@ def _read_key(root: Path) -> bytes | None:
 
 def _new_key(root: Path) -> bytes:
     key = secrets.token_hex(_KEY_BYTES).encode()
-    with atomic_path(root / KEY_FILE) as temporary:
-        temporary.touch(mode=0o600)
-        temporary.write_bytes(key)
+    write_private(root / KEY_FILE, key)
     return key

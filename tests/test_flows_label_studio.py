@@ -10,6 +10,7 @@ from schemas.errors import SourceEmptyError, SpecError
 from schemas.sloth import image_entry
 from schemas.sources import SubjectRule
 from tasks.label_studio.folder_import import import_folder
+from tests.killed import killed_at_fsync
 
 THERE = ["--url", "http://one.test", "--folder", "somewhere"]
 ACTIONS = {
@@ -43,6 +44,12 @@ def test_an_export_finds_subjects_as_an_import_does(words, rule):
 def test_ids_need_a_dataset():
     with pytest.raises(SpecError, match="--dataset: is needed"):
         rule_of("--subject-csv", "a.csv")
+
+
+def test_the_token_is_its_owners_though_the_command_is_killed_behind_its_write(tmp_path):
+    code = "import sys; from flows.entry.cli import main; main(['label-studio', 'serve', '--data', sys.argv[1]])"
+    assert killed_at_fsync(2, code, tmp_path)
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("number", ["0", "-3", "many"])

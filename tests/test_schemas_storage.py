@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import StorageError
-from schemas.storage import atomic_path, canonical_json, read_json, sha256_of, write_bytes, write_json
+from schemas.storage import (
+    atomic_path,
+    canonical_json,
+    read_json,
+    sha256_of,
+    write_bytes,
+    write_json,
+    write_private,
+)
 
 
 def test_a_write_replaces_whole_files(tmp_path):
@@ -23,6 +31,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_private_is_its_owners_whatever_was_there(tmp_path):
+    path = tmp_path / "key"
+    path.write_bytes(b"old")
+    path.chmod(0o644)
+    write_private(path, b"new")
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o600)
 
 
 def test_two_that_write_a_file_at_once_do_not_meet(tmp_path):

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from schemas.errors import InputError, SignatureError
-from schemas.storage import atomic_path, write_bytes
+from schemas.storage import write_bytes, write_private
 
 KEY_VARIABLE = "FPENET_SIGNING_KEY_FILE"
 SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
@@ -66,9 +66,7 @@ def make_keys(private: Path) -> str:
         )
     key = Ed25519PrivateKey.generate()
     write_bytes(public, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    with atomic_path(private) as temporary:
-        temporary.touch(mode=0o600)
-        temporary.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_private(private, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return fingerprint(key.public_key())
 
 

@@ -12,7 +12,7 @@ from flows.entry.annotations import tell_left_out, write_folder
 from flows.entry.progress import counting
 from schemas.errors import SpecError
 from schemas.sources import LabelStudioSource, SubjectRule
-from schemas.storage import sha256_of, write_bytes
+from schemas.storage import sha256_of, write_private
 
 console = Console(highlight=False)
 TOKEN_ENV = "LABEL_STUDIO_API_KEY"
@@ -82,8 +82,7 @@ def serve(arguments: argparse.Namespace) -> int:
     data = Path(arguments.data)
     token_file = data / "token"
     if not token_file.is_file():
-        write_bytes(token_file, secrets.token_hex(20).encode())
-        token_file.chmod(0o600)
+        write_private(token_file, secrets.token_hex(20).encode())
     server = LabelStudioServer(data, arguments.port, token_file.read_text())
     console.print(
         f"Label Studio will be at {server.url}; sign in as {USER} with the text in {token_file} as the password.\n"
