@@ -127,3 +127,22 @@ def test_records_for_fewer_keypoints_than_the_spec_asks(tmp_path, capsys):
     write_shard(tmp_path / "tfrecords" / SET / "FpeTfRecords" / "data.tfrecords", faces)
     assert main(["train", "-e", str(tao_spec(tmp_path, pretrained_model_path="null"))]) == 2
     assert "has 68 keypoints, the spec 80" in capsys.readouterr().err
+
+
+def unlabelled(name: str) -> dict[str, str]:
+    return {"enable_elt_loss": f"true\n    unlabelled_sets: {name}"}
+
+
+def test_what_the_kpi_is_measured_on_is_no_set_without_labels_either(tmp_path, capsys):
+    names = {"tfrecords_set_id_kpi": "web c"} | unlabelled("web")
+    assert main(["train", "-e", str(tao_spec(tmp_path, pretrained_model_path="null", **names))]) == 2
+    told = capsys.readouterr().err
+    assert "tfrecords_set_id_kpi: web is in loss.elt_loss_info.unlabelled_sets too" in told
+
+
+def test_a_set_without_labels_is_read_where_the_others_are(tmp_path, capsys):
+    faces = [tao_face(i) for i in range(4)]
+    write_shard(tmp_path / "tfrecords" / SET / "FpeTfRecords" / "data.tfrecords", faces)
+    spec = tao_spec(tmp_path, pretrained_model_path="null", **unlabelled("web"))
+    assert main(["train", "-e", str(spec)]) == 2
+    assert f"{tmp_path}/tfrecords/web/FpeTfRecords/data.tfrecords: no such TFRecord file" in capsys.readouterr().err

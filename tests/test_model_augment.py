@@ -20,10 +20,12 @@ from model.augment import (
     resize_and_back,
 )
 from model.draws import Draws
+from model.feed import counted_whole
 from model.warp import crop_to_context, move_points, to_crop, warp
 from schemas.augmentation import Augmentation, GammaAugmentation, SpatialAugmentation
 from schemas.geometry import Box, SquareCrop
 from schemas.layouts import layout
+from tests.shard_files import small_spec
 from tests.test_model_crop import blob, centre_of_mass
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -230,3 +232,20 @@ def test_resizing_is_tensorflows(scale, channels):
     np.testing.assert_allclose(
         found, tf.where(tf.constant([1, 0, 1])[:, None, None, None] > 0, expected, image), atol=1e-3
     )
+
+
+SOUND_NAMES = [
+    case
+    for case in json.loads((GOLDEN / "augment.json").read_text())["masking_info"]
+    if case["no_occlusion_masking_sets"] not in ("", "foo  bar", "s.1")  # no name, and a pattern
+]
+
+
+@pytest.mark.parametrize("case", SOUND_NAMES, ids=str)
+def test_sets_without_masking_are_found_by_name_as_the_reference_does(case):
+    sets = {"no_occlusion_masking_sets": case["no_occlusion_masking_sets"]}
+    spec = small_spec("loss: {mask_occ: true}\n")
+    info = spec.dataloader.dataset_info.model_copy(update=sets)
+    spec = spec.model_copy(update={"dataloader": spec.dataloader.model_copy(update={"dataset_info": info})})
+    found = counted_whole(tf.constant([case["image_frame_name"]]), tf.constant(["other"]), spec)
+    assert found.numpy().tolist() == [case["masking_info"] == 1]

@@ -91,6 +91,28 @@ def test_a_dumped_spec_reads_back_equal():
         ("model: {model_parameters: {type: ResidualUNet, map_stride: 1}}", "map_stride must be 2 or 4"),
         ("model: {model_parameters: {type: ResidualUNet, map_stride: 4, width: 9}}", "width must be even"),
         ("checkpoint_n_epoch: 50", "checkpoint_n_epoch 50 is above num_epoch 40"),
+        (
+            "dataloader: {augmentation_info: {modulus_spatial_augmentation: {zoom_min: 1.2, zoom_max: 0.8}}}",
+            "zoom_min 1.2 is above zoom_max 0.8",
+        ),
+        (
+            "dataloader: {augmentation_info: {gamma_augmentation: {gamma_min: 1.6, gamma_max: 0.6}}}",
+            "gamma_min 1.6 is above gamma_max 0.6",
+        ),
+        (
+            "dataloader: {image_info: {image: {height: 80, width: 96}}}",
+            "squares of a multiple of 16 pixels, not 96 x 80",
+        ),
+        (
+            "loss: {elt_loss_info: {enable_elt_loss: true, elt_alpha: 0.5, unlabelled_sets: a}}\n"
+            "dataloader: {batch_size: 1}",
+            "batch_size must be above 1 for a batch to hold labelled and unlabelled faces",
+        ),
+        (
+            "num_keypoints: 10\nloss: {weights_dict: {face: 0.4, eyes: 0.3, mouth: 0.3}}\n"
+            "dataloader: {num_keypoints: 10}",
+            "weights_dict must be null with 10 keypoints",
+        ),
     ],
 )
 def test_a_bad_spec_says_what_where_and_which_key_was_meant(text, message):
@@ -140,6 +162,21 @@ def test_scientific_notation_without_a_point_is_a_number(n):
 def test_a_subject_rule_needs_one_place():
     text = MINIMAL.replace("root: there", "root: there, subject: {dataset: w300}")
     with pytest.raises(SpecError, match="exactly one of field, pattern and csv"):
+        parse_spec(WorkflowConfig, text, "config")
+
+
+@pytest.mark.parametrize(
+    ("subject", "problem"),
+    [
+        ('dataset: d, pattern: "("', r"'\(' is not a regular expression"),
+        ("dataset: d, pattern: '^p_'", r"'\^p_' has no group \(\?P<subject>\.\.\.\)"),
+        ("csv: people.csv", "dataset is needed: the same id means another person"),
+        ("pattern: '(?P<subject>x)'", "dataset is needed: the same id means another person"),
+    ],
+)
+def test_a_subject_rule_that_could_find_nobody_or_somebody_else(subject, problem):
+    text = MINIMAL.replace("root: there", f"root: there, subject: {{{subject}}}")
+    with pytest.raises(SpecError, match=problem):
         parse_spec(WorkflowConfig, text, "config")
 
 

@@ -157,14 +157,30 @@ def test_an_empty_config_lacks_everything():
     ]
 
 
-@given(st.lists(st.sampled_from(labelling_config(5).split("\n")), max_size=12))
-def test_any_xml_is_compared(lines):
-    text = "\n".join(lines)
-    try:
-        drift = config_drift(text, 5)
-    except AnnotationFileError:
-        return
-    assert all(isinstance(line, str) for line in drift)
+@st.composite
+def edited_configs(draw):
+    """A config with a few elements and attributes taken away, doubled or renamed."""
+    root = ElementTree.fromstring(labelling_config(5))
+    for _ in range(draw(st.integers(0, 4))):
+        node, other = (draw(st.sampled_from(list(root.iter()))) for _ in range(2))
+        match draw(st.sampled_from(["drop", "double", "attribute", "rename", "tag"])):
+            case "drop" if len(node):
+                node.remove(draw(st.sampled_from(list(node))))
+            case "double" if node not in other.iter():
+                node.append(ElementTree.fromstring(ElementTree.tostring(other)))
+            case "attribute" if node.attrib:
+                node.attrib.pop(draw(st.sampled_from(sorted(node.attrib))))
+            case "rename" if node.attrib:
+                node.set(draw(st.sampled_from(sorted(node.attrib))), draw(st.sampled_from(["", "P1", "kp", "image"])))
+            case "tag":
+                node.tag = other.tag
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+@given(edited_configs())
+def test_any_xml_is_compared_and_without_drift_it_has_what_reading_needs(text):
+    if not config_drift(text, 5):
+        assert config_labels(text) == {f"P{number}" for number in range(1, 6)} and offers_occluded(text)
 
 
 def test_a_config_without_a_choice_per_region_offers_no_flag():

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from filelock import FileLock, Timeout
 
 from schemas.config import ConversionSettings, SplitPolicy
 from schemas.errors import ImageError, StorageError, SubjectLeakError
@@ -275,3 +276,16 @@ def test_a_place_where_no_shard_can_be_kept_is_named(snapshot, workspace):
     workspace.root.write_text("no folder")
     with pytest.raises(StorageError, match="shards: can't be made"):
         convert(snapshot, SETTINGS, workspace)
+
+
+def test_one_conversion_at_a_time(snapshot, workspace):
+    held = []
+
+    def look(done, of):
+        if done:
+            with pytest.raises(Timeout), FileLock(workspace.shards / ".lock", timeout=0):
+                pass
+            held.append(done)
+
+    convert(snapshot, SETTINGS, workspace, progress=look)
+    assert held == list(range(1, 25))

@@ -98,3 +98,19 @@ def test_jpeg_with_bytes_between_its_segments():
     frame = whole.index(b"\xff\xc0")
     with pytest.raises(ValueError, match=f"byte {frame} is 0x41 where a marker begins"):
         jpeg_size(memoryview(whole[:frame] + b"A" + whole[frame:]))
+
+
+@pytest.mark.parametrize(
+    ("at", "new", "problem"),
+    [
+        (2, b"\0\1", "the segment 0xc0 at byte {frame} is shorter than its own length"),
+        (2, b"\0\7", r"its frame header \(SOF\) is cut short"),
+        (7, b"\0\0", r"its frame header \(SOF\) gives a width of 0"),
+    ],
+)
+def test_jpeg_whose_frame_header_makes_no_sense(at, new, problem):
+    whole = bytearray(JPEGS["baseline"])
+    frame = whole.index(b"\xff\xc0")
+    whole[frame + at : frame + at + 2] = new
+    with pytest.raises(ValueError, match=problem.format(frame=frame)):
+        jpeg_size(memoryview(whole))

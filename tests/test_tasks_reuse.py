@@ -3,8 +3,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from filelock import FileLock, Timeout
 
 from schemas.errors import StorageError
 from schemas.source_code import code_version
@@ -85,6 +87,20 @@ def test_a_killed_step_is_continued(tmp_path):
 
     assert not reuse_or_run(tmp_path, "key", finish).reused
     assert (tmp_path / "key" / "first.txt").exists()
+
+
+def test_one_at_a_time_makes_an_output_and_who_comes_meanwhile_finds_it_done(tmp_path):
+    later = []
+
+    def run(directory):
+        with pytest.raises(Timeout), FileLock(tmp_path / ".key.lock", timeout=0):
+            pass
+        later.append(pool.submit(reuse_or_run, tmp_path, "key", must_not_run))
+        return {}
+
+    with ThreadPoolExecutor(1) as pool:
+        reuse_or_run(tmp_path, "key", run)
+    assert later[0].result().reused
 
 
 _MAKE_ANEW = """

@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
+from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 
 from schemas.config import ReviewSettings, Tracking
 from schemas.errors import ReviewError
 from tasks.champion import current_model
+from tasks.review import inbox as inbox_module
 from tasks.review.aliases import move
 from tasks.review.approval import Standing, accepted_version
 from tasks.review.inbox import look, note_told, settle
@@ -317,12 +319,23 @@ def test_an_approval_that_is_taken_back_before_it_is_acted_on_moves_nothing(
     assert registry.tags(version)["review.state"].startswith("refused: ")
 
 
-def test_two_runs_at_once_accept_once(registry, tracking, workspace):
+def test_two_runs_at_once_accept_once(registry, tracking, workspace, monkeypatch):
+    """The second comes when the first has seen the approval, and has not moved the alias yet."""
     version = registry.judged()
     registry.approve(version)
-    with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(settle, tracking, workspace, SETTINGS, now=NOW) for _ in range(2)]
-    assert sorted(len(run.result().accepted) for run in runs) == [0, 1]
+    accept, second = inbox_module._accept, []
+
+    def and_another_comes(*arguments):
+        monkeypatch.setattr(inbox_module, "_accept", accept)
+        with pytest.raises(Timeout), FileLock(workspace.review / "lock", timeout=0):
+            pass
+        second.append(pool.submit(settle, tracking, workspace, SETTINGS, now=NOW))
+        return accept(*arguments)
+
+    monkeypatch.setattr(inbox_module, "_accept", and_another_comes)
+    with ThreadPoolExecutor(1) as pool:
+        assert len(settle(tracking, workspace, SETTINGS, now=NOW).accepted) == 1
+    assert second[0].result().accepted == ()
 
 
 def test_a_fresh_workspace_on_the_same_registry_knows_the_champion(registry, settled, tracking, workspace, tmp_path):

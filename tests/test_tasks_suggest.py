@@ -193,7 +193,8 @@ def test_occlusion_counts_as_rare_by_what_the_model_says_of_both(threshold):
     labelled = some_signals(confidence_LN)
     known = Known(labelled, labelled.points_FN2, np.full(5, threshold), flagged=0)
     found_F = rank(some_signals(confidence_FN), known, count=2).rarity_F
-    if known.proposes_occlusion:
+    assert known.proposes_occlusion == np.isfinite(threshold)
+    if np.isfinite(threshold):
         np.testing.assert_allclose(found_F, rarity(np.array([0, 1]), np.array([1] * 3 + [0] * 7))[0])
         assert found_F[1] > found_F[0]
     else:
