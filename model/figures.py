@@ -69,9 +69,10 @@ def draw_comparison(face: ExampleFace, *, scale: int = ENLARGED) -> np.ndarray:
 
 
 def draw_keypoints(image: np.ndarray, points_N2: np.ndarray, *, radius_px: float) -> None:
-    """Draw keypoints into a BGR image (H, W, 3), each in the colour of its region."""
+    """Draw keypoints into a BGR image (H, W, 3), each in the colour of its region; what is no number is left out."""
     for point, colour in zip(points_N2.tolist(), point_colours(len(points_N2)), strict=True):
-        draw_dot(image, point, radius_px, colour)
+        if np.isfinite(point).all():
+            draw_dot(image, point, radius_px, colour)
 
 
 def draw_dot(canvas: np.ndarray, point: Sequence[float], radius_px: float, colour: BGR) -> None:

@@ -51,6 +51,8 @@ def test_one_gpu_is_used(command, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     install_gpus(tmp_path, monkeypatch, "Tesla T4, 7.5, 580.1", "NVIDIA L4, 8.9, 580.1")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # so that what the command sets is undone
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert main([command, *COMMANDS[command].split(), "--gpu_index", "2"]) == 2
     assert "--gpu_index 2: GPUs here: 2, counted from 0" in capsys.readouterr().err
     assert main([command, *COMMANDS[command].split(), "--gpu_index", "1"]) == 2
