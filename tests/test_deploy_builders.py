@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, save_model
 
 from deploy.builders.base import build_with_module, probe_module
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
@@ -123,3 +124,15 @@ def test_an_onnxruntime_engine_that_is_none(tmp_path):
     for name in ("engine.onnx", "missing.onnx"):
         with pytest.raises(ModelFileError, match=f"{name}: ONNX Runtime can't load it"):
             OnnxRuntimeEngine(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.UINT8, TensorProto.FLOAT16])
+def test_an_onnx_file_that_takes_no_float32_is_named(tmp_path, kind):
+    value, path = helper.make_tensor_value_info, tmp_path / "foreign.onnx"
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
+    shape = ["batch", 1, 80, 80]
+    graph = helper.make_graph(nodes, "g", [value("x", kind, shape)], [value("y", TensorProto.FLOAT, shape)])
+    opset = [helper.make_opsetid("", 13)]
+    save_model(helper.make_model(graph, opset_imports=opset, ir_version=7), path)
+    with pytest.raises(ModelFileError, match=r"foreign\.onnx: ONNX Runtime can't load it: .*input data type"):
+        OnnxRuntimeEngine(path)

@@ -83,9 +83,12 @@ class OnnxRuntimeEngine:
             self._max_batch = self._fixed_batch or max_batch
             trial = self._session.run(None, {self._input: np.zeros((self._fixed_batch or 1, *self.input_shape), "f")})
         except (
+            state.EPFail,
             state.Fail,
+            state.InvalidArgument,
             state.InvalidGraph,
             state.InvalidProtobuf,
+            state.NoModel,
             state.NoSuchFile,
             state.NotImplemented,
             state.RuntimeException,
