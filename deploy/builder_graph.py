@@ -6,15 +6,11 @@ Legend: C channels, S side of the crop.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deploy.builders.trtexec_lines import NetworkInput
-from deploy.onnx_graph import check_graph, unreadable
+from deploy.onnx_graph import check_graph, opset_of, unreadable
 from deploy.targets import OnnxRuntimeTarget, Precision, Target
 from schemas.errors import ModelFileError
-
-if TYPE_CHECKING:
-    import onnx
 
 HEATMAP = "conv_keypoints_m"
 
@@ -29,7 +25,7 @@ def require_readable(model: bytes, target: Target, where: str) -> None:
     import onnx
 
     graph = onnx.load_from_string(model)
-    require_opset(_opset(graph), target, where)
+    require_opset(opset_of(graph), target, where)
     unknown = [] if isinstance(target, OnnxRuntimeTarget) else unreadable(graph)
     if unknown:
         raise ModelFileError(
@@ -90,10 +86,6 @@ def soft_argmax_layers(path: Path) -> tuple[str, ...]:
             behind.update(node.output)
             found.append(node.name)
     return tuple(found)
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def _parser(target: Target) -> str:

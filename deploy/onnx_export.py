@@ -17,6 +17,7 @@ from deploy.onnx_graph import (
     canonical,
     check_readable,
     heatmap_name,
+    opset_of,
 )
 from schemas.errors import ModelFileError
 from schemas.sealed import Key, Kind, read_content, sealed_path, write_sealed
@@ -129,7 +130,7 @@ def summarise(path: Path, *, key: Key | None = None) -> OnnxSummary:
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
         size=len(content),
-        opset=next(entry.version for entry in model.opset_import if entry.domain == ""),
+        opset=opset_of(model),
         num_keypoints=_shape(model.graph.output[0])[1],
         input_shape=tuple(image),
         batch=batch or None,

@@ -28,6 +28,8 @@ TFONNX_NAMES = {
 
 Naming = Literal["onnx", "tfonnx"]
 PRODUCER = "fpenet-workflow"
+ONNX_DOMAINS = ("", "ai.onnx")
+"""Both name ONNX's own operators."""
 IR_VERSION = 7
 """The ONNX file format that came with opset 12 and 13; older readers refuse a newer one."""
 
@@ -81,10 +83,28 @@ def canonical(model: onnx.ModelProto, *, keep: Iterable[str] = ()) -> onnx.Model
             result.initializer.append(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(constants[old]), new))
     result.input.extend(graph.input)
     result.output.extend(graph.output)
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return onnx.helper.make_model(
-        result, producer_name=PRODUCER, ir_version=IR_VERSION, opset_imports=[onnx.helper.make_opsetid("", opset)]
+        result,
+        producer_name=PRODUCER,
+        ir_version=IR_VERSION,
+        opset_imports=[onnx.helper.make_opsetid("", opset_of(model))],
     )
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Of ONNX's own operators.
+
+    Raises:
+        ModelFileError: the model names none.
+    """
+    return _own_opset(model).version
+
+
+def _own_opset(model: onnx.ModelProto) -> onnx.OperatorSetIdProto:
+    found = next((entry for entry in model.opset_import if entry.domain in ONNX_DOMAINS), None)
+    if found is None:
+        raise ModelFileError("the graph names no opset of ONNX's own operators; export it anew")
+    return found
 
 
 def _depth_first(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -131,7 +151,7 @@ def check_readable(model: onnx.ModelProto, where: str) -> None:
         ModelFileError: the graph breaks ONNX's own rules, its opset is above `OPSET_CEILING`, or it holds an
             operator that is not in `READABLE_OPS`.
     """
-    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+    opset = opset_of(model)
     if opset > OPSET_CEILING:
         raise ModelFileError(
             f"{where}: opset {opset} is above {OPSET_CEILING}, the newest that TensorRT 8.2 reads; "
@@ -150,7 +170,7 @@ def unreadable(model: onnx.ModelProto) -> list[str]:
     """Operators that are not in `READABLE_OPS`, each with its first node: `Erf (node 'erf_1')`."""
     first: dict[str, str] = {}
     for node in model.graph.node:
-        if node.op_type not in READABLE_OPS or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in READABLE_OPS or node.domain not in ONNX_DOMAINS:
             first.setdefault(node.op_type, f"{node.op_type} (node '{node.name}')")
     return sorted(first.values())
 
@@ -275,7 +295,7 @@ def with_half_scales(model: onnx.ModelProto, num_keypoints: int) -> onnx.ModelPr
         ModelFileError: a weight is beyond FP16's largest number.
     """
     half = to_float16(model, num_keypoints)
-    next(entry for entry in half.opset_import if entry.domain == "").version = HALF_SCALES_OPSET
+    _own_opset(half).version = HALF_SCALES_OPSET
     half.ir_version = HALF_SCALES_IR_VERSION
     return half
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from deploy.onnx_graph import OUTPUT_CHANNELS, last_maps
+from deploy.onnx_graph import OUTPUT_CHANNELS, last_maps, opset_of
 from schemas.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def insert(
     """
     import onnx
 
-    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+    opset = opset_of(model)
     if opset < OPSET:
         raise ModelFileError(f"opset {opset}: INT8 needs {OPSET}, the first with one scale per channel")
     quantised = onnx.ModelProto()

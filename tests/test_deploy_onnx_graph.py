@@ -3,10 +3,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.onnx_export import export_onnx, load_onnx, onnx_model
+from deploy.onnx_export import export_onnx, load_onnx, onnx_model, write_onnx
 from deploy.onnx_graph import canonical, check_readable, to_float16
+from deploy.qdq import insert
 from schemas.errors import ModelFileError
 from tests.networks import WITH_VISIBILITY, sharp_network
+from tests.small_graphs import small_graph
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,19 @@ def test_opset_ceiling():
     newer = graph({"w": "w", "sum": "s", "left": "l", "right": "r"}, swapped=False, opset=14)
     with pytest.raises(ModelFileError, match=r"m\.onnx: opset 14 is above 13"):
         check_readable(canonical(newer), "m.onnx")
+
+
+def test_the_opset_is_found_by_either_name_of_its_domain(tmp_path):
+    named = small_graph()
+    named.opset_import[0].domain = "ai.onnx"
+    assert write_onnx(named, tmp_path / "m.onnx").opset == 13
+    check_readable(named, "m.onnx")
+    named.opset_import[0].version = 11
+    with pytest.raises(ModelFileError, match="opset 11: INT8 needs 13"):
+        insert(named, {}, ())
+    del named.opset_import[:]
+    with pytest.raises(ModelFileError, match="names no opset"):
+        check_readable(named, "m.onnx")
 
 
 def test_a_graph_that_breaks_the_rules_is_refused(model):
