@@ -5,6 +5,7 @@ Legend: B faces, H W C rows, columns, channels of the network's input.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -101,7 +102,7 @@ class EntryReader:
             image = None
         if image is not None:
             return image
-        if path.is_file():
+        if os.path.isfile(path):  # noqa: PTH113 - any text may stand there, too long for a name
             return Skipped(name, "image-unreadable", f"{path}: can't be decoded")
         return Skipped(name, "image-missing", f"{path}: no such file")
 

@@ -106,6 +106,9 @@ def test_every_face_of_an_image_has_its_result(infer, tmp_path):
     assert result["images"][0]["faces"][1]["confidences"] == result["images"][1]["faces"][0]["confidences"]
 
 
+LONG = f"{'a' * 300}.png"
+
+
 def test_what_can_not_be_done_is_listed_with_its_reason(infer, tmp_path):
     write_image(tmp_path / "good.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG truncated")
@@ -116,6 +119,7 @@ def test_what_can_not_be_done_is_listed_with_its_reason(infer, tmp_path):
         entry("broken.png", box),
         entry("empty.png", box),
         entry("gone.png", box),
+        entry(LONG, box),
         entry("good.png"),
         {"class": "image", "annotations": []},
     ]
@@ -126,12 +130,13 @@ def test_what_can_not_be_done_is_listed_with_its_reason(infer, tmp_path):
         ("broken.png", "image-unreadable"),
         ("empty.png", "image-unreadable"),
         ("gone.png", "image-missing"),
+        (LONG, "image-missing"),
         ("good.png", "no-face-box"),
-        ("entry 6", "schema"),
+        ("entry 7", "schema"),
     ]
     assert all(item["reason"] for item in result["skipped"])
-    assert summary == InferenceSummary(entries=6, images=1, faces=1, skipped=7)
-    assert result["summary"] == {"entries": 6, "images": 1, "faces": 1, "skipped": 7}
+    assert summary == InferenceSummary(entries=7, images=1, faces=1, skipped=8)
+    assert result["summary"] == {"entries": 7, "images": 1, "faces": 1, "skipped": 8}
     assert len(lines) == 1
 
 
