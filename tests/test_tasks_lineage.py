@@ -240,6 +240,7 @@ def test_a_version_from_before_records_is_known_by_its_engines(workspace):
     [
         ("multipie/04", r"did you mean 'multipie/0\d\d'"),
         ("fpenet/33", "did you mean 'fpenet/3'"),
+        ("k" * 300, r"ask for an engine .* a version .* an annotation .* a subject"),
         ("team:task/99", r"ask for an engine .* a version .* an annotation .* a subject"),
         ("team:task/1/annotation/11", r"did you mean 'team:task/\d+/annotation/\d+'"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,9 +74,9 @@ def _found(
 
 def _engines(word: str, engines: list[EngineFacts]) -> list[EngineFacts]:
     path = Path(word)
-    digest = sha256_file(path) if path.is_file() else word
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - any text may be asked for, too long for a name
         return [engine for engine in engines if engine.build_key == path.name]
+    digest = sha256_file(path) if os.path.isfile(path) else word  # noqa: PTH113 - the same
     if not _HEX.fullmatch(digest):
         return []
     return [engine for engine in engines if engine.build_key.startswith(digest) or engine.sha256.startswith(digest)]
