@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.events.schemas.events import Event, ResourceSpecification
 
+from schemas.config import load_config
 from tasks.gateway.hints import MOST_IDS, Hint
 from tasks.gateway.outgoing import Entry, coalesce, prefect_event
 
@@ -103,6 +104,26 @@ def test_a_tag_that_was_set_is_a_label_that_automations_choose_by():
     own = replace(hint, detail={"version": "3", "tag": "review.state"})
     event = prefect_event([Entry(2, 2000.0, own)], event_id=ID, now=5000.0)
     assert not decision.matches(Event.model_validate(event).resource), "what flows write would wake flows for ever"
+
+
+def test_a_new_name_wakes_suggest_if_it_is_of_the_configuration_s_model():
+    project = Path(__file__).parents[1]
+    deployed = yaml.safe_load((project / "prefect.yaml").read_text())
+    (trigger, _) = next(found["triggers"] for found in deployed["deployments"] if found["name"] == "suggest")
+    match = ResourceSpecification.model_validate(trigger["match"])
+    own = load_config(project / deployed["definitions"]["config"]).tracking.registered_model
+    for name, wakes in ((own, True), ("another-team-s", False)):
+        hint = Hint("mlflow", name, "model_version_alias.created", {"version": "3", "alias": "champion"})
+        event = Event.model_validate(prefect_event([Entry(1, 2000.0, hint)], event_id=ID, now=5000.0))
+        assert event.event in trigger["expect"] and match.matches(event.resource) is wakes
+
+
+def test_no_trigger_fires_without_an_event():
+    """Prefect opens a count for a Proactive trigger without `for_each`, whatever its `after` says."""
+    deployed = yaml.safe_load((Path(__file__).parents[1] / "prefect.yaml").read_text())["deployments"]
+    triggers = [trigger for found in deployed for trigger in found.get("triggers", ())]
+    waiting = [trigger for trigger in triggers if trigger["posture"] == "Proactive"]
+    assert len(waiting) == 3 and all(trigger["for_each"] and trigger["after"] for trigger in waiting)
 
 
 def test_a_registry_event_names_what_happened_to_which_model():

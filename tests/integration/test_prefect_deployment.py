@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from deploy.drift_client import DriftRecorder
+from tasks.drift.watch import DeviceDrift
+from tasks.drift_steps import drift_event
 from tasks.gateway.hints import Hint
 from tasks.gateway.outgoing import ANNOTATIONS_CHANGED, Entry, prefect_event
 from tests.prefect_servers import POOL, ask, await_found, prefect, prefect_server, prefect_worker, send
@@ -20,6 +22,11 @@ pytestmark = pytest.mark.slow  # a server, a worker, and flows that they start
 OTHER_PROJECT = 99
 QUIET_S = 3600
 DEVICE = "dock-7"
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+OPEN = ("SCHEDULED", "PENDING", "RUNNING")
+"""Prefect's types of states."""
+DRIFT_FLOW = {"prefect.resource.id": "prefect.flow.of-drift", "prefect.resource.role": "flow"}
+"""As `emit_event` adds the flow that it is called in."""
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +125,7 @@ def test_events_of_the_gateway_wake_a_sync_with_the_project_s_number(deployed):
     send(deployed, "POST", "events", events)
 
     def both():
-        ended = runs_of(deployed, "annotations", "COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        ended = runs_of(deployed, "annotations", *ENDED)
         return ended if len(ended) == 2 else []
 
     runs = await_found(both)
@@ -130,13 +137,28 @@ def test_events_of_the_gateway_wake_a_sync_with_the_project_s_number(deployed):
     assert any(f"no source of this configuration is Label Studio project {OTHER_PROJECT}" in text for text in told)
 
 
-def test_a_new_name_of_a_model_wakes_suggest(deployed):
-    hint = Hint("mlflow", "fpenet", "model_version_alias.created", {"version": "3", "alias": "champion"})
-    event = prefect_event([Entry(1, time.time(), hint)], event_id=uuid.uuid4(), now=time.time())
-    (automation,) = automations_on(deployed, event["event"])
-    send(deployed, "POST", "events", [event])
-    (run,) = await_found(lambda: runs_of(deployed, "suggest", "FAILED"))
-    assert run["created_by"]["display_value"] == automation["name"]
+def runs_by(environment, automation, *states):
+    """Runs of `suggest` that this automation started, as `runs_of`."""
+    found = runs_of(environment, "suggest", *states)
+    return [run for run in found if run["created_by"]["display_value"] == automation["name"]]
+
+
+def wake_once(environment, automation, events):
+    """Send events; the run of `suggest` that this automation starts for all of them, and no other."""
+    assert not runs_by(environment, automation, *ENDED, *OPEN), "nothing has happened yet"
+    send(environment, "POST", "events", events)
+    (run,) = await_found(lambda: runs_by(environment, automation, *ENDED))
+    assert len(runs_by(environment, automation, *ENDED, *OPEN)) == 1
+    return run
+
+
+def test_new_names_of_a_model_wake_one_suggest(deployed):
+    events = []
+    for number, alias in enumerate(("challenger", "champion")):
+        hint = Hint("mlflow", "fpenet-demo", "model_version_alias.created", {"version": "3", "alias": alias})
+        events.append(prefect_event([Entry(number, time.time(), hint)], event_id=uuid.uuid4(), now=time.time()))
+    (automation,) = automations_on(deployed, events[0]["event"])
+    run = wake_once(deployed, automation, events)
     assert "none is of the kind label_studio" in run["state"]["message"], "faces come from a folder here"
 
 
@@ -150,22 +172,27 @@ def test_an_approval_is_rolled_out_by_a_run_of_its_own(deployed, project):
     assert json.loads(current.read_text())["model_version"] == "1"
 
 
-WAKER = "fpenet device sees something else"
+def test_devices_that_see_something_else_wake_one_suggest(deployed):
+    (automation,) = automations_on(deployed, "fpenet.drift.detected")
+    sent = {"occurred": datetime.now(UTC).isoformat(), "related": [DRIFT_FLOW]}
+    found = [DeviceDrift(f"shelf-{number}", "drift", "fpenet/1", faces=400, hours=10) for number in range(10)]
+    wake_once(deployed, automation, [drift_event(one) | sent | {"id": str(uuid.uuid4())} for one in found])
 
 
 def test_a_device_that_sees_something_else_wakes_suggest(deployed, project):
     """Its counts alone tell: it was given the profile of what its model was tested on, and no image leaves it."""
     place = project.parent / DEVICE / "cpu/drift"
+    (automation,) = automations_on(deployed, "fpenet.drift.detected")
+    shorten(deployed, automation, within_s=10)
+    before = len(runs_by(deployed, automation, *ENDED))
     prefect(deployed, "deployment", "run", "drift/drift", "--watch")
     write_odd_records(place)
     prefect(deployed, "deployment", "run", "drift/drift", "--watch")
-    named = {"event": {"name": ["fpenet.drift.detected"]}}
-    (event,) = await_found(lambda: ask(deployed, "events", filter=named)["events"])  # the server keeps it later
-    assert event["resource"]["prefect.resource.id"] == f"fpenet.device.{DEVICE}"
+    of_device = {"event": {"name": ["fpenet.drift.detected"]}, "resource": {"id": [f"fpenet.device.{DEVICE}"]}}
+    (event,) = await_found(lambda: ask(deployed, "events", filter=of_device)["events"])  # the server keeps it later
     assert event["payload"]["signals"]
-    await_found(
-        lambda: [run for run in runs_of(deployed, "suggest", "FAILED") if run["created_by"]["display_value"] == WAKER]
-    )
+    assert DRIFT_FLOW["prefect.resource.role"] in {found["prefect.resource.role"] for found in event["related"]}
+    await_found(lambda: runs_by(deployed, automation, *ENDED)[before:])
 
 
 def write_odd_records(place):
