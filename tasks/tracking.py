@@ -176,26 +176,46 @@ def _import_mlflow() -> Any:
 
 
 def _refuse_unreachable(uri: str) -> None:
-    """Ask a server for its health once; MLflow's own client would retry for minutes first."""
-    if not uri.startswith(("http://", "https://")):
-        return
-    import httpx
+    """Ask a server for its health once; MLflow's own client would retry for minutes first.
+
+    Who may ask is for MLflow's client to say, by settings of its own; nothing secret is sent here.
+    """
+    if uri.startswith(("http://", "https://")) and (problem := _problem_at(uri)):
+        raise TrackingError(
+            f"MLflow at {without_credentials(uri)} {problem}. "
+            "What was trained is kept: the same command goes on from here"
+        )
+
+
+def _problem_at(uri: str) -> str | None:
+    """Why there is no use in asking the server, and what to do; None where one answers."""
+    import requests  # as MLflow does: whom it trusts, this trusts
 
     from tasks.addresses import is_address
 
-    problem = "is no address"
-    if is_address(uri):
-        try:
-            reply = httpx.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S)
-            if reply.is_success:
-                return
-            problem = f"answers HTTP {reply.status_code}"
-        except httpx.HTTPError as error:
-            problem = f"can't be reached: {error or type(error).__name__}"
-    raise TrackingError(
-        f"MLflow at {without_credentials(uri)} {problem}; start it or correct tracking.uri. "
-        "What was trained is kept: the same command goes on from here"
-    )
+    if not is_address(uri):
+        return "is no address; correct tracking.uri"
+    try:
+        answer = requests.get(
+            f"{without_credentials(uri).rstrip('/')}/health",
+            auth=lambda request: request,  # nobody's: not of a .netrc either
+            allow_redirects=False,
+            verify=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not _is_set("MLFLOW_TRACKING_INSECURE_TLS"),
+            cert=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
+            timeout=HEALTH_TIMEOUT_S,
+        )
+    except requests.exceptions.SSLError as error:
+        return f"can't be reached by TLS: {error}; name the file of its CA in MLFLOW_TRACKING_SERVER_CERT_PATH"
+    except OSError as error:  # of requests; or a file of certificates is missing
+        return f"can't be reached: {str(error) or type(error).__name__}; start it or correct tracking.uri"
+    if answer.status_code >= requests.codes.server_error:
+        return f"answers HTTP {answer.status_code}; start it or correct tracking.uri"
+    return None
+
+
+def _is_set(variable: str) -> bool:
+    """As MLflow reads it."""
+    return os.environ.get(variable, "").lower() in ("true", "1")
 
 
 def _find_version(client: MlflowClient, name: str, key: str) -> ModelVersion | None:

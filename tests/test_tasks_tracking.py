@@ -1,11 +1,13 @@
 """Tracking, against MLflow itself: a SQLite file here; a server in tests/integration."""
 
+import re
 import traceback
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from filelock import FileLock, Timeout
+from urllib3.exceptions import InsecureRequestWarning
 
 from schemas.config import Tracking
 from schemas.errors import StorageError, TrackingError
@@ -13,7 +15,7 @@ from tasks.review.aliases import drop, move
 from tasks.tracking import RegisteredVersion, kpi_metrics, mlflow_client, register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
-from tests.servers import HOST, free_port, serving
+from tests.servers import HOST, free_port, self_signed, serving, speak_tls
 
 PASSWORD = "s3cret"
 
@@ -149,7 +151,9 @@ class Broken(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/health":
+            self.server.credentials.append(self.headers["Authorization"])
             self.send_response(self.server.health)
+            self.send_header("Location", "/login")
             self.end_headers()
 
     def log_message(self, *args):
@@ -159,7 +163,7 @@ class Broken(BaseHTTPRequestHandler):
 @pytest.fixture
 def broken_server():
     server = ThreadingHTTPServer((HOST, 0), Broken)
-    server.health = 200
+    server.health, server.credentials = 200, []
     with serving(server):
         yield server
 
@@ -179,12 +183,43 @@ def test_a_server_that_is_of_no_use_is_named_without_its_password(
         return text
 
     assert f"MLflow at {here} refused: API request to {here}/api/" in told(here)
-    broken_server.health = 401
-    assert f"MLflow at {here} answers HTTP 401; " in told(here)
+    for broken_server.health in (401, 302):  # by a proxy that lets in whom MLflow's own variables name
+        assert f"MLflow at {here} refused: API request to {here}/api/" in told(here)
+    broken_server.health = 503
+    assert f"MLflow at {here} answers HTTP 503; start it" in told(here)
     down = f"http://{HOST}:{free_port()}"
     assert f"MLflow at {down} can't be reached: " in told(down)
     for nowhere in (f"http://{HOST}:many", "http://a..b", f"http://{HOST}:65536"):
         assert f"MLflow at {nowhere} is no address; " in told(nowhere)
+
+
+def test_a_server_of_a_private_ca_is_asked_as_mlflow_s_variables_say(own_workspace, tmp_path, monkeypatch):
+    """By MLflow's own client, which has its credentials; the health is asked for without any."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", PASSWORD)
+    server = ThreadingHTTPServer((HOST, 0), Broken)
+    server.health, server.credentials = 200, []
+    certificate = self_signed(tmp_path)
+    speak_tls(server, certificate)
+    here = f"https://{HOST}:{server.server_port}"
+
+    def told():
+        tracking = Tracking(uri=here.replace("//", f"//team:{PASSWORD}@"))
+        with pytest.raises(TrackingError) as error, mlflow_client(tracking, own_workspace) as client:
+            client.search_experiments()
+        return str(error.value)
+
+    with serving(server):
+        assert re.search(rf"{here} can't be reached by TLS: .*; name the file of its CA in MLFLOW_TRACK", told())
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(tmp_path / "gone.pem"))
+        assert "gone.pem" in told()
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
+        assert f"MLflow at {here} refused: API request to endpoint /api/" in told()
+        monkeypatch.delenv("MLFLOW_TRACKING_SERVER_CERT_PATH")
+        monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "TRUE")
+        with pytest.warns(InsecureRequestWarning):
+            assert f"MLflow at {here} refused: API request to endpoint /api/" in told()
+    assert server.credentials == [None, None]
 
 
 def test_a_refusal_says_what_was_refused(candidate, own_workspace):
