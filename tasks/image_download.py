@@ -178,8 +178,8 @@ class ImageStore:
             asked = error.request.url  # not always what the task says: Label Studio sends on to a bucket
             place = f"{asked.scheme}://{asked.netloc.decode()}"
             raise SourceUnreachableError(
-                f"{shown} can't be fetched ({error or type(error).__name__}); see that {place} is up, and run again: "
-                "what has arrived is kept"
+                f"{shown} can't be fetched ({str(error) or type(error).__name__}); see that {place} is up, and run "
+                "again: what has arrived is kept"
             ) from None
         if reply.status_code == httpx.codes.NOT_MODIFIED:
             return Fetched(path)

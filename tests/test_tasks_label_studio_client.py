@@ -2,6 +2,7 @@
 
 import traceback
 
+import httpx
 import pytest
 
 from schemas.errors import SourceUnreachableError
@@ -31,6 +32,13 @@ def test_a_server_whose_answers_can_t_be_used_can_t_be_reached(told):
         with pytest.raises(SourceUnreachableError) as error:
             connection.version()
         assert str(error.value).startswith(f"Label Studio at {server.url} can't be reached ({told}); ")
+
+
+def test_an_error_without_words_is_told_by_its_name():
+    told = r"can't be reached \(ReadTimeout\); check"
+    with connected(f"http://{HOST}:{free_port()}", "secret") as connection:
+        with pytest.raises(SourceUnreachableError, match=told), connection.errors():
+            raise httpx.ReadTimeout("")
 
 
 def test_what_was_opened_is_closed():

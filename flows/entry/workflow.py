@@ -124,5 +124,5 @@ def _servers() -> list[str]:
             answer = httpx.get(f"{url.rstrip('/')}{path}", timeout=5.0)
             lines.append(f"{shown} answers {answer.status_code}")
         except httpx.HTTPError as error:
-            lines.append(f"{shown} can't be reached: {error or type(error).__name__}")
+            lines.append(f"{shown} can't be reached: {str(error) or type(error).__name__}")
     return lines

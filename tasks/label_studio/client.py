@@ -107,7 +107,7 @@ class Connection:
             raise self.of_status(error.response.status_code, error.response.text) from None
         except httpx.RequestError as error:
             raise SourceUnreachableError(
-                f"Label Studio at {self.place} can't be reached ({error or type(error).__name__}); "
+                f"Label Studio at {self.place} can't be reached ({str(error) or type(error).__name__}); "
                 "check the URL, and that the server is up: its page /health/ says UP"
             ) from None
 
