@@ -17,7 +17,7 @@ from tasks.run import Run
 
 
 @flow(name="review", persist_result=False)
-def review(config: str) -> str:
+def review(config: str, rollout_deployment: str = DEPLOYMENT) -> str:
     """Look at the tags of all versions, act on approvals and rejections, and bring an accepted version to devices.
 
     Whatever woke it is a hint: the tags decide (`tasks.review.approval`). Of two runs one waits for the other; a run
@@ -27,6 +27,7 @@ def review(config: str) -> str:
 
     Args:
         config: path of a configuration (`schemas.config.WorkflowConfig`).
+        rollout_deployment: of the flow `rollout`, which is started; another where `prefect.yaml` names it otherwise.
 
     Returns:
         What came of it, for people, and of the rollout where one was started.
@@ -38,10 +39,10 @@ def review(config: str) -> str:
     with present(run.workspace.lease):
         inbox = settle_reviews(run)
         tell_reviews(run, quote(inbox))
-    return "; rollout: ".join(filter(None, (str(inbox), go_on(run, config))))
+    return "; rollout: ".join(filter(None, (str(inbox), go_on(run, config, rollout_deployment))))
 
 
-def go_on(run: Run, config: str) -> str:
+def go_on(run: Run, config: str, deployment: str) -> str:
     """Start a rollout where one has work left that nothing else starts.
 
     Returns:
@@ -51,16 +52,18 @@ def go_on(run: Run, config: str) -> str:
     if not has_work(accepted, list(run.config.targets), rollouts):
         return ""
     begins = accepted is not None and is_new(accepted, rollouts)
-    return to_devices(config) if begins or not is_deployed() else f"left to the schedule of {DEPLOYMENT}"
+    if begins or not is_deployed(deployment):
+        return to_devices(config, deployment)
+    return f"left to the schedule of {deployment}"
 
 
-def to_devices(config: str) -> str:
+def to_devices(config: str, deployment: str) -> str:
     """Start a rollout: as a run of its own where it is deployed, so that none waits here for a build; or inline.
 
     Returns:
         What came of it, for people: also that the faces to compare on are in another workspace.
     """
-    if started := start_deployed(config):
+    if started := start_deployed(config, deployment):
         return started
     try:
         return rollout(config)

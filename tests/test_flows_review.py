@@ -1,6 +1,7 @@
 """`fpenet review`: who waits for what; and the webhook's set-up where it can't be made."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -85,33 +86,41 @@ def test_a_rollout_that_is_deployed_is_a_run_of_its_own(monkeypatch):
 
     monkeypatch.setattr(steps, "run_deployment", run_deployment)
     monkeypatch.setattr(flow, "rollout", lambda config: f"inline {config}")
-    deployed = True
-    assert flow.to_devices("demo.yaml") == "inline demo.yaml", "started by hand"
+    deployed, name = True, "rollout/of-faces"
+    assert flow.to_devices("demo.yaml", name) == "inline demo.yaml", "started by hand"
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "of review")
-    assert flow.to_devices("demo.yaml") == "run calm-otter of rollout/rollout"
-    assert asked == [("rollout/rollout", {"parameters": {"config": "demo.yaml"}, "timeout": 0, "as_subflow": False})]
+    assert flow.to_devices("demo.yaml", name) == f"run calm-otter of {name}"
+    assert asked == [(name, {"parameters": {"config": "demo.yaml"}, "timeout": 0, "as_subflow": False})]
     deployed = False
-    assert flow.to_devices("demo.yaml") == "inline demo.yaml"
+    assert flow.to_devices("demo.yaml", name) == "inline demo.yaml"
+
+
+def test_the_rollout_that_a_deployed_review_starts_is_deployed_too():
+    """Also where somebody renames what `prefect.yaml` deploys."""
+    deployed = yaml.safe_load((Path(__file__).parents[1] / "prefect.yaml").read_text())["deployments"]
+    names = {f"{found['entrypoint'].rpartition(':')[2]}/{found['name']}": found for found in deployed}
+    assert names["review/review"]["parameters"]["rollout_deployment"] in names
+    assert steps.DEPLOYMENT in names
 
 
 def test_a_rollout_that_waits_for_devices_is_left_to_the_schedule_where_there_is_one(config, tmp_path, monkeypatch):
     settings = load_config(config())
     run, targets = Run(settings), list(settings.targets)
     seven = Accepted("fpenet", "7", "a" * 64, "anna", "better eyes", None, "2026-01-02T10:00:00+00:00")
-    assert flow.go_on(run, "demo.yaml") == ""
+    assert flow.go_on(run, "demo.yaml", "rollout/of-faces") == ""
     write_json(run.workspace.accepted, asdict(seven))
-    monkeypatch.setattr(flow, "to_devices", lambda config: f"started {config}")
+    monkeypatch.setattr(flow, "to_devices", lambda config, deployment: f"started {config}")
     for deployed in (False, True):
-        monkeypatch.setattr(flow, "is_deployed", lambda deployed=deployed: deployed)
-        assert flow.go_on(run, "demo.yaml") == "started demo.yaml", "it has not begun"
+        monkeypatch.setattr(flow, "is_deployed", lambda name, deployed=deployed: deployed)
+        assert flow.go_on(run, "demo.yaml", "rollout/of-faces") == "started demo.yaml", "it has not begun"
     away = tuple(
         TargetRow(name, name, "onnxruntime", "offline", "", seven.at, devices=(DeviceRow("d", "canary", "offline"),))
         for name in targets
     )
     save_result(replace(begin(seven, targets, run.workspace.rollouts), rows=away), run.workspace.rollouts)
-    assert flow.go_on(run, "demo.yaml") == "left to the schedule of rollout/rollout"
-    monkeypatch.setattr(flow, "is_deployed", lambda: False)
-    assert flow.go_on(run, "demo.yaml") == "started demo.yaml"
+    assert flow.go_on(run, "demo.yaml", "rollout/of-faces") == "left to the schedule of rollout/of-faces"
+    monkeypatch.setattr(flow, "is_deployed", lambda name: False)
+    assert flow.go_on(run, "demo.yaml", "rollout/of-faces") == "started demo.yaml"
 
 
 def test_a_workspace_without_the_faces_fails_no_review(monkeypatch):
@@ -119,7 +128,7 @@ def test_a_workspace_without_the_faces_fails_no_review(monkeypatch):
         raise SourceEmptyError("no whole TFRecords")
 
     monkeypatch.setattr(flow, "rollout", rollout)
-    assert flow.to_devices("demo.yaml") == "not here: no whole TFRecords"
+    assert flow.to_devices("demo.yaml", steps.DEPLOYMENT) == "not here: no whole TFRecords"
 
 
 def test_a_server_that_is_away_is_told_with_what_it_needs(config, capsys, monkeypatch):

@@ -36,9 +36,12 @@ def test_a_server_whose_answers_can_t_be_used_can_t_be_reached(told):
 
 def test_an_error_without_words_is_told_by_its_name():
     told = r"can't be reached \(ReadTimeout\); check"
-    with connected(f"http://{HOST}:{free_port()}", "secret") as connection:
-        with pytest.raises(SourceUnreachableError, match=told), connection.errors():
-            raise httpx.ReadTimeout("")
+    with (
+        connected(f"http://{HOST}:{free_port()}", "secret") as connection,
+        pytest.raises(SourceUnreachableError, match=told),
+        connection.errors(),
+    ):
+        raise httpx.ReadTimeout("")
 
 
 def test_what_was_opened_is_closed():

@@ -36,7 +36,9 @@ from tasks.review.inbox import look
 from tasks.run import Run
 from tasks.steps import step_task
 
-ARTIFACT, DEPLOYMENT = "fpenet-rollout", "rollout/rollout"
+ARTIFACT = "fpenet-rollout"
+DEPLOYMENT = "rollout/rollout"
+"""Of the flow `rollout`, as `prefect.yaml` names it."""
 PROMOTED, GATED = "fpenet.engine.promoted", "fpenet.engine.gated"
 
 
@@ -181,20 +183,20 @@ def _tell_event(row: TargetRow, plan: Plan) -> None:
     emit_event(event, resource, related=[related], payload=payload)
 
 
-def is_deployed() -> bool:
-    """Whether there is the deployment `rollout/rollout`, where the flow run that asks is one of a deployment too."""
+def is_deployed(deployment: str) -> bool:
+    """Whether there is this deployment, where the flow run that asks is one of a deployment too."""
     if runtime.deployment.id is None:
         return False
     with get_client(sync_client=True) as client:
         try:
-            client.read_deployment_by_name(DEPLOYMENT)
+            client.read_deployment_by_name(deployment)
         except ObjectNotFound:
             return False
     return True
 
 
-def start_deployed(config: str) -> str | None:
-    """Have Prefect run the deployment `rollout/rollout`, where the flow run that asks is one of a deployment too.
+def start_deployed(config: str, deployment: str) -> str | None:
+    """Have Prefect run `deployment` of the flow `rollout`, where the flow run that asks is one of a deployment too.
 
     Returns:
         Which run it is, for people; None where there is no such deployment, or the asking run was started by hand.
@@ -202,10 +204,10 @@ def start_deployed(config: str) -> str | None:
     if runtime.deployment.id is None:
         return None
     try:
-        started = run_deployment(DEPLOYMENT, parameters={"config": config}, timeout=0, as_subflow=False)
+        started = run_deployment(deployment, parameters={"config": config}, timeout=0, as_subflow=False)
     except ObjectNotFound:
         return None
-    return f"run {started.name} of {DEPLOYMENT}"
+    return f"run {started.name} of {deployment}"
 
 
 def tell_rollout(run: Run, told: str) -> str:
