@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 from schemas.label_studio_config import labelling_config, parse_config
 
-_ITEMS = ("Label", "Choice")
 _ITEM_NOUNS = {"background": "colour", "hotkey": "hotkey"}
+_READ = ("Image", "Choices", "RectangleLabels", "KeyPointLabels")
 _NOT_DRIFT = ("name", "showInline", "zoom", "zoomControl")
 """Attributes of controls whose change loses no label; a name is compared by itself."""
 
@@ -39,7 +39,7 @@ def config_drift(actual_xml: str, num_keypoints: int) -> list[str]:
 
 def _controls(root: ElementTree.Element) -> list[ElementTree.Element]:
     """What shows the data and what collects answers; a filter only helps to find a label."""
-    return [node for node in root.iter() if node.tag == "Image" or (node.get("toName") and node.tag != "Filter")]
+    return [node for node in root.iter() if node.tag in _READ or (node.get("toName") and node.tag != "Filter")]
 
 
 def _named(control: ElementTree.Element) -> str:
@@ -63,7 +63,7 @@ def _item_drift(ours: ElementTree.Element, theirs: ElementTree.Element) -> list[
     renamed = {} if len(wanted) != len(found) else _renamed(list(wanted), list(found))
     missing = [value for value in wanted if value not in found and value not in renamed]
     extra = [value for value in found if value not in wanted and value not in renamed.values()]
-    noun = "label" if ours.tag.endswith("Labels") else "choice"
+    noun = _item(ours).lower()
     drift = [f"{noun} {old} is called '{new}'" for old, new in renamed.items()]
     beyond = [value for value in extra if _number(value) > len(wanted)] if ours.tag == "KeyPointLabels" else []
     extra = [value for value in extra if value not in beyond]
@@ -86,11 +86,16 @@ def _item_drift(ours: ElementTree.Element, theirs: ElementTree.Element) -> list[
 
 
 def _values(control: ElementTree.Element) -> list[str]:
-    return [node.get("value", "") for node in control.iter() if node.tag in _ITEMS]
+    return [node.get("value", "") for node in control.iter(_item(control))]
 
 
 def _items(control: ElementTree.Element) -> dict[str, Mapping[str, str]]:
-    return {node.get("value", ""): node.attrib for node in control.iter() if node.tag in _ITEMS}
+    return {node.get("value", ""): node.attrib for node in control.iter(_item(control))}
+
+
+def _item(control: ElementTree.Element) -> str:
+    """The tag of what a person may pick in a control."""
+    return "Label" if control.tag.endswith("Labels") else "Choice"
 
 
 def _renamed(wanted: list[str], found: list[str]) -> dict[str, str]:

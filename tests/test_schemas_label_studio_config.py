@@ -86,6 +86,10 @@ def test_hotkeys_are_unique():
         (lambda r: only(r, "Choice").set("hotkey", "k"), ["choice occluded has another hotkey"]),
         (lambda r: only(r, "Choice").set("value", "hidden"), ["choice occluded is called 'hidden'"]),
         (
+            lambda r: setattr(only(r, "Choice"), "tag", "Label"),
+            ["choice occluded of Choices 'occ' is missing"],
+        ),
+        (
             lambda r: only(r, "Choices").set("perRegion", "false"),
             ["Choices 'occ' has perRegion='false' instead of 'true'"],
         ),
@@ -112,6 +116,10 @@ def test_hotkeys_are_unique():
         (
             lambda r: ElementTree.SubElement(r, "RectangleLabels", name="eye", toName="image"),
             ["RectangleLabels 'eye' is not of this project; what it collects is not read"],
+        ),
+        (
+            lambda r: setattr(r, "tag", "KeyPointLabels"),
+            ["KeyPointLabels 'None' is not of this project; what it collects is not read"],
         ),
         (
             lambda r: parent(r, label(r, "P1")).append(label(r, "P2")),
