@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -51,9 +52,24 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+_TEMPORARY = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.tmp(\.[^.]*)?")
+
+
 def temporary_name(name: str) -> str:
     """A hidden name to write a file under, each time another. It says when that began: what was cut off grows old."""
     return f".{name}.{int(time.time())}-{secrets.token_hex(4)}.tmp"
+
+
+def is_half_written(path: Path) -> bool:
+    """Whether it is a file under a `temporary_name`: also of a process that works, which no lock keeps away."""
+    return _TEMPORARY.fullmatch(path.name) is not None and path.is_file()
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove below `folder` what `atomic_path` had no chance to when a process was killed. Nobody may write there."""
+    for path in folder.rglob(".*.tmp*"):
+        if is_half_written(path):
+            path.unlink()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from schemas.config import DatasetConvertSpec, ValidationRules
 from schemas.errors import AnnotationFileError, FpenetError, InputError, SourceEmptyError, ViolationsError
 from schemas.raw import RawRecord
 from schemas.records import Violation
-from schemas.storage import make_folder, sha256_file, write_json
+from schemas.storage import make_folder, remove_half_written, sha256_file, write_json
 from tasks.face_records import BoxedFace, embedded_records, face_records
 from tasks.faceboxes import FaceBoxer
 from tasks.images import ImageIndex, Progress
@@ -120,8 +120,7 @@ def _convert_set(
     boxed = _some(boxer.box(outcome.faces), set_id, outcome, boxer)
     records = embedded_records(boxed, color="gray", index=index) if spec.embed_crops else face_records(boxed)
     file = save_root / set_id / spec.tfrecord_folder / spec.tfrecord_name
-    for leftover in file.parent.glob(f".{file.name}.*.tmp*"):
-        leftover.unlink()  # of a run that was killed; nobody else writes here under the lock
+    remove_half_written(file.parent)
     try:
         written = write_records(file, records)
     except ViolationsError as error:

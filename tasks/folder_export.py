@@ -38,7 +38,7 @@ from schemas.raw import RawRecord, read_raw
 from schemas.records import Face, Violation
 from schemas.sloth import face_to_sloth, image_entry
 from schemas.sources import Source
-from schemas.storage import read_json, sha256_file, write_bytes, write_json
+from schemas.storage import is_half_written, read_json, remove_half_written, sha256_file, write_bytes, write_json
 from tasks.images import ImageIndex
 from tasks.lease import present
 from tasks.progress import StepProgress, silent
@@ -152,6 +152,7 @@ def write_folder(
         StorageError: the folder can't be written.
     """
     sets_before, pictures_before = _written_before(folder, source)
+    remove_half_written(folder)
     entries: dict[str, list[bytes]] = defaultdict(list)
     pictures: dict[str, Face] = {}
     for face in faces:
@@ -229,7 +230,7 @@ def _manifest(subjects: Mapping[str, str | None]) -> bytes:
 
 def _written_before(folder: Path, source: str) -> tuple[set[str], set[str]]:
     """The sets and the pictures of a folder that was written before; none of a new one."""
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.is_dir() or all(map(is_half_written, folder.iterdir())):
         return set(), set()
     if not (folder / NOTES).is_file():
         raise SpecError(str(folder), f"holds something else (there is no {NOTES} of ours); choose another folder")

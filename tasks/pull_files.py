@@ -92,7 +92,7 @@ def ground_truth_files(root: Path, patterns: Iterable[str]) -> list[tuple[Path, 
         raise AnnotationFileError(root, "no such folder")
     found: dict[Path, str] = {}
     for pattern in patterns:
-        matches = [path for path in root.glob(pattern) if path.is_file()]
+        matches = [path for path in root.glob(pattern) if _is_shown(path)]
         if not matches:
             raise AnnotationFileError(root / pattern, f"no file matches; {root} holds {_listing(root)}")
         fixed = root / Path(*_fixed_part(pattern))
@@ -141,7 +141,7 @@ def files_of(patterns: Iterable[str]) -> list[tuple[str, Path]]:
     found: set[Path] = set()
     for pattern in patterns:
         fixed = Path(Path(pattern).anchor, *_fixed_part(pattern))
-        matches = {path for path in fixed.glob(str(Path(pattern).relative_to(fixed))) if path.is_file()}
+        matches = {path for path in fixed.glob(str(Path(pattern).relative_to(fixed))) if _is_shown(path)}
         if not matches:
             raise AnnotationFileError(pattern, f"no file matches; {fixed} {_state(fixed)}")
         found |= matches
@@ -201,6 +201,11 @@ def _fixed_part(pattern: str) -> tuple[str, ...]:
 def _listing(folder: Path) -> str:
     names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
     return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") or "nothing"
+
+
+def _is_shown(path: Path) -> bool:
+    """A file that is not hidden by its name, as what is half-written is."""
+    return not path.name.startswith(".") and path.is_file()
 
 
 def _state(folder: Path) -> str:

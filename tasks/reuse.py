@@ -17,7 +17,15 @@ from typing import Any
 from filelock import FileLock
 
 from schemas.source_code import code_version
-from schemas.storage import fsync_directory, make_folder, read_json, sha256_file, sha256_of, write_json
+from schemas.storage import (
+    fsync_directory,
+    make_folder,
+    read_json,
+    remove_half_written,
+    sha256_file,
+    sha256_of,
+    write_json,
+)
 
 KEY_LENGTH = 20
 
@@ -67,7 +75,7 @@ def reuse_or_run(
         if finished is not None and is_current(finished["files"]):
             return StepOutput(key, directory, finished["result"], reused=True)
         make_folder(partial)
-        _remove_half_written(partial)
+        remove_half_written(partial)
         result = run(partial)
         files = {
             str(path.relative_to(partial)): sha256_file(path)
@@ -90,13 +98,6 @@ def _end_exchange(directory: Path, replaced: Path) -> None:
             shutil.rmtree(replaced)
         else:
             replaced.rename(directory)
-
-
-def _remove_half_written(directory: Path) -> None:
-    """What `schemas.storage.atomic_path` had no chance to remove when a run was killed. Call it under the lock."""
-    for leftover in directory.rglob(".*.tmp*"):
-        if leftover.is_file():
-            leftover.unlink()
 
 
 def _verified_manifest(directory: Path) -> dict[str, Any] | None:

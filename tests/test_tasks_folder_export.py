@@ -18,6 +18,7 @@ from schemas.raw import RawRecord, read_raw
 from schemas.records import Flag
 from schemas.sloth import face_to_sloth, image_entry, read
 from schemas.sources import CocoSource, CofwSource, LabelStudioExportSource, PtsSource, SlothSource, SubjectRule
+from schemas.storage import atomic_path
 from tasks.folder_export import export_source, sloth_entry, write_folder
 from tasks.images import ImageIndex
 from tasks.pull import pull
@@ -26,6 +27,7 @@ from tasks.subjects import subject_finder
 from tasks.tombstones import Tombstones
 from tasks.validate import validate
 from tasks.workspace import Workspace
+from tests.killed import killed_at_fsync
 from tests.landmark_files import made_faces, write_coco, write_cofw, write_images, write_pts
 from tests.raw_records import sloth_records, write_image
 
@@ -385,6 +387,38 @@ def test_an_export_that_was_broken_off_goes_on(tmp_path, workspace):
     image.write_bytes(content)
     assert write_folder(faces, tmp_path / "out", source="s") == ({"all": 3}, 3)
     assert len(from_folder(tmp_path / "out", workspace)) == 3
+
+
+_EXPORT = """
+import sys
+from pathlib import Path
+from tasks.folder_export import write_folder
+from tests.raw_records import sloth_records
+from tests.test_tasks_folder_export import faces_of
+folder = Path(sys.argv[1])
+write_folder(list(faces_of(sloth_records(folder, 2)).faces), folder / "out", source="s")
+"""
+_SYNCS_OF_EXPORT = 2 * 7  # of each file and of its folder: notes, manifest, two pictures, a set, manifest, notes
+
+
+@pytest.mark.parametrize("at", [1, 2 * 4 + 1, _SYNCS_OF_EXPORT])
+def test_an_export_that_was_killed_goes_on(at, tmp_path, workspace):
+    """Before the first file is there, at the set, and at the end."""
+    assert killed_at_fsync(at, _EXPORT, tmp_path)
+    out = tmp_path / "out"
+    write_folder(list(faces_of(sloth_records(tmp_path, 2)).faces), out, source="s")
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+    assert len(from_folder(out, workspace)) == 2
+
+
+def test_half_a_file_is_no_set(tmp_path, workspace):
+    """A pull looks into the folder while a process writes there, or was killed."""
+    out = tmp_path / "out"
+    write_folder(list(faces_of(sloth_records(tmp_path, 2)).faces), out, source="s")
+    with atomic_path(out / "gt/kpi.json") as half:
+        half.write_bytes((out / "gt/all.json").read_bytes()[:100])
+        assert len(from_folder(out, workspace)) == 2
+        half.write_bytes(b"[]")
 
 
 def test_a_picture_that_changed_meanwhile(tmp_path):

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from schemas.errors import StorageError
 from schemas.source_code import code_version
+from schemas.storage import temporary_name
 from tasks.reuse import reuse_or_run, step_key
 from tests.killed import killed_at_fsync
 
@@ -106,6 +107,7 @@ def test_one_at_a_time_makes_an_output_and_who_comes_meanwhile_finds_it_done(tmp
 _MAKE_ANEW = """
 import pathlib, sys
 from schemas.storage import write_bytes
+from schemas.storage import temporary_name
 from tasks.reuse import reuse_or_run
 def run(directory):
     write_bytes(directory / "out.txt", b"new")
@@ -190,7 +192,7 @@ def test_code_version_follows_what_a_template_is_made_of(tmp_path, monkeypatch):
 def test_what_a_killed_run_left_half_written_is_not_part_of_the_output(tmp_path):
     partial = tmp_path / ".key.partial"
     partial.mkdir()
-    (partial / ".out.txt.123.tmp.txt").write_text("hal")
+    (partial / f"{temporary_name('out.txt')}.txt").write_text("hal")
     (partial / "finished.txt").write_text("kept")
     output = reuse_or_run(tmp_path, "key", make("hello"))
     names = {path.name for path in output.directory.iterdir()}
