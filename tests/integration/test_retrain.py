@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.retrain_project import SUBJECTS, kill_when, render_faces, run, write_project
+from tests.retrain_project import SUBJECTS, approve, kill_when, render_faces, run, write_project
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +127,23 @@ def test_a_folder_without_annotations_is_told(tmp_path):
     assert code == 2, output
     assert "gt/**/*.json" in output
     assert "Traceback" not in output
+
+
+def test_labels_are_looked_at_and_an_approved_version_reaches_the_devices(finished):
+    """The flows that follow. It is the last test here: it makes a champion."""
+    workspace = finished.parent / "workspace"
+    code, output = run(finished, "quality")
+    assert (code, "0 suspicious labels" in output) == (0, True), output
+    (page,) = workspace.glob("quality/*/index.html")
+    assert "No annotation names its annotator" in page.read_text()
+
+    approve(finished)
+    code, output = run(finished, "review")
+    assert (code, "accepted fpenet version 1, approved by Ann" in output) == (0, True), output
+    event = json.loads((workspace / "targets/cpu/production.json").read_text())["event"]
+    assert (event["by"], event["engine"]["model_version"]) == ("flow rollout", "1")
+    (page,) = workspace.glob("rollouts/fpenet-1-*/index.html")
+    assert "promoted" in page.read_text()
+
+    code, output = run(finished, "rollout")
+    assert (code, "nothing to do: every device runs what its stage holds" in output) == (0, True), output
