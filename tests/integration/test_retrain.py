@@ -147,3 +147,6 @@ def test_labels_are_looked_at_and_an_approved_version_reaches_the_devices(finish
 
     code, output = run(finished, "rollout")
     assert (code, "nothing to do: every device runs what its stage holds" in output) == (0, True), output
+
+    code, output = run(finished, "drift")
+    assert (code, "this-machine         no records" in output) == (0, True), output
