@@ -11,7 +11,7 @@ _RAW, _RAW_OF_EXPORTS = "raw", "raw-of-exports"
 
 @dataclass(frozen=True)
 class Workspace:
-    """A directory that holds everything a project of this workflow keeps.
+    """A directory that holds everything a project of this workflow keeps. What may go: `tasks.prune`.
 
     raw/<source>/      raw.jsonl as pulled from files, raw.sqlite from a server, images downloaded
     raw-of-exports/<source>/   the same as an export pulled it: a training may be reading what a pull takes away

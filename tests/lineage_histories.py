@@ -108,12 +108,12 @@ def point_stage(
     write_json(workspace.targets / target / f"{stage}.json", Pointer(event=event).model_dump(mode="json"))
 
 
-def write_device(workspace: Workspace, target: str, device: str, *kept: str) -> None:
+def write_device(workspace: Workspace, target: str, device: str, *kept: str, version: str = "3") -> None:
     """A device's record: it runs the last of the engines that it keeps."""
     engines = [
         CurrentEngine(
             build_key=key, engine="e", engine_sha256=digest(key, "engine"), precision="fp16",
-            model_name="fpenet", model_version="3", snapshot_id="s",
+            model_name="fpenet", model_version=version, snapshot_id="s",
         )
         for key in kept
     ]  # fmt: skip

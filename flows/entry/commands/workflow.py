@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from flows.entry.commands.parsers import add_command
+from flows.entry.commands.parsers import add_command, count
 
 FLOWS = {
     "retrain": "the whole line: pull, validate, train, evaluate, export, build, stage for review",
@@ -43,7 +43,31 @@ def add(commands: Any) -> None:
     run.add_argument("--verbose", action="store_true", help="show Prefect's log")
 
     _add_forget(commands)
+    _add_prune(commands)
     add_command(commands, "doctor", "workflow:doctor", "show what is installed, missing, and can be built here")
+
+
+def _add_prune(commands: Any) -> None:
+    prune = add_command(
+        commands,
+        "prune",
+        "prune:prune",
+        "free disk space: remove what no version in use was made of, or needs",
+        more="Trainings, evaluations, ONNX exports, engines, TFRecords and pages go, if they are old and of no "
+        "version that is champion or challenger, accepted, rolled out, on a device, to go back to, or new. "
+        "Snapshots, verdicts, reviews and the records of versions and rollouts all stay; what goes is made again "
+        "where it is asked for. Run it while no flow works, for instance each week.",
+    )
+    prune.add_argument(
+        "--config", required=True, metavar="FILE", help="the flows' configuration: which workspace, which MLflow"
+    )
+    prune.add_argument(
+        "--days", type=count, default=30, metavar="N", help="keep what was written in the last N days (%(default)s)"
+    )
+    prune.add_argument(
+        "--versions", type=count, default=5, metavar="N", help="keep the newest N of each model (%(default)s)"
+    )
+    prune.add_argument("--dry-run", action="store_true", help="only show what would go")
 
 
 def _add_forget(commands: Any) -> None:
