@@ -42,9 +42,10 @@ def prefect_server(folder: Path) -> Iterator[dict[str, str]]:
 @contextmanager
 def prefect_worker(environment: Mapping[str, str], log: Path) -> Iterator[None]:
     """A worker of the pool that `prefect.yaml` names."""
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
-    health = f"{environment['PREFECT_API_URL']}/health"
-    with running(command, health_url=health, log=log, environment=environment):
+    port = free_port()
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--with-healthcheck"]
+    own = {"PREFECT_WORKER_WEBSERVER_HOST": HOST, "PREFECT_WORKER_WEBSERVER_PORT": str(port)}
+    with running(command, health_url=f"http://{HOST}:{port}/health", log=log, environment={**environment, **own}):
         yield
 
 
@@ -60,6 +61,14 @@ def prefect(environment: Mapping[str, str], *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def stop_schedules(environment: Mapping[str, str]) -> None:
+    """Of all deployments: what runs then is what a test starts."""
+    for deployment in ask(environment, "deployments"):
+        for schedule in deployment["schedules"]:
+            place = f"deployments/{deployment['id']}/schedules/{schedule['id']}"
+            send(environment, "PATCH", place, {"active": False})
 
 
 def ask(environment: Mapping[str, str], path: str, **criteria: Any) -> Any:
