@@ -47,23 +47,58 @@ def test_what_is_written_is_read(points_N2, flags_N):
         np.testing.assert_array_equal(face.flags_N, flags_N)
 
 
-@given(st.text(max_size=80))
-def test_any_text_is_read_or_reported(text):
+json_values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+things = st.recursive(json_values, lambda inner: st.lists(inner, max_size=6), max_leaves=8)
+odd_words = st.text(max_size=4) | st.sampled_from(
+    ["nan", "-inf", "1e999", "1_0", "\u0663", "0x1", "1,5", "2", "}", "{", "n_points:", "\n", "\ufeff", "\x85"]
+)
+
+
+def nearly(valid, odd):
+    """Lists that are `valid` but for a few places, where something odd stands, or nothing."""
+
+    def changed(changes):
+        found = list(valid)
+        for place, value in changes:
+            found[place % len(found) : place % len(found) + 1] = value
+        return found
+
+    return st.lists(st.tuples(st.integers(0, 300), st.lists(odd, max_size=1)), max_size=3).map(changed)
+
+
+PTS = ["n_points:", "2", "\n", "{", "\n", "1", "1", "0", "\n", "3.5", "4", "1", "\n", "}"]
+WFLW = [str(value) for value in range(2 * 98)] + ["1", "2", "30", "40", *"000000", "a/b.jpg"]
+
+
+@given(st.one_of(st.text(max_size=80), nearly(PTS, odd_words).map(" ".join)))
+def test_any_pts_text_is_read_or_reported(text):
     faces, problems = pts.read({"image": "a", "text": text}, num_keypoints=2, flags_known=True)
     assert problems or np.isfinite(faces[0].points_N2).all()
-    faces, problems = wflw.read({"line": text}, num_keypoints=98, flags_known=True)
-    assert problems
 
 
-json_values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3)
-things = st.recursive(json_values, lambda inner: st.lists(inner, max_size=6), max_leaves=8)
+@given(st.one_of(st.text(max_size=80), nearly(WFLW, odd_words).map(" ".join)))
+def test_any_line_of_wflw_is_read_or_reported(line):
+    faces, problems = wflw.read({"line": line}, num_keypoints=98, flags_known=True)
+    assert problems or np.isfinite(faces[0].points_N2).all()
 
 
-@given(st.dictionaries(st.sampled_from(["keypoints", "bbox", "id", "face_valid"]), things))
+@given(
+    st.fixed_dictionaries(
+        {"keypoints": things | nearly([1.5, 2, 2, 3, 4.5, 1], things)},
+        optional={"bbox": things | nearly([1, 2, 3.5, 4], things), "id": things, "face_valid": things},
+    )
+)
 def test_any_coco_annotation_is_read_or_reported(annotation):
     payload = {"image": {"file_name": "a"}, "annotations": {"0": annotation}, "field": "keypoints"}
     faces, problems = coco_keypoints.read(payload, num_keypoints=2, flags_known=True)
     assert problems or np.isfinite(faces[0].points_N2).all()
+
+
+def test_what_the_changes_start_from_is_sound():
+    (_,), problems = pts.read({"image": "a", "text": " ".join(PTS)}, num_keypoints=2, flags_known=True)
+    assert problems == []
+    (_,), problems = wflw.read({"line": " ".join(WFLW)}, num_keypoints=98, flags_known=True)
+    assert problems == []
 
 
 @pytest.mark.parametrize("header", ["version: 1\nn_points: 2\n", "version: 1.0\n", "n_points : 2\n", ""])
