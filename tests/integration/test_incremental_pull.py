@@ -338,11 +338,15 @@ def test_one_pull_of_a_source_at_a_time(project, fetch, monkeypatch):
     project.add(1)
     monkeypatch.setattr(label_studio_pull, "_WAIT_S", 0)
 
+    refused = []
+
     def pull_again(what, done, of):
-        with pytest.raises(StorageError, match="another pull of this source has been running"):
+        with pytest.raises(StorageError, match="another pull of this source has been running") as error:
             fetch()
+        refused.append(error)
 
     fetch(progress=pull_again)
+    assert refused
 
 
 class Labellers:

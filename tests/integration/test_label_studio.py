@@ -181,6 +181,7 @@ def test_a_server_below_a_path(label_studio, source, workspace, tmp_path, title)
 def test_the_payload_is_kept_as_received(label_studio, source, workspace, tmp_path, title, connection):
     load(label_studio, write_folder(tmp_path / "team", images=2), title)
     pulled = pull(source(title), workspace, num_keypoints=N)
+    assert sum(len(record.payload["annotations"]) for record in read_raw(pulled.raw)) >= 2
     for record in read_raw(pulled.raw):
         reply = connection.files.get(f"/api/tasks/{record.payload['id']}/").json()
         for annotation, stored in zip(record.payload["annotations"], reply["annotations"], strict=True):
