@@ -146,3 +146,8 @@ def test_a_set_without_labels_is_read_where_the_others_are(tmp_path, capsys):
     spec = tao_spec(tmp_path, pretrained_model_path="null", **unlabelled("web"))
     assert main(["train", "-e", str(spec)]) == 2
     assert f"{tmp_path}/tfrecords/web/FpeTfRecords/data.tfrecords: no such TFRecord file" in capsys.readouterr().err
+
+
+def test_a_place_for_the_results_is_needed(tmp_path, capsys):
+    assert main(["train", "-e", str(tao_spec(tmp_path, checkpoint_dir="null"))]) == 2
+    assert "spec.yaml: checkpoint_dir: is not set; set it, or give -r" in " ".join(capsys.readouterr().err.split())

@@ -3,7 +3,7 @@
 import pytest
 
 from model.learner import spec_network
-from schemas.errors import ModelFileError, SubjectLeakError
+from schemas.errors import ModelFileError, SpecError, SubjectLeakError
 from schemas.records import Split
 from schemas.storage import sha256_file
 from tasks.convert import Conversion
@@ -55,3 +55,22 @@ def test_a_kpi_subject_in_a_set_without_labels_is_refused_of_a_network_that_is_t
     assert trained("blobs/999", "blobs/998").reused
     with pytest.raises(SubjectLeakError, match=r"web.*blobs/007"):
         trained("blobs/999", "blobs/007")
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("", r"unlabelled_sets: .*web/records/data\.tfrecords is not there"),
+        (
+            "dataloader: {batch_size: 8, num_keypoints: 5}\n",
+            "unlabelled_sets: dataloader.dataset_info is needed to find these sets",
+        ),
+    ],
+)
+def test_sets_without_labels_that_can_not_be_found(more, told, conversion, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    elt = "{enable_elt_loss: true, unlabelled_sets: web, modulus_spatial_augmentation: {rotate_rad_max: 0.3}}"
+    spec = small_spec(f"num_epoch: 1\n{more}loss: {{loss_type: l1, elt_loss_info: {elt}}}")
+    with pytest.raises(SpecError, match=told):
+        train_network(spec, conversion, kpi_subjects=(), parent=tmp_path / "training")
+    assert not (tmp_path / "training").exists(), "nothing was begun"
