@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 
-from deploy import stages
+from deploy import engine_directory, stages
 from deploy.engine import Provenance, build_engine, build_key, check_engine, read_engine, write_manifest
 from deploy.onnx_export import export_onnx
 from deploy.parity import keras_predictions
@@ -74,6 +75,18 @@ def test_a_gate_names_the_target(network, onnx, tmp_path):
     wrong = expected._replace(keypoints_BN2=expected.keypoints_BN2 + np.float32(1))
     with pytest.raises(GateError, match="the fp32 graph of target 'cpu' does not reach its gates"):
         check_engine(build_engine(onnx, CPU, tmp_path), wrong, images)
+
+
+def test_one_at_a_time_builds_an_engine(onnx, tmp_path, monkeypatch):
+    def fill(directory, *arguments):
+        with pytest.raises(Timeout):
+            FileLock(directory.with_name(f".{directory.name}.lock"), timeout=0).acquire()
+        engine_directory.fill(directory, *arguments)
+        built.append(directory)
+
+    built = []
+    monkeypatch.setattr("deploy.engine.fill", fill)
+    assert build_engine(onnx, CPU, tmp_path).directory == built[0]
 
 
 def test_an_engine_is_built_once(onnx, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from filelock import FileLock, Timeout
 
 from model.crop import context_crop, crop_face
 from model.images import decode_image, read_image
@@ -20,7 +21,7 @@ from schemas.geometry import Box, tight_square
 from schemas.sloth import face_to_sloth, image_entry
 from schemas.sources import SubjectRule
 from schemas.storage import read_json
-from tasks.dataset_convert import INDEX, REPORT, dataset_convert
+from tasks.dataset_convert import INDEX, LOCK, REPORT, dataset_convert
 from tasks.images import ImageIndex
 from tests.raw_records import HEIGHT, NUM_KEYPOINTS, WIDTH, some_flags, some_points, write_image
 
@@ -163,6 +164,21 @@ def test_same_set_gives_the_same_bytes(tmp_path):
     (second,) = dataset_convert(make_spec(tmp_path, "afw", embed_crops=True))
     assert second.sha256 == first.sha256 and second.file.read_bytes() == before
     assert all(record["image/encoded"].bytes_list.value[0] for record in records_of(second.file))
+
+
+def test_one_at_a_time_writes_to_a_place(tmp_path):
+    write_set(tmp_path, "afw", range(2))
+    locks = []
+
+    def look(done, of):
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / "out" / LOCK, timeout=0).acquire()
+        locks.append(done)
+
+    dataset_convert(make_spec(tmp_path, "afw"), progress=look)
+    assert locks
+    with FileLock(tmp_path / "out" / LOCK, timeout=0):
+        pass
 
 
 def test_second_run_reads_no_image_that_is_known(tmp_path, monkeypatch):
