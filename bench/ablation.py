@@ -1,10 +1,11 @@
-"""What each idea alone brings: a plain network, the same with one idea, and with all of them, for the same time.
+"""What each idea alone brings: a plain network, the same with one idea, and with all of them, for the same time; and
+what those that bring nothing alone are missed for where all others are.
 
     python bench/ablation.py --data FACES --out runs/ablation --record bench/ablation.json
 
 How many epochs fit into the minutes is measured first, all networks taking turns, and is the same for all seeds.
 Trained is on the training subjects of w300, ytf68 and w300occ, measured on the held-out ones. What is in `--record`
-already is not done again, so that it can be stopped and gone on with. With three seeds and 15 minutes it takes eight
+already is not done again, so that it can be stopped and gone on with. With three seeds and 15 minutes it takes ten
 hours. `bench/ablation.json` holds what was measured so far; with `--table` the command only shows that.
 """
 
@@ -49,6 +50,9 @@ WITHOUT: dict[str, dict[str, Any]] = {
     },
 }
 """Idea -> what the full spec is without it."""
+DOUBTFUL = ("rescaled Wing loss", "running average of the weights")
+"""Those that bring nothing alone. They cost no time, so that all but one of them are trained as long as all."""
+ALL_BUT = {f"all but {name}": name for name in DOUBTFUL}
 
 COLUMNS = ("w300", "ytf68", "w300occ", "hidden points", "ROC AUC", "labelled faces seen", "GMAC")
 
@@ -57,18 +61,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
-    every = [NONE, *WITHOUT, ALL]
-    parser.add_argument("--ideas", nargs="+", default=every, choices=every, help="(default: none, each, all of them)")
+    timed = [NONE, *WITHOUT, ALL]
+    every = [*timed, *ALL_BUT]
+    parser.add_argument("--ideas", nargs="+", default=every, choices=every, help="(default: every row of the table)")
     parser.add_argument("--table", action="store_true", help="train nothing, show what --record holds")
     given = parser.parse_args()
     if given.table and not (given.record and given.record.exists()):
         parser.error("--table shows what --record holds: name a file that is there")
-    record = Record(given, lambda: {idea: prepared(given, idea, given.seeds[0])[0] for idea in every})
+    record = Record(given, lambda: {idea: prepared(given, idea, given.seeds[0])[0] for idea in timed})
     wanted = {idea: {seed: f"{idea}, seed {seed}" for seed in given.seeds} for idea in given.ideas}
     if not given.table:
         for seed in given.seeds:
             for idea, names in wanted.items():
-                record.result(names[seed], partial(trained, given, record.epochs[idea], idea, seed))
+                epochs = record.epochs[ALL if idea in ALL_BUT else idea]
+                record.result(names[seed], partial(trained, given, epochs, idea, seed))
     show(
         {
             idea: [record.results[name] for name in names.values() if name in record.results]
@@ -84,10 +90,10 @@ def trained(given: argparse.Namespace, epochs: int, idea: str, seed: int) -> dic
 
 
 def spec_with(idea: str, seed: int) -> ExperimentSpec:
-    """The plain network's spec with one idea, or all of them."""
+    """The plain network's spec with one idea, with all of them, or with all but one."""
     full = yaml.safe_load(FULL.read_text())
     for name, changes in WITHOUT.items():
-        for path, value in ({} if idea in (name, ALL) else changes).items():
+        for path, value in ({} if name in ideas_of(idea) else changes).items():
             *folders, key = path.split(".")
             place = full
             for folder in folders:
@@ -96,10 +102,17 @@ def spec_with(idea: str, seed: int) -> ExperimentSpec:
     return parse_spec(ExperimentSpec, yaml.safe_dump(full | {"random_seed": seed}), idea)
 
 
+def ideas_of(row: str) -> set[str]:
+    """The ideas that a row of the table has."""
+    if row in (ALL, *ALL_BUT):
+        return set(WITHOUT) - {ALL_BUT.get(row)}
+    return {row} - {NONE}
+
+
 def prepared(given: argparse.Namespace, idea: str, seed: int) -> tuple[Work, dict[str, Conversion]]:
     """What to train, and the sets to measure it on."""
     spec = spec_with(idea, seed)
-    sets = dict(bring_in(given.data, given.workspace, spec, shifted=idea in (ALL, ORIGIN)))
+    sets = dict(bring_in(given.data, given.workspace, spec, shifted=ORIGIN in ideas_of(idea)))
     return Work(spec, [file for found in sets.values() for file in found.files[Split.TRAIN]]), sets
 
 
