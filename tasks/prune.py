@@ -91,7 +91,8 @@ def find_leftovers(workspace: Workspace, tracking: Tracking, retention: Retentio
         ReviewError, StorageError: a record can't be read.
     """
     search = _Search(workspace, tracking, retention)
-    return Pruning(list(search.leftovers()), search.versions)
+    kept = sorted(search.versions.items(), key=lambda found: (found[0][0], len(found[0][1]), found[0][1]))
+    return Pruning(list(search.leftovers()), dict(kept))
 
 
 def prune_workspace(workspace: Workspace, tracking: Tracking, retention: Retention) -> Pruning:
@@ -181,7 +182,7 @@ class _Search:
     def _reports(self) -> Iterator[str]:
         told = {f"{name}/{version}" for name, version in self.versions}
         for path in self._workspace.reports.glob("*/summary.json"):
-            if read_json(path)["model_version"] in told:
+            if read_json(path).get("model_version") in told:
                 yield path.parent.name
 
     def _conversions(self) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tasks.prune import DAY_S, Retention, find_leftovers, prune_workspace
 from tasks.reuse import reuse_or_run
 from tasks.review.aliases import CHALLENGER, CHAMPION, move
 from tasks.tracking import mlflow_client
+from tasks.workspace import Workspace
 from tests.lineage_histories import digest, workspace_in, write_device, write_engine, write_version
 from tests.retrain_project import write_project
 
@@ -76,9 +78,10 @@ def age(root: Path, days: float) -> None:
         os.utime(path, (then, then))
 
 
-@pytest.fixture
-def workspace(tmp_path):
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
     """Nine old versions: the last two are new to people, all but the first are in use."""
+    tmp_path = tmp_path_factory.mktemp("filled")
     workspace = workspace_in(tmp_path / "workspace")
     keys = {number: make_version(workspace, number) for number in VERSIONS}
     age(workspace.root, 90)
@@ -97,6 +100,12 @@ def workspace(tmp_path):
     write_json(workspace.targets / "cpu/production.json", pointer.model_dump(mode="json"))
     write_device(workspace, "cpu", "dock", keys[KEPT_BY_DEVICE], version=str(KEPT_BY_DEVICE))
     return workspace
+
+
+@pytest.fixture
+def workspace(filled, tmp_path):
+    """A copy, as old."""
+    return Workspace(shutil.copytree(filled.root, tmp_path / "workspace"))
 
 
 def names(place: Path) -> set[str]:

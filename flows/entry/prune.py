@@ -30,7 +30,7 @@ def prune(arguments: argparse.Namespace) -> int:
 
 
 def _show(found: Pruning) -> None:
-    for (name, version), why in sorted(found.kept.items()):
+    for (name, version), why in found.kept.items():
         console.print(f"kept: {name}/{version} ({why})")
     table = Table("what", "number", "MiB", box=None, header_style="bold")
     for kind in dict.fromkeys(leftover.kind for leftover in found.leftovers):
