@@ -3,7 +3,7 @@
 Everything of a version that somebody may still want stays: of the champion and the challenger, of what was accepted
 and is rolled out, of engines that a stage or a device has or may go back to, of the newest versions, and whatever is
 young. What goes is either made again when it is asked for, from the snapshots, which all stay, or was shown to people
-long ago.
+long ago. Evaluations go by their age alone: they take a minute, and what they said stands in the reports.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What goes, and the versions that nothing is taken of, with the reason."""
+    """What goes, and the versions that stay, with the reason."""
 
     leftovers: list[Leftover]
     kept: dict[Version, str]
