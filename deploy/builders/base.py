@@ -96,7 +96,7 @@ class Builder(Protocol):
         """Try the builder in a process of its own."""
         ...
 
-    def build(self, onnx: Path, target: Any, directory: Path, *, timeout_s: float = BUILD_TIMEOUT_S) -> BuildResult:
+    def build(self, onnx: Path, target: Any, directory: Path) -> BuildResult:
         """Make `directory/engine<suffix>`.
 
         Raises:
@@ -126,7 +126,7 @@ def probe_module(module: str, versions: dict[str, str]) -> Probe:
 
 
 def build_with_module(
-    module: str, onnx: Path, engine: Path, options: tuple[str, ...], *, timeout_s: float
+    module: str, onnx: Path, engine: Path, options: tuple[str, ...], *, timeout_s: float = BUILD_TIMEOUT_S
 ) -> BuildResult:
     """Run `python -m module ONNX ENGINE options` and put the engine in its place when it is whole.
 

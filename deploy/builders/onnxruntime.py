@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy.builders.base import BUILD_TIMEOUT_S, BuildResult, Predictions, Probe, build_with_module, probe_module
+from deploy.builders.base import BuildResult, Predictions, Probe, build_with_module, probe_module
 from deploy.targets import OnnxRuntimeTarget
 from schemas.errors import ModelFileError
 
@@ -29,7 +29,6 @@ class OnnxRuntimeBuilder:
     name = "onnxruntime"
     recipe = "deploy.builders.onnxruntime"
     suffix = ".onnx"
-    module = MODULE
 
     def versions(self) -> dict[str, str]:
         return {"onnxruntime": version("onnxruntime")}
@@ -37,16 +36,8 @@ class OnnxRuntimeBuilder:
     def probe(self) -> Probe:
         return probe_module(MODULE, self.versions())
 
-    def build(
-        self, onnx: Path, target: OnnxRuntimeTarget, directory: Path, *, timeout_s: float = BUILD_TIMEOUT_S
-    ) -> BuildResult:
-        return build_with_module(
-            MODULE, onnx, directory / f"engine{self.suffix}", self.module_options(target), timeout_s=timeout_s
-        )
-
-    def module_options(self, target: OnnxRuntimeTarget) -> tuple[str, ...]:
-        """What the builder's process is told beside the files."""
-        return ()
+    def build(self, onnx: Path, target: OnnxRuntimeTarget, directory: Path) -> BuildResult:
+        return build_with_module(MODULE, onnx, directory / f"engine{self.suffix}", ())
 
     def not_runnable(self, target: OnnxRuntimeTarget) -> str:
         return ""
