@@ -98,10 +98,6 @@ class RegisteredVersion:
     code_version: str | None = None
     git_commit: str | None = None
 
-    @property
-    def uri(self) -> str:
-        return f"models:/{self.name}/{self.version}"
-
 
 def register_candidate(candidate: Candidate, tracking: Tracking, workspace: Workspace) -> RegisteredVersion:
     """The version of this candidate, logged and registered if it isn't yet, with the alias `challenger`.
