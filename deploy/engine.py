@@ -21,7 +21,7 @@ from filelock import FileLock
 from deploy.builder_graph import require_opset, require_readable
 from deploy.builders.base import BuildResult, Predictions, Probe
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
-from deploy.builders.registry import BUILDERS
+from deploy.builders.registry import BUILDERS, require_here
 from deploy.calibration import Crops
 from deploy.device.build import build_there
 from deploy.device.facts import DeviceFacts, read_facts, require_match
@@ -122,7 +122,7 @@ def build_engine(onnx: Path, target: Target, engines: Path, *, calibration: Crop
     def build(model: Path, directory: Path) -> BuildResult:
         return builder.build(model, target, directory)
 
-    made = _Maker(builder.versions(), lambda: _require_here(target), build, None)
+    made = _Maker(builder.versions(), lambda: require_here(target), build, None)
     return _built(onnx, target, engines, made, calibration)
 
 
@@ -196,14 +196,6 @@ def _built(onnx: Path, target: Target, engines: Path, maker: _Maker, calibration
             }
             fill(directory, prepared.model, maker.build, went_in)
     return read_engine(directory, target, reused=reused)
-
-
-def _require_here(target: Target) -> Probe:
-    builder = BUILDERS[target.builder]
-    probe = builder.probe()
-    if not probe.available:
-        raise EngineBuildError(f"target '{target.name}': {builder.name} does not build here: {probe.reason}")
-    return probe
 
 
 def check_engine(
