@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploy.builders.base import channels_first
 from deploy.builders.onnxruntime import PROVIDERS
 from deploy.divergence_probe import Point, Twins, probe, with_layer_in_float
 from deploy.onnx_graph import INPUT_NAME, with_outputs
@@ -211,6 +212,6 @@ def _run(session: onnxruntime.InferenceSession, images_BCSS: np.ndarray) -> dict
 
 
 def _batches(images_BSSC: np.ndarray) -> Iterator[np.ndarray]:
-    images_BCSS = np.ascontiguousarray(np.moveaxis(images_BSSC, -1, 1), np.float32)
+    images_BCSS = channels_first(images_BSSC)
     for start in range(0, len(images_BCSS), FACES_AT_ONCE):
         yield images_BCSS[start : start + FACES_AT_ONCE]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy.builders.base import Predictions
+from deploy.builders.base import Predictions, channels_first
 from deploy.builders.onnxruntime import PROVIDERS, OnnxRuntimeEngine
 from deploy.onnx_graph import INPUT_NAME, with_half_rounding, with_outputs
 from deploy.parity import Parity, compare
@@ -240,7 +240,7 @@ def _activations(
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=PROVIDERS)
     for images_BSSC in batches:
         for start in range(0, len(images_BSSC), WATCHED_FACES):
-            images_BCSS = np.moveaxis(images_BSSC[start : start + WATCHED_FACES], -1, 1).astype(np.float32)
+            images_BCSS = channels_first(images_BSSC[start : start + WATCHED_FACES])
             yield from zip(names, session.run(names, {INPUT_NAME: images_BCSS}), strict=True)
 
 

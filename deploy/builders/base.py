@@ -27,6 +27,11 @@ class Predictions(NamedTuple):
     confidence_BN: np.ndarray
 
 
+def channels_first(images_BSSC: np.ndarray) -> np.ndarray:
+    """Crops (B, S, S, C) as networks take them: float32 (B, C, S, S), in one piece."""
+    return np.ascontiguousarray(np.moveaxis(images_BSSC, -1, 1), np.float32)
+
+
 def filled(images_BCSS: np.ndarray, count: int) -> np.ndarray:
     """At least `count` crops, the given ones again where there are fewer."""
     return images_BCSS if len(images_BCSS) >= count else np.resize(images_BCSS, (count, *images_BCSS.shape[1:]))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy.builders.base import BuildResult, Predictions, Probe, build_with_module, probe_module
+from deploy.builders.base import BuildResult, Predictions, Probe, build_with_module, channels_first, probe_module
 from deploy.targets import OnnxRuntimeTarget
 from schemas.errors import ModelFileError
 
@@ -92,7 +92,7 @@ class OnnxRuntimeEngine:
 
     def predict(self, images_BSSC: np.ndarray) -> Predictions:
         """See `Engine.predict`."""
-        images_BCSS = np.ascontiguousarray(np.moveaxis(images_BSSC, -1, 1), np.float32)
+        images_BCSS = channels_first(images_BSSC)
         outputs = [
             self._run(images_BCSS[i : i + self._max_batch]) for i in range(0, len(images_BCSS), self._max_batch)
         ]
