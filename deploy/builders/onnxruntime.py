@@ -66,7 +66,7 @@ class OnnxRuntimeEngine:
         from onnxruntime import InferenceSession
         from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-        options = _session_options(threads)
+        options = session_options(threads)
         try:
             self._session = InferenceSession(content or str(path), options, providers=PROVIDERS)
             self._input, batch, self.input_shape = _input(self._session, path)
@@ -127,7 +127,8 @@ def _outputs(shapes: dict[str, tuple[int, ...]], path: Path) -> list[str]:
     return names
 
 
-def _session_options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int = 0) -> onnxruntime.SessionOptions:
+    """Of a session that logs errors only, with `threads` threads; 0 takes all cores."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -148,7 +149,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("onnx")
     parser.add_argument("engine")
     given = parser.parse_args(arguments)
-    options = _session_options(1)
+    options = session_options(1)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = given.engine
     onnxruntime.InferenceSession(given.onnx, options, providers=PROVIDERS)
