@@ -81,8 +81,9 @@ class Evaluation:
         """Share of true points outside the pixel centres of the input (`schemas.geometry.beyond_pixel_centres`)."""
         return float(beyond_pixel_centres(self.true_FN2, self.input_size).mean())
 
-    def error(self, region: str = "All", *, unit: Unit = Unit.CROP, points: Points = Points.ALL) -> float:
-        return region_errors(self.errors, unit, points)[region]
+    def error(self, unit: Unit = Unit.CROP) -> float:
+        """Mean over all points."""
+        return region_errors(self.errors, unit, Points.ALL)["All"]
 
 
 def keras_predict(network: keras.Model) -> Predict:
