@@ -62,10 +62,10 @@ class KpiCrops:
         id: names them: hashes of the KPI shards, their number and their side.
     """
 
-    def __init__(self, conversion: Conversion, spec: ExperimentSpec, *, faces: int = PARITY_FACES) -> None:
-        self._files, self._spec, self._faces = conversion.files[Split.KPI], spec, faces
+    def __init__(self, conversion: Conversion, spec: ExperimentSpec) -> None:
+        self._files, self._spec = conversion.files[Split.KPI], spec
         size = spec.dataloader.image_info.image.height
-        self.id = sha256_of([conversion.hashes(Split.KPI), faces, size])
+        self.id = sha256_of([conversion.hashes(Split.KPI), PARITY_FACES, size])
 
     def __call__(self) -> np.ndarray:
         return self._crops
@@ -74,5 +74,5 @@ class KpiCrops:
     def _crops(self) -> np.ndarray:
         from model.pipeline import evaluation_batches
 
-        batches = iter(evaluation_batches(self._files, self._spec, batch_size=self._faces))
+        batches = iter(evaluation_batches(self._files, self._spec, batch_size=PARITY_FACES))
         return next(batches).images_BHWC

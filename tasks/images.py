@@ -32,6 +32,7 @@ _SELECT = "SELECT path, size, mtime_ns, sha256, width, height, format FROM image
 _REPLACE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)"
 _A_QUERY = 500  # paths that are looked up at a time
 _SAVE_EVERY = 4096
+_WORKERS = 2
 _A_TASK = 16  # images that a thread takes at a time
 _Item = TypeVar("_Item")
 
@@ -47,8 +48,8 @@ class ImageIndex:
         path: where the memory is kept between runs; None keeps it in this object.
     """
 
-    def __init__(self, path: Path | None = None, *, workers: int = 2) -> None:
-        self._path, self._workers = path, workers
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
         self._database: sqlite3.Connection | None = None
 
     def inspect(self, images: Iterable[str], *, progress: Progress | None = None) -> dict[str, ImageFacts | Problem]:
@@ -66,7 +67,7 @@ class ImageIndex:
         stamps = {image: _stamp(image) for image in wanted}
         found: dict[str, ImageFacts | Problem] = dict(self._recall(stamps))
         unknown = [image for image in wanted if image not in found]
-        with ThreadPoolExecutor(self._workers) as pool:
+        with ThreadPoolExecutor(_WORKERS) as pool:
             for batch in _batches(unknown, _SAVE_EVERY):
                 tasks = list(_batches(batch, _A_TASK))
                 for images_done, facts in zip(tasks, pool.map(_inspect_all, tasks), strict=True):

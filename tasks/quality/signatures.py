@@ -27,6 +27,7 @@ PRAGMA user_version = {_VERSION};
 _SELECT = "SELECT image, points, hashes, thumbnail FROM signatures WHERE image IN ({})"
 _DELETE = "DELETE FROM signatures WHERE image = ? AND points = ?"
 _SAVE_EVERY = 2048  # faces
+_WORKERS = 2
 _A_QUERY = 500  # images that are looked up at a time
 
 _Key = tuple[bytes, bytes]
@@ -50,8 +51,8 @@ class SignatureStore:
         path: an SQLite file; None keeps nothing.
     """
 
-    def __init__(self, path: Path | None = None, *, workers: int = 2) -> None:
-        self._path, self._workers = path, workers
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
 
     def signatures(self, faces: Sequence[Face]) -> list[Signature | None]:
         """The signature of every face; None where its image can't be decoded. Only new faces' images are read.
@@ -62,7 +63,7 @@ class SignatureStore:
             StorageError: the file can't be written.
         """
         keys = [_key(face) for face in faces]
-        with self._usable() as database, ThreadPoolExecutor(self._workers) as pool:
+        with self._usable() as database, ThreadPoolExecutor(_WORKERS) as pool:
             found: dict[_Key, Signature | None] = dict(_recall(database, keys))
             unknown = {key: face for key, face in zip(keys, faces, strict=True) if key not in found}
             for batch in _batches(sorted(unknown), _SAVE_EVERY):
