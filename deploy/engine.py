@@ -68,8 +68,8 @@ class EngineCheck:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a device found: `Predictions` of the crops asked for, and the time of a call. See `deploy.device.run`."""
+class EngineRun:
+    """What running an engine gave: predictions of the crops asked for, and the time of a call (`deploy.device`)."""
 
     predictions: Predictions
     latency: Latency
@@ -199,7 +199,7 @@ def _built(onnx: Path, target: Target, engines: Path, maker: _Maker, calibration
 
 
 def check_engine(
-    built: BuiltEngine, expected: Predictions, images_BSSC: np.ndarray, *, measured: Measured | None = None
+    built: BuiltEngine, expected: Predictions, images_BSSC: np.ndarray, *, measured: EngineRun | None = None
 ) -> EngineCheck:
     """Compare an engine with Keras on crops (B, S, S, C), and time it where it can run, or take what a device found.
 
@@ -219,7 +219,7 @@ def check_engine(
         if reason := BUILDERS[target.builder].not_runnable(target):
             gates = gate_engine(target, size=built.size, not_measured=reason)
             return EngineCheck(NOT_RUN_HERE, reason, graph, None, None, gates)
-        measured = Measured(*run_here(target, built.file, images_BSSC), "")
+        measured = EngineRun(*run_here(target, built.file, images_BSSC), "")
     parity = compare(expected, measured.predictions)
     gates = gate_engine(target, parity=parity, latency=measured.latency, size=built.size)
     require_reached(gates, f"the engine of target '{target.name}'")
