@@ -104,14 +104,14 @@ class Fleet(SpecModel):
         return with_names(data, "devices")
 
 
-def load_devices(path: Path = FLEET, targets: dict[str, Target] | None = None) -> dict[str, Device]:
+def load_devices(path: Path = FLEET) -> dict[str, Device]:
     """Devices by name, in the file's order.
 
     Raises:
         SpecError: the file has an unknown key, a bad value, or a device of a target that the catalogue does not have
             or whose engines this project does not run.
     """
-    known = load_targets() if targets is None else targets
+    known = load_targets()
     devices = load_spec(Fleet, path).devices
     for device in devices.values():
         if device.target not in known:

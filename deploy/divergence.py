@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy.builders.onnxruntime import PROVIDERS
+from deploy.builders.base import channels_first
+from deploy.builders.onnxruntime import PROVIDERS, session_options
 from deploy.divergence_probe import Point, Twins, probe, with_layer_in_float
 from deploy.onnx_graph import INPUT_NAME, with_outputs
 from deploy.parity import Parity, compare
@@ -198,8 +199,7 @@ def _square(values: np.ndarray) -> float:
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     # no tensor may be fused away
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=PROVIDERS)
@@ -211,6 +211,6 @@ def _run(session: onnxruntime.InferenceSession, images_BCSS: np.ndarray) -> dict
 
 
 def _batches(images_BSSC: np.ndarray) -> Iterator[np.ndarray]:
-    images_BCSS = np.ascontiguousarray(np.moveaxis(images_BSSC, -1, 1), np.float32)
+    images_BCSS = channels_first(images_BSSC)
     for start in range(0, len(images_BCSS), FACES_AT_ONCE):
         yield images_BCSS[start : start + FACES_AT_ONCE]

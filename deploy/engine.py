@@ -21,7 +21,7 @@ from filelock import FileLock
 from deploy.builder_graph import require_opset, require_readable
 from deploy.builders.base import BuildResult, Predictions, Probe
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
-from deploy.builders.registry import BUILDERS
+from deploy.builders.registry import BUILDERS, require_here
 from deploy.calibration import Crops
 from deploy.device.build import build_there
 from deploy.device.facts import DeviceFacts, read_facts, require_match
@@ -68,8 +68,8 @@ class EngineCheck:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a device found: `Predictions` of the crops asked for, and the time of a call. See `deploy.device.run`."""
+class EngineRun:
+    """What running an engine gave: predictions of the crops asked for, and the time of a call (`deploy.device`)."""
 
     predictions: Predictions
     latency: Latency
@@ -122,7 +122,7 @@ def build_engine(onnx: Path, target: Target, engines: Path, *, calibration: Crop
     def build(model: Path, directory: Path) -> BuildResult:
         return builder.build(model, target, directory)
 
-    made = _Maker(builder.versions(), lambda: _require_here(target), build, None)
+    made = _Maker(builder.versions(), lambda: require_here(target), build, None)
     return _built(onnx, target, engines, made, calibration)
 
 
@@ -198,16 +198,8 @@ def _built(onnx: Path, target: Target, engines: Path, maker: _Maker, calibration
     return read_engine(directory, target, reused=reused)
 
 
-def _require_here(target: Target) -> Probe:
-    builder = BUILDERS[target.builder]
-    probe = builder.probe()
-    if not probe.available:
-        raise EngineBuildError(f"target '{target.name}': {builder.name} does not build here: {probe.reason}")
-    return probe
-
-
 def check_engine(
-    built: BuiltEngine, expected: Predictions, images_BSSC: np.ndarray, *, measured: Measured | None = None
+    built: BuiltEngine, expected: Predictions, images_BSSC: np.ndarray, *, measured: EngineRun | None = None
 ) -> EngineCheck:
     """Compare an engine with Keras on crops (B, S, S, C), and time it where it can run, or take what a device found.
 
@@ -227,7 +219,7 @@ def check_engine(
         if reason := BUILDERS[target.builder].not_runnable(target):
             gates = gate_engine(target, size=built.size, not_measured=reason)
             return EngineCheck(NOT_RUN_HERE, reason, graph, None, None, gates)
-        measured = Measured(*run_here(target, built.file, images_BSSC), "")
+        measured = EngineRun(*run_here(target, built.file, images_BSSC), "")
     parity = compare(expected, measured.predictions)
     gates = gate_engine(target, parity=parity, latency=measured.latency, size=built.size)
     require_reached(gates, f"the engine of target '{target.name}'")

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from deploy.builder_graph import precision_of
-from deploy.builders.registry import BUILDERS
+from deploy.builders.registry import BUILDERS, require_here
 from deploy.gpus import find_gpu
 from deploy.onnx_export import read_onnx
 from deploy.targets import GpuTarget, OnnxRuntimeTarget, Target, TensorRtRtxTarget, find_target, load_targets
@@ -58,9 +58,7 @@ def build_engine_file(onnx: Path, engine: Path, options: EngineOptions, *, key: 
     """
     target = adjusted(find_target(options.target) if options.target else _target_of_this_machine(onnx), options)
     builder = BUILDERS[target.builder]
-    probe = builder.probe()
-    if not probe.available:
-        raise EngineBuildError(f"target '{target.name}': {builder.name} does not build here: {probe.reason}")
+    probe = require_here(target)
     with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "model.onnx"
         given.write_bytes(read_onnx(onnx, key=key))

@@ -59,9 +59,7 @@ class OnnxSummary:
     nodes: dict[str, int]
 
 
-def export_onnx(
-    model: keras.Model, path: Path, *, opset: int = DEFAULT_OPSET, heatmap: bool = False, key: Key | None = None
-) -> OnnxSummary:
+def export_onnx(model: keras.Model, path: Path, *, opset: int = DEFAULT_OPSET, heatmap: bool = False) -> OnnxSummary:
     """Write `model` as ONNX: input (B, C, H, W), outputs keypoints (B, N, 2) in input pixels, confidence (B, N).
 
     Args:
@@ -69,12 +67,11 @@ def export_onnx(
         path: replaced atomically; the same model gives the same bytes.
         opset: of the ONNX default domain.
         heatmap: also put out the logits, as `conv_keypoints_mN` (B, N, Hm, Wm).
-        key: encrypts the file, under its sealed name.
 
     Raises:
         ModelFileError: see `onnx_model`.
     """
-    return write_onnx(onnx_model(model, opset=opset, heatmap=heatmap), path, key=key)
+    return write_onnx(onnx_model(model, opset=opset, heatmap=heatmap), path)
 
 
 def onnx_model(model: keras.Model, *, opset: int = DEFAULT_OPSET, heatmap: bool = False) -> onnx.ModelProto:

@@ -112,6 +112,11 @@ class StageStatus:
         return max(found, key=lambda item: item[1].event.number, default=None)
 
 
+def utc_now() -> str:
+    """The time, as records of stages, devices and rollouts have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 def new_event(
     place: Path,
     action: Action,
@@ -123,8 +128,7 @@ def new_event(
 ) -> Event:
     """The next change of a target, which `point` makes."""
     number = len(log_lines(place)) + 1
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return Event(number=number, action=action, at=now, by=by, why=why, engine=engine, before=before, note=note)
+    return Event(number=number, action=action, at=utc_now(), by=by, why=why, engine=engine, before=before, note=note)
 
 
 def point(place: Path, name: Stage, pointer: Pointer) -> Pointer:

@@ -51,14 +51,12 @@ class PreparedGraph:
         model: ONNX, serialised; the same inputs give the same bytes.
         float_layers: convolutions that were left in float on purpose; none for fp32 and fp16.
         shift: from the float graph, on calibration faces, before what INT8 leaves in float became FP16.
-        calibration_sha256: see `calibration_sha256`.
     """
 
     model: bytes
     precision: Precision
     float_layers: tuple[str, ...]
     shift: Parity | None
-    calibration_sha256: str | None
 
 
 def graph_in(onnx: Path, target: Target, *, calibration: Crops | None = None) -> PreparedGraph:
@@ -73,20 +71,14 @@ def graph_in(onnx: Path, target: Target, *, calibration: Crops | None = None) ->
     """
     precision = target.precision
     if precision == "fp32":
-        return PreparedGraph(onnx.read_bytes(), precision, (), None, None)
+        return PreparedGraph(onnx.read_bytes(), precision, (), None)
     summary = summarise(onnx)
     if precision == "fp16":
         half = to_float16(load_onnx(onnx), summary.num_keypoints)
-        return PreparedGraph(_bytes(half), precision, (), None, None)
+        return PreparedGraph(_bytes(half), precision, (), None)
     made = _quantised(onnx, summary, target, calibration)
     quantised = with_half_scales(made.model, summary.num_keypoints) if reads_half_scales(target) else made.model
-    return PreparedGraph(
-        _bytes(quantised),
-        precision,
-        made.float_layers,
-        made.shift,
-        calibration_sha256(target, calibration),
-    )
+    return PreparedGraph(_bytes(quantised), precision, made.float_layers, made.shift)
 
 
 def placement_of(target: Target) -> Placement:

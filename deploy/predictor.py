@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.engine_directory import MODEL, RECORD
 from model.evaluation import Predict
 from schemas.errors import ModelFileError, StorageError
 from schemas.experiment import ExperimentSpec
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from deploy.targets import Target
-
-BUILD_RECORD = "build.json"
-"""Stands beside an engine: see `deploy.engine`."""
 
 ENGINES = (".plan", ".engine", ".trt")
 
@@ -105,7 +103,6 @@ def _onnx(path: Path, key: Key | None) -> Predictor:
 def _engine(path: Path) -> Predictor:
     """An engine that is whole and runs here. What goes in and comes out stands in the graph that it was built of."""
     from deploy.builders.registry import BUILDERS
-    from deploy.engine_directory import MODEL
     from deploy.onnx_export import summarise
 
     target = _runnable_target(path)
@@ -119,7 +116,7 @@ def _engine(path: Path) -> Predictor:
 
 def _is_built(path: Path) -> bool:
     """Whether `deploy.engine` has made this file."""
-    record = path.with_name(BUILD_RECORD)
+    record = path.with_name(RECORD)
     return record.is_file() and read_json(record)["engine"] == path.name
 
 
@@ -135,9 +132,9 @@ def _runnable_target(path: Path) -> Target:
             f"{path}: an engine runs on the device it was built for, with the tool that built it; give the .onnx or "
             ".keras model that it was made of"
         )
-    built = read_json(path.with_name(BUILD_RECORD))
+    built = read_json(path.with_name(RECORD))
     if sha256_file(path) != built["engine_sha256"]:
-        raise StorageError(f"{path}: damaged or changed: not the engine that {BUILD_RECORD} tells of; build it again")
+        raise StorageError(f"{path}: damaged or changed: not the engine that {RECORD} tells of; build it again")
     target = target_as_built(built["target"])
     if reason := BUILDERS[target.builder].not_runnable(target):
         raise ModelFileError(

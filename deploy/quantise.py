@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy.builders.base import Predictions
-from deploy.builders.onnxruntime import PROVIDERS, OnnxRuntimeEngine
+from deploy.builders.base import Predictions, channels_first
+from deploy.builders.onnxruntime import PROVIDERS, OnnxRuntimeEngine, session_options
 from deploy.onnx_graph import INPUT_NAME, with_half_rounding, with_outputs
 from deploy.parity import Parity, compare
 from deploy.qdq import (
@@ -235,12 +235,10 @@ def _activations(
 
     names = list(tensors)
     watched = with_outputs(model, names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=PROVIDERS)
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), session_options(), providers=PROVIDERS)
     for images_BSSC in batches:
         for start in range(0, len(images_BSSC), WATCHED_FACES):
-            images_BCSS = np.moveaxis(images_BSSC[start : start + WATCHED_FACES], -1, 1).astype(np.float32)
+            images_BCSS = channels_first(images_BSSC[start : start + WATCHED_FACES])
             yield from zip(names, session.run(names, {INPUT_NAME: images_BCSS}), strict=True)
 
 

@@ -34,10 +34,6 @@ class TargetGate:
     passed: bool
     words: str
 
-    @property
-    def measured(self) -> bool:
-        return self.value is not None
-
 
 def gate_engine(
     target: Target,

@@ -224,7 +224,7 @@ def find_target(name: str, path: Path = CATALOGUE) -> Target:
     return targets[name]
 
 
-def target_as_built(settings: dict[str, Any], path: Path = CATALOGUE) -> Target:
+def target_as_built(settings: dict[str, Any]) -> Target:
     """The target that an engine was built for: its settings are those of then, its title and gates the catalogue's.
 
     Args:
@@ -233,5 +233,5 @@ def target_as_built(settings: dict[str, Any], path: Path = CATALOGUE) -> Target:
     Raises:
         SpecError: the catalogue has no such target any more.
     """
-    known = find_target(settings["name"], path).model_dump(include=_NOT_BUILT)
+    known = find_target(settings["name"]).model_dump(include=_NOT_BUILT)
     return TypeAdapter(Target).validate_python({**known, **settings})

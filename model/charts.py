@@ -21,10 +21,8 @@ UNIT_NAMES = {
 }
 
 
-def line_chart(
-    values: Sequence[tuple[float, float]], *, label: str, x_label: str = "epoch", mark: float | None = None
-) -> str:
-    """A line through points (x, y), finite, with axes; `mark` is the x of a point to name with its value.
+def line_chart(values: Sequence[tuple[float, float]], *, label: str, mark: float | None = None) -> str:
+    """A line through points (epoch, y), finite, with axes; `mark` is the epoch to name with its value.
 
     Raises:
         ValueError: there is no point.
@@ -38,7 +36,7 @@ def line_chart(
     for tick in x_axis.ticks() if len(values) > 1 else xs:
         if float(tick).is_integer():
             parts.append(text_at(x_axis(tick), HEIGHT - BOTTOM + 16, f"{tick:g}", anchor="middle"))
-    parts.append(text_at((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 3, x_label, anchor="middle"))
+    parts.append(text_at((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 3, "epoch", anchor="middle"))
     parts.append(polyline([(x_axis(x), y_axis(y)) for x, y in values]))
     for x, y in values:
         if x == mark or len(values) == 1:
@@ -46,17 +44,21 @@ def line_chart(
     return picture(WIDTH, HEIGHT, label, parts)
 
 
-def region_chart(regions: Mapping[str, Mapping[str, Any]], *, unit: Unit = Unit.CROP) -> str:
-    """Bars of region errors with their 95 % intervals, all points above visible points; regions of `report.json`."""
+def region_chart(regions: Mapping[str, Mapping[str, Any]]) -> str:
+    """Bars of region errors in crop pixels with their 95 % intervals, all points above visible points.
+
+    Args:
+        regions: those of `report.json`.
+    """
     cells = {
-        region: [(points, table[unit][points]) for points in Points if table[unit][points]["error"] is not None]
+        region: [(points, cell) for points in Points if (cell := table[Unit.CROP][points])["error"] is not None]
         for region, table in regions.items()
     }
     top = max((cell["high"] or cell["error"] for row in cells.values() for _, cell in row), default=1.0)
     height = TOP + BAR_STEP * len(cells) + BOTTOM
     axis = Axis(0.0, top or 1.0, BAR_LEFT, WIDTH - RIGHT - 24)
     parts = vertical_rules(axis, TOP, height - BOTTOM)
-    parts.append(text_at((BAR_LEFT + WIDTH) / 2, height - 3, UNIT_NAMES[unit], anchor="middle"))
+    parts.append(text_at((BAR_LEFT + WIDTH) / 2, height - 3, UNIT_NAMES[Unit.CROP], anchor="middle"))
     for row, (region, bars) in enumerate(cells.items()):
         y = TOP + row * BAR_STEP + 4
         middle = y + len(bars) * (BAR_HEIGHT + 2) / 2

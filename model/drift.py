@@ -50,14 +50,12 @@ class Shift:
     direction: int
 
 
-def quantile_edges(values_F: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Inner edges of bins that hold equal shares of the values; fewer bins where values are tied."""
-    return np.unique(np.quantile(values_F, np.arange(1, bins) / bins))
+def quantile_edges(values_F: np.ndarray) -> np.ndarray:
+    """Inner edges of `BINS` bins that hold equal shares of the values; fewer bins where values are tied."""
+    return np.unique(np.quantile(values_F, np.arange(1, BINS) / BINS))
 
 
-def shift_of(
-    reference_B: np.ndarray, counts_HB: np.ndarray, *, independent: float, confidence: float, seed: int = 0
-) -> Shift:
+def shift_of(reference_B: np.ndarray, counts_HB: np.ndarray, *, independent: float, confidence: float) -> Shift:
     """How far the counts of the hours are from a reference.
 
     Args:
@@ -67,7 +65,7 @@ def shift_of(
     """
     counts_B = counts_HB.sum(axis=0)
     worth = independent_faces(counts_HB)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     expected_B, found_B = _smoothed(reference_B), _smoothed(counts_B)
     drawn_DB = _drawn(rng, expected_B, independent), _drawn(rng, found_B, worth)
     index = float(stability_index(expected_B, found_B))
@@ -119,9 +117,7 @@ def between_subjects(counts_SB: np.ndarray) -> float:
     return float(np.clip((between - within) / (between + (size - 1) * within), 0.0, 1.0))
 
 
-def shown_by(
-    people: int, reference_B: np.ndarray, *, faces: int, between: float, confidence: float, seed: int = 0
-) -> float:
+def shown_by(people: int, reference_B: np.ndarray, *, faces: int, between: float, confidence: float) -> float:
     """Index that a group of people of the reference's population stays below with this confidence, without any drift.
 
     A signal is taken for normal, with each person's faces about a mean of his own; how the faces are shared among the
@@ -131,7 +127,7 @@ def shown_by(
         faces: that they show together.
         between: share of the variance that is between people (`between_subjects`).
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     between, expected_B = min(between, _ALMOST_ALL), _smoothed(reference_B)
     cuts_B = ndtri(expected_B.cumsum()[:-1])
     means_DP1 = np.sqrt(between) * rng.normal(size=(DRAWS, people, 1))

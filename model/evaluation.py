@@ -17,6 +17,8 @@ from schemas.errors import InputError, ModelFileError
 from schemas.geometry import beyond_pixel_centres
 
 if TYPE_CHECKING:
+    import keras
+
     from model.pipeline import EvaluationBatch
 
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -79,8 +81,19 @@ class Evaluation:
         """Share of true points outside the pixel centres of the input (`schemas.geometry.beyond_pixel_centres`)."""
         return float(beyond_pixel_centres(self.true_FN2, self.input_size).mean())
 
-    def error(self, region: str = "All", *, unit: Unit = Unit.CROP, points: Points = Points.ALL) -> float:
-        return region_errors(self.errors, unit, points)[region]
+    def error(self, unit: Unit = Unit.CROP) -> float:
+        """Mean over all points."""
+        return region_errors(self.errors, unit, Points.ALL)["All"]
+
+
+def keras_predict(network: keras.Model) -> Predict:
+    """How `evaluate` asks a Keras network."""
+
+    def predict(images_BHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        keypoints_BN2, confidence_BN, *_ = network.predict_on_batch(images_BHWC)
+        return keypoints_BN2, confidence_BN
+
+    return predict
 
 
 def evaluate(

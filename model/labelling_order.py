@@ -61,14 +61,13 @@ def labelling_order(
     count: int,
     conditions_F: np.ndarray | None = None,
     conditions_L: np.ndarray | None = None,
-    seed: int = 0,
 ) -> Ranking:
-    """The `count` faces whose labels are expected to help most, in the order to label them.
+    """The `count` faces whose labels are expected to help most, in the order to label them. Of more than `MOST_FACES`
+    faces so many are drawn, the same each time.
 
     Args:
         labelled: what the same network tells of faces that have labels; None if there are none.
         conditions_F, conditions_L: condition of every face (`conditions_of`); without them all weigh the same.
-        seed: of the draw from more than `MOST_FACES` faces.
     """
     faces, labels = len(unlabelled), 0 if labelled is None else len(labelled)
     if conditions_F is None or conditions_L is None:
@@ -76,7 +75,7 @@ def labelling_order(
     rarity_F, rarity_L = rarity(conditions_F, conditions_L)
     looked_at = np.arange(faces)
     if faces > MOST_FACES:
-        looked_at = np.sort(np.random.default_rng(seed).choice(faces, MOST_FACES, replace=False))
+        looked_at = np.sort(np.random.default_rng(0).choice(faces, MOST_FACES, replace=False))
     count = min(count, len(looked_at))
     if not count:
         return Ranking(np.empty(0, int), np.empty(0), rarity_F)

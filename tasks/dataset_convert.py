@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from schemas.storage import make_folder, remove_half_written, sha256_file, write
 from tasks.face_records import BoxedFace, embedded_records, face_records
 from tasks.faceboxes import FaceBoxer
 from tasks.images import ImageIndex, Progress
+from tasks.pull_files import sloth_record
 from tasks.subjects import BY_ENTRY, SubjectOf, subject_finder
 from tasks.validate import Counts, Validation, validate
 
@@ -148,29 +150,22 @@ def _records(spec: DatasetConvertSpec, set_id: str, subject_of: SubjectOf) -> It
     if not folder.is_dir():
         raise AnnotationFileError(folder, f"no such folder for the set {set_id}; check gt_root_path and gt_path")
     files = sorted(path for path in folder.iterdir() if ".json" in path.name and path.is_file())
+    find_image = partial(os.path.join, spec.image_root_path or "")
     empty = True
     for path in files:
         for index, entry in enumerate(sloth.read_entries(path)):
             empty = False
-            yield _record(spec, set_id, f"{set_id}/{path.name}#{index:07d}", entry, subject_of)
+            yield sloth_record(
+                entry,
+                source="dataset_convert",
+                set_id=set_id,
+                key=f"{set_id}/{path.name}#{index:07d}",
+                find_image=find_image,
+                flags_are_known=True,
+                subject_of=subject_of,
+            )
     if empty:
         raise SourceEmptyError(f"{folder}: no annotation in {len(files)} JSON files; check gt_root_path and gt_path")
-
-
-def _record(spec: DatasetConvertSpec, set_id: str, key: str, entry: Any, subject_of: SubjectOf) -> RawRecord:
-    fields = entry if isinstance(entry, Mapping) else {}
-    name = fields.get("filename")
-    name = name if isinstance(name, str) else ""
-    return RawRecord(
-        format="sloth",
-        source="dataset_convert",
-        set_id=set_id,
-        key=key,
-        payload=entry,
-        image=os.path.join(spec.image_root_path or "", name) if name else None,  # noqa: PTH118 - a Path costs more
-        flags_known=sloth.flags_known_in(entry, True),
-        subject=subject_of(name, fields),
-    )
 
 
 def _nothing_left(set_id: str, counts: Counts, dropped: list[Violation]) -> str:

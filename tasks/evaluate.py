@@ -15,7 +15,6 @@ from tasks.reuse import StepOutput, reuse_or_run, step_key
 from tasks.train import MODEL
 
 if TYPE_CHECKING:
-    import keras
     import numpy as np
 
 FILES, FIGURES = "files", "figures"
@@ -40,16 +39,14 @@ def evaluate_network(
     )
 
     def run(directory: Path) -> dict[str, Any]:
-        from model.evaluation import evaluate
+        from model.evaluation import evaluate, keras_predict
         from model.evaluation_files import write_reference_files
         from model.figures import write_figures
         from model.pipeline import evaluation_batches
         from model.weights import load_network
 
         network = load_network(trained.directory / MODEL)
-        evaluation = evaluate(
-            lambda images_BHWC: _predict(network, images_BHWC), evaluation_batches(conversion.files[Split.KPI], spec)
-        )
+        evaluation = evaluate(keras_predict(network), evaluation_batches(conversion.files[Split.KPI], spec))
         report = write_reference_files(evaluation, directory / FILES)
         figures = write_figures(evaluation, report, trained.result["history"], directory / FIGURES)
         faces = {kind: [dataclasses.asdict(face) for face in drawn] for kind, drawn in figures.items()}
@@ -65,10 +62,10 @@ class KpiCrops:
         id: names them: hashes of the KPI shards, their number and their side.
     """
 
-    def __init__(self, conversion: Conversion, spec: ExperimentSpec, *, faces: int = PARITY_FACES) -> None:
-        self._files, self._spec, self._faces = conversion.files[Split.KPI], spec, faces
+    def __init__(self, conversion: Conversion, spec: ExperimentSpec) -> None:
+        self._files, self._spec = conversion.files[Split.KPI], spec
         size = spec.dataloader.image_info.image.height
-        self.id = sha256_of([conversion.hashes(Split.KPI), faces, size])
+        self.id = sha256_of([conversion.hashes(Split.KPI), PARITY_FACES, size])
 
     def __call__(self) -> np.ndarray:
         return self._crops
@@ -77,10 +74,5 @@ class KpiCrops:
     def _crops(self) -> np.ndarray:
         from model.pipeline import evaluation_batches
 
-        batches = iter(evaluation_batches(self._files, self._spec, batch_size=self._faces))
+        batches = iter(evaluation_batches(self._files, self._spec, batch_size=PARITY_FACES))
         return next(batches).images_BHWC
-
-
-def _predict(network: keras.Model, images_BHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    keypoints_BN2, confidence_BN, *_ = network.predict_on_batch(images_BHWC)
-    return keypoints_BN2, confidence_BN

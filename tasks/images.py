@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from schemas.annotation import Problem
 from schemas.errors import StorageError
-from schemas.storage import make_folder
 from tasks.image_facts import ImageFacts, inspect_image
+from tasks.sqlite_memory import batches, open_memory
 
 Progress = Callable[[int, int], None]
 """Called with (done, of)."""
@@ -32,8 +31,8 @@ _SELECT = "SELECT path, size, mtime_ns, sha256, width, height, format FROM image
 _REPLACE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)"
 _A_QUERY = 500  # paths that are looked up at a time
 _SAVE_EVERY = 4096
+_WORKERS = 2
 _A_TASK = 16  # images that a thread takes at a time
-_Item = TypeVar("_Item")
 
 
 class ImageIndex:
@@ -47,8 +46,8 @@ class ImageIndex:
         path: where the memory is kept between runs; None keeps it in this object.
     """
 
-    def __init__(self, path: Path | None = None, *, workers: int = 2) -> None:
-        self._path, self._workers = path, workers
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
         self._database: sqlite3.Connection | None = None
 
     def inspect(self, images: Iterable[str], *, progress: Progress | None = None) -> dict[str, ImageFacts | Problem]:
@@ -66,9 +65,9 @@ class ImageIndex:
         stamps = {image: _stamp(image) for image in wanted}
         found: dict[str, ImageFacts | Problem] = dict(self._recall(stamps))
         unknown = [image for image in wanted if image not in found]
-        with ThreadPoolExecutor(self._workers) as pool:
-            for batch in _batches(unknown, _SAVE_EVERY):
-                tasks = list(_batches(batch, _A_TASK))
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            for batch in batches(unknown, _SAVE_EVERY):
+                tasks = list(batches(batch, _A_TASK))
                 for images_done, facts in zip(tasks, pool.map(_inspect_all, tasks), strict=True):
                     found.update(zip(images_done, facts, strict=True))
                     if progress is not None:
@@ -84,7 +83,7 @@ class ImageIndex:
 
     def _recall(self, stamps: dict[str, Stamp | None]) -> Iterator[tuple[str, ImageFacts]]:
         with self._usable() as database:
-            for batch in _batches(list(stamps), _A_QUERY):
+            for batch in batches(list(stamps), _A_QUERY):
                 paths = {_absolute(image): image for image in batch}
                 rows = database.execute(_SELECT.format(",".join("?" * len(paths))), list(paths))
                 for path, size, mtime_ns, digest, width, height, kind in rows:
@@ -106,7 +105,7 @@ class ImageIndex:
         """The database, open. What keeps it from being used is an error that names the file."""
         try:
             if self._database is None:
-                self._database = self._open()
+                self._database = open_memory(self._path, _prepare)
             yield self._database
         except sqlite3.Error as error:
             raise StorageError(
@@ -114,36 +113,12 @@ class ImageIndex:
                 "it, or delete it: it only saves time"
             ) from error
 
-    def _open(self) -> sqlite3.Connection:
-        if self._path is None:
-            return _prepared(":memory:")
-        make_folder(self._path.parent)
-        try:
-            return _prepared(str(self._path))
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
-            for leftover in (self._path, self._path.with_name(self._path.name + "-journal")):
-                leftover.unlink(missing_ok=True)
-            return _prepared(str(self._path))
 
-
-def _prepared(path: str) -> sqlite3.Connection:
-    """A connection to an index of this version, begun anew if it is of another.
-
-    Raises:
-        sqlite3.DatabaseError: the file is damaged.
-    """
-    database = sqlite3.connect(path, timeout=60)
-    try:
-        if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise sqlite3.DatabaseError("damaged")
-        if database.execute("PRAGMA user_version").fetchone() != (_INDEX_VERSION,):
-            database.executescript(_CREATE)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
+def _prepare(database: sqlite3.Connection) -> None:
+    if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        raise sqlite3.DatabaseError("damaged")
+    if database.execute("PRAGMA user_version").fetchone() != (_INDEX_VERSION,):
+        database.executescript(_CREATE)
 
 
 def _inspect_all(images: Sequence[str]) -> list[ImageFacts | Problem]:
@@ -161,8 +136,3 @@ def _stamp(image: str) -> Stamp | None:
 
 def _absolute(image: str) -> str:
     return image if image.startswith("/") else str(Path.cwd() / image)
-
-
-def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -137,7 +137,7 @@ def _from_the_data(summary: RunSummary) -> Iterator[str]:
             f"{percent(unreachable)} of the KPI points lie beyond the crop's outermost pixel centres, where no "
             "network puts one: a soft-argmax ends there or, with maps smaller than the crop, before."
         )
-    if summary.verdict is not None and summary.verdict.blocks:
+    if summary.verdict.blocks:
         yield f"The gate says {summary.verdict.state}; the report for reviewers says why."
 
 

@@ -126,7 +126,7 @@ _TEXTS = {"names": "image_name", "subjects": "subject", "sets": "set_id"}
 
 
 def _evaluated(contender: Contender, files: Sequence[Path], *, converted_ratio: float) -> Evaluation:
-    from model.evaluation import evaluate
+    from model.evaluation import evaluate, keras_predict
     from model.pipeline import evaluation_batches
     from model.recrop import recropped_batches
     from model.weights import load_network
@@ -136,12 +136,7 @@ def _evaluated(contender: Contender, files: Sequence[Path], *, converted_ratio: 
         batches = evaluation_batches(files, contender.spec)
     else:
         batches = recropped_batches(files, contender.spec, ratio=contender.ratio)
-
-    def predict(images_BHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        keypoints_BN2, confidence_BN, *_ = network.predict_on_batch(images_BHWC)
-        return keypoints_BN2, confidence_BN
-
-    return evaluate(predict, batches, examples=0)
+    return evaluate(keras_predict(network), batches, examples=0)
 
 
 def _scored(own: Evaluation, other: Evaluation | None) -> ScoredFaces:

@@ -48,8 +48,7 @@ def render(summary: RunSummary) -> str:
 def print_summary(summary: RunSummary, console: Console) -> None:
     """The run in a terminal: region errors, engines, gates. Its steps have told how they went."""
     print_evaluation(summary.evaluation, console)
-    if summary.verdict is not None:
-        _print_verdict(summary.verdict, console)
+    _print_verdict(summary.verdict, console)
     console.print(_engine_table(summary))
     for engine in summary.engines:
         if engine.not_run:
@@ -59,8 +58,6 @@ def print_summary(summary: RunSummary, console: Console) -> None:
     for gate in summary.gates:
         mark = "[green]passed[/green]" if gate.passed else "[red]failed[/red]"
         console.print(f"{mark} {gate.name}: {number(gate.value)} {gate.unit}, bound {number(gate.bound)}")
-    for note in summary.notes:
-        console.print(f"[yellow]note[/yellow] {note}")
     console.print(
         f"{summary.model_version} from snapshot {summary.snapshot_id[:12]} in {duration(summary.seconds)}, "
         f"{sum(step.state == 'reused' for step in summary.steps)} of {len(summary.steps)} steps reused"

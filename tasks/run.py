@@ -37,10 +37,10 @@ class Run:
     Not a dataclass, so that Prefect does not search it for futures.
     """
 
-    def __init__(self, config: WorkflowConfig, *, console: Console | None = None) -> None:
+    def __init__(self, config: WorkflowConfig) -> None:
         self.config = config
         self.workspace = Workspace(Path(config.workspace))
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False)
         self.started = datetime.now(UTC)
         self.id = self.started.strftime("%Y%m%dT%H%M%S.%fZ")
         self.steps: list[StepSummary] = []

@@ -101,10 +101,6 @@ class SpooledFaces(Sequence[Face]):
         """The faces as they are kept, which is cheaper to look at."""
         return map(self._row, self._order)
 
-    def taken(self, order: np.ndarray) -> SpooledFaces:
-        """The faces at these positions, in this order."""
-        return SpooledFaces(self._file, self._ends, self._order[order])
-
     def _row(self, number: np.int64) -> FaceRow:
         start, end = self._ends[number : number + 2].tolist()
         return FaceRow._make(marshal.loads(self._file.read(start, end)))

@@ -204,13 +204,11 @@ class RunSummary:
         model_version: name and version in the registry, such as `fpenet/3`.
         code_version: of the project; `git_commit` where known.
         network: type and size in words.
-        candidate, sources, splits, rejections, steps, gates, engines: see the classes.
-        verdict: None where a run judged nothing.
+        candidate, sources, splits, rejections, steps, gates, engines, verdict: see the classes.
         history: `model.checkpoint.EpochResult`s as mappings.
         evaluation: the evaluation's `report.json`.
         best, worst: drawn faces of the KPI set.
         later: engines that devices build after review; not those of `engines`.
-        notes: whatever else the reader must know, such as faults found and gone around.
     """
 
     run_id: str
@@ -232,9 +230,8 @@ class RunSummary:
     engines: tuple[EngineSummary, ...]
     gates: tuple[GateResult, ...]
     steps: tuple[StepSummary, ...]
+    verdict: VerdictSummary
     later: tuple[LaterEngine, ...] = ()
-    verdict: VerdictSummary | None = None
-    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

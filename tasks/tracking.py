@@ -12,7 +12,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from tasks.workspace import Workspace
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.entities import PagedList
 
 KEY_TAG = "candidate_key"
 HEALTH_TIMEOUT_S = 10.0
@@ -98,10 +99,6 @@ class RegisteredVersion:
     code_version: str | None = None
     git_commit: str | None = None
 
-    @property
-    def uri(self) -> str:
-        return f"models:/{self.name}/{self.version}"
-
 
 def register_candidate(candidate: Candidate, tracking: Tracking, workspace: Workspace) -> RegisteredVersion:
     """The version of this candidate, logged and registered if it isn't yet, with the alias `challenger`.
@@ -161,6 +158,15 @@ def mlflow_client(tracking: Tracking, workspace: Workspace) -> Iterator[MlflowCl
         raise TrackingError(
             f"{said}; see what the server, or a proxy before it, has against it, and run the same command again"
         ) from None
+
+
+def all_pages(search: Callable[..., PagedList[Any]]) -> Iterator[Any]:
+    """What a search of MLflow's client finds, page after page."""
+    page = search()
+    yield from page
+    while page.token:
+        page = search(page_token=page.token)
+        yield from page
 
 
 def _import_mlflow() -> Any:

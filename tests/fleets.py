@@ -12,8 +12,8 @@ from typing import Any
 from deploy.devices import Device, LocalReach, Ring
 from deploy.engine import Provenance
 from deploy.onnx_export import export_onnx
+from deploy.pointers import utc_now
 from tasks.fleet.material import Material
-from tasks.fleet.pending import utc_now
 from tasks.fleet.plan import Plan
 from tasks.fleet.work_pool import open_device
 from tasks.workspace import Workspace

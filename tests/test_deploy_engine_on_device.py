@@ -13,7 +13,7 @@ from deploy.builders.registry import BUILDERS
 from deploy.device.facts import read_facts
 from deploy.device.run import run_there
 from deploy.devices import WORKERS_PYTHON, Device, LocalReach, SshReach, WorkPoolReach, program_of
-from deploy.engine import Measured, Provenance, build_engine, build_engine_on, check_engine, write_manifest
+from deploy.engine import EngineRun, Provenance, build_engine, build_engine_on, check_engine, write_manifest
 from deploy.engine_file import EngineOptions, build_engine_file
 from deploy.shells.local import LocalShell
 from deploy.targets import find_target
@@ -50,7 +50,7 @@ def onnx(tmp_path):
 
 def _measured(built, shell, program):
     shell.put(built.file, "e.engine")
-    return Measured(*run_there(shell, built.target, "e.engine", IMAGES, program=program), shell.name)
+    return EngineRun(*run_there(shell, built.target, "e.engine", IMAGES, program=program), shell.name)
 
 
 def test_an_engine_of_a_device_has_all_that_tells_of_it(device, onnx, tmp_path):

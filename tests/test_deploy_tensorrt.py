@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,7 @@ BUILDER, T4 = BUILDERS["tensorrt"], find_target("t4")
 STAND_IN = Path(__file__).parent / "stand_ins" / "tensorrt_stand_in.py"
 
 
-def _installed() -> bool:
-    try:
-        return bool(version("tensorrt"))
-    except PackageNotFoundError:
-        return False
-
-
-without = pytest.mark.skipif(_installed() or bool(find_gpu().devices), reason="TensorRT or a GPU are here")
+without = pytest.mark.skipif(bool(BUILDER.versions() or find_gpu().devices), reason="TensorRT or a GPU are here")
 
 
 @pytest.fixture
@@ -71,7 +63,7 @@ def test_a_gpu_of_another_generation_is_named(tmp_path, monkeypatch):
     assert BUILDER.not_runnable(T4) == "needs a GPU (SM75); here is SM89"
 
 
-@pytest.mark.skipif(_installed(), reason="TensorRT is here")
+@pytest.mark.skipif(bool(BUILDER.versions()), reason="TensorRT is here")
 @pytest.mark.parametrize(("target", "reason"), [("l4", "needs TensorRT 10; here is none")])
 def test_a_gpu_without_its_tensorrt(target, reason, tmp_path, monkeypatch):
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA L4, 8.9, 580.1'\n")

@@ -9,7 +9,7 @@ import pytest
 from model.evaluation import evaluate
 from model.evaluation_files import write_reference_files
 from model.evaluation_report import evaluation_report
-from model.region_error import Points, Unit
+from model.region_error import Unit
 from schemas.errors import InputError, ModelFileError
 from schemas.geometry import SquareCrop
 from schemas.records import Flag
@@ -144,7 +144,7 @@ def test_unreachable_points_lie_beyond_the_outermost_pixel_centres():
 
 def test_errors_are_in_the_unit_asked_for():
     evaluation = made_up_evaluation()
-    source, crop = (evaluation.error(unit=unit, points=Points.ALL) for unit in (Unit.SOURCE, Unit.CROP))
+    source, crop = (evaluation.error(unit) for unit in (Unit.SOURCE, Unit.CROP))
     assert source / crop == pytest.approx(200 / 80, rel=0.05)
 
 

@@ -83,11 +83,10 @@ def test_faces_that_are_all_alike_and_certain_still_have_an_order():
     assert np.isfinite(order.gain).all()
 
 
-def test_of_very_many_faces_some_are_drawn_by_the_seed():
+def test_of_very_many_faces_some_are_drawn_the_same_each_time():
     places, _ = clouds(MOST_FACES + 50)
-    one, same, other = (labelling_order(signals(places), None, count=3, seed=s).faces for s in (1, 1, 2))
-    np.testing.assert_array_equal(one, same)
-    assert one.tolist() != other.tolist()
+    one, again = (labelling_order(signals(places), None, count=3).faces for _ in range(2))
+    np.testing.assert_array_equal(one, again)
 
 
 def test_rarity_by_hand():

@@ -14,6 +14,7 @@ from deploy.builders import trtexec
 from deploy.device.run import MODULE
 from deploy.devices import Device, LocalReach
 from deploy.engine import read_engine
+from deploy.pointers import utc_now
 from deploy.shells.local import LocalShell
 from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError
@@ -23,7 +24,6 @@ from tasks.fleet.ascent import Ascent, build_here
 from tasks.fleet.catch_up import catch_up, told
 from tasks.fleet.check import Checked, check_on
 from tasks.fleet.deliveries import read_record
-from tasks.fleet.pending import utc_now
 from tasks.fleet.plan import Plan
 from tasks.fleet.promotion import UNFINISHED, changing, roll_back_target, settle_target
 from tasks.fleet.results import DeviceRow, TargetRow

@@ -91,7 +91,7 @@ def test_its_model_predicts_as_the_file_does(registered, workspace, candidate):
     import numpy as np
 
     mlflow.set_tracking_uri(workspace.tracking_uri)
-    logged = mlflow.keras.load_model(registered.uri)
+    logged = mlflow.keras.load_model(f"models:/{registered.name}/{registered.version}")
     images_BHWC = np.random.default_rng(0).uniform(0, 255, (2, 80, 80, 1)).astype(np.float32)
     for ours, theirs in zip(
         keras.models.load_model(candidate.keras_model)(images_BHWC), logged(images_BHWC), strict=True

@@ -27,6 +27,11 @@ class Predictions(NamedTuple):
     confidence_BN: np.ndarray
 
 
+def channels_first(images_BSSC: np.ndarray) -> np.ndarray:
+    """Crops (B, S, S, C) as networks take them: float32 (B, C, S, S), in one piece."""
+    return np.ascontiguousarray(np.moveaxis(images_BSSC, -1, 1), np.float32)
+
+
 def filled(images_BCSS: np.ndarray, count: int) -> np.ndarray:
     """At least `count` crops, the given ones again where there are fewer."""
     return images_BCSS if len(images_BCSS) >= count else np.resize(images_BCSS, (count, *images_BCSS.shape[1:]))
@@ -96,7 +101,7 @@ class Builder(Protocol):
         """Try the builder in a process of its own."""
         ...
 
-    def build(self, onnx: Path, target: Any, directory: Path, *, timeout_s: float = BUILD_TIMEOUT_S) -> BuildResult:
+    def build(self, onnx: Path, target: Any, directory: Path) -> BuildResult:
         """Make `directory/engine<suffix>`.
 
         Raises:
@@ -126,7 +131,7 @@ def probe_module(module: str, versions: dict[str, str]) -> Probe:
 
 
 def build_with_module(
-    module: str, onnx: Path, engine: Path, options: tuple[str, ...], *, timeout_s: float
+    module: str, onnx: Path, engine: Path, options: tuple[str, ...], *, timeout_s: float = BUILD_TIMEOUT_S
 ) -> BuildResult:
     """Run `python -m module ONNX ENGINE options` and put the engine in its place when it is whole.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy.builders.base import BUILD_TIMEOUT_S, BuildResult, Predictions, Probe, build_with_module, probe_module
+from deploy.builders.base import BuildResult, Predictions, Probe, build_with_module, channels_first, probe_module
 from deploy.targets import OnnxRuntimeTarget
 from schemas.errors import ModelFileError
 
@@ -29,7 +29,6 @@ class OnnxRuntimeBuilder:
     name = "onnxruntime"
     recipe = "deploy.builders.onnxruntime"
     suffix = ".onnx"
-    module = MODULE
 
     def versions(self) -> dict[str, str]:
         return {"onnxruntime": version("onnxruntime")}
@@ -37,16 +36,8 @@ class OnnxRuntimeBuilder:
     def probe(self) -> Probe:
         return probe_module(MODULE, self.versions())
 
-    def build(
-        self, onnx: Path, target: OnnxRuntimeTarget, directory: Path, *, timeout_s: float = BUILD_TIMEOUT_S
-    ) -> BuildResult:
-        return build_with_module(
-            MODULE, onnx, directory / f"engine{self.suffix}", self.module_options(target), timeout_s=timeout_s
-        )
-
-    def module_options(self, target: OnnxRuntimeTarget) -> tuple[str, ...]:
-        """What the builder's process is told beside the files."""
-        return ()
+    def build(self, onnx: Path, target: OnnxRuntimeTarget, directory: Path) -> BuildResult:
+        return build_with_module(MODULE, onnx, directory / f"engine{self.suffix}", ())
 
     def not_runnable(self, target: OnnxRuntimeTarget) -> str:
         return ""
@@ -75,7 +66,7 @@ class OnnxRuntimeEngine:
         from onnxruntime import InferenceSession
         from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-        options = _session_options(threads)
+        options = session_options(threads)
         try:
             self._session = InferenceSession(content or str(path), options, providers=PROVIDERS)
             self._input, batch, self.input_shape = _input(self._session, path)
@@ -101,7 +92,7 @@ class OnnxRuntimeEngine:
 
     def predict(self, images_BSSC: np.ndarray) -> Predictions:
         """See `Engine.predict`."""
-        images_BCSS = np.ascontiguousarray(np.moveaxis(images_BSSC, -1, 1), np.float32)
+        images_BCSS = channels_first(images_BSSC)
         outputs = [
             self._run(images_BCSS[i : i + self._max_batch]) for i in range(0, len(images_BCSS), self._max_batch)
         ]
@@ -136,7 +127,8 @@ def _outputs(shapes: dict[str, tuple[int, ...]], path: Path) -> list[str]:
     return names
 
 
-def _session_options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int = 0) -> onnxruntime.SessionOptions:
+    """Of a session that logs errors only, with `threads` threads; 0 takes all cores."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -157,7 +149,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("onnx")
     parser.add_argument("engine")
     given = parser.parse_args(arguments)
-    options = _session_options(1)
+    options = session_options(1)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = given.engine
     onnxruntime.InferenceSession(given.onnx, options, providers=PROVIDERS)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from deploy.builders.base import BUILD_TIMEOUT_S, BuildResult, Engine, Probe, probe_module
+from deploy.builders.base import BuildResult, Engine, Probe, probe_module
 from deploy.builders.network import build_plan
 from deploy.gpus import needs_gpu
 from deploy.targets import TensorRtTarget, meets
@@ -58,9 +58,7 @@ class TensorRtBuilder:
             options += ("--workspace-mib", str(target.workspace_mib))
         return options
 
-    def build(
-        self, onnx: Path, target: TensorRtTarget, directory: Path, *, timeout_s: float = BUILD_TIMEOUT_S
-    ) -> BuildResult:
+    def build(self, onnx: Path, target: TensorRtTarget, directory: Path) -> BuildResult:
         """Build for the GPU of this machine; its timing cache stands beside the engines' folders.
 
         Raises:
@@ -70,14 +68,8 @@ class TensorRtBuilder:
         from deploy.device.build import build_there
         from deploy.shells.local import LocalShell
 
-        return build_there(
-            LocalShell("this machine", str(directory.parent)),
-            target,
-            onnx,
-            directory,
-            program=sys.executable,
-            timeout_s=timeout_s,
-        )
+        here = LocalShell("this machine", str(directory.parent))
+        return build_there(here, target, onnx, directory, program=sys.executable)
 
     def not_runnable(self, target: TensorRtTarget) -> str:
         """Why not: no such GPU, no TensorRT, or another version than the target's."""

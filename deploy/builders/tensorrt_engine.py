@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.builders.base import Predictions, filled
+from deploy.builders.base import Predictions, channels_first, filled
 from deploy.onnx_graph import CONFIDENCE_NAME, KEYPOINTS_NAME
 from deploy.targets import BatchProfile
 from schemas.errors import ModelFileError
@@ -60,7 +60,7 @@ class TensorRtEngine:
 
     def predict(self, images_BSSC: np.ndarray) -> Predictions:
         """See `Engine.predict`."""
-        images_BCSS = np.ascontiguousarray(np.moveaxis(images_BSSC, -1, 1), np.float32)
+        images_BCSS = channels_first(images_BSSC)
         size = self._batch.maximum
         parts = [self._run(images_BCSS[start : start + size]) for start in range(0, len(images_BCSS), size)]
         return Predictions(

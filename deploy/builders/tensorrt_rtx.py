@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
-from deploy.builders.base import BUILD_TIMEOUT_S, BuildResult, Probe, build_with_module, probe_module
+from deploy.builders.base import BuildResult, Probe, build_with_module, probe_module
 from deploy.builders.network import build_plan
 from deploy.targets import TensorRtRtxTarget
 from schemas.errors import ModelFileError
@@ -28,7 +28,7 @@ class TensorRtRtxBuilder:
 
     name = "tensorrt-rtx"
     suffix = ".plan"
-    module = recipe = MODULE
+    recipe = MODULE
 
     def versions(self) -> dict[str, str]:
         try:
@@ -41,14 +41,7 @@ class TensorRtRtxBuilder:
             return Probe(False, "not installed; install the extra 'rtx'")
         return probe_module(MODULE, self.versions())
 
-    def build(
-        self, onnx: Path, target: TensorRtRtxTarget, directory: Path, *, timeout_s: float = BUILD_TIMEOUT_S
-    ) -> BuildResult:
-        options = self.module_options(target)
-        return build_with_module(MODULE, onnx, directory / f"engine{self.suffix}", options, timeout_s=timeout_s)
-
-    def module_options(self, target: TensorRtRtxTarget) -> tuple[str, ...]:
-        """What the builder's process is told beside the files."""
+    def build(self, onnx: Path, target: TensorRtRtxTarget, directory: Path) -> BuildResult:
         batch = target.batch
         options = (
             "--compute-capabilities",
@@ -58,7 +51,7 @@ class TensorRtRtxBuilder:
         )
         if target.workspace_bytes is not None:
             options += ("--workspace", str(target.workspace_bytes))
-        return options
+        return build_with_module(MODULE, onnx, directory / f"engine{self.suffix}", options)
 
     def not_runnable(self, target: TensorRtRtxTarget) -> str:
         """Always a reason, GPU or not: no runtime of TensorRT-RTX is in this project."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.builders.base import BUILD_TIMEOUT_S, BuildResult, Predictions, Probe
+from deploy.builders.base import BuildResult, Predictions, Probe
 from deploy.builders.process import run_program
 from deploy.builders.trtexec_lines import Banner, banner_line, read_banner
 from deploy.targets import TrtexecTarget, meets
@@ -45,9 +45,7 @@ class TrtexecBuilder:
             return Probe(False, f"trtexec {banner.version} sees no GPU", versions)
         return Probe(True, f"trtexec {banner.version}, builds for {banner.gpu}", versions)
 
-    def build(
-        self, onnx: Path, target: TrtexecTarget, directory: Path, *, timeout_s: float = BUILD_TIMEOUT_S
-    ) -> BuildResult:
+    def build(self, onnx: Path, target: TrtexecTarget, directory: Path) -> BuildResult:
         """Build for the GPU of this machine.
 
         Raises:
@@ -58,7 +56,7 @@ class TrtexecBuilder:
         from deploy.shells.local import LocalShell
 
         here = LocalShell("this machine", str(directory.parent))
-        return build_there(here, target, onnx, directory, program=program_here(), timeout_s=timeout_s)
+        return build_there(here, target, onnx, directory, program=program_here())
 
     def not_runnable(self, target: TrtexecTarget) -> str:
         """Why not: no trtexec, another GPU, or another TensorRT than the target's."""

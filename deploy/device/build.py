@@ -8,11 +8,12 @@ from pathlib import Path, PurePosixPath
 from deploy.builder_graph import network_input, soft_argmax_layers
 from deploy.builders.base import BUILD_TIMEOUT_S, BuildResult
 from deploy.builders.process import Finished
+from deploy.builders.tensorrt import TensorRtBuilder
 from deploy.builders.trtexec_lines import build_line
 from deploy.device.facts import DeviceFacts, free_bytes, read_facts, require_match
 from deploy.device.scratch import remove_cut_off, scratch
 from deploy.shells.base import Shell
-from deploy.targets import GpuTarget, Target, TrtexecTarget
+from deploy.targets import TensorRtTarget, TrtexecTarget
 from schemas.errors import DeviceError, EngineBuildError, StorageError
 from schemas.storage import sha256_file, write_bytes
 
@@ -26,7 +27,7 @@ LEAST_FREE_BYTES = 32 << 20
 
 def build_there(
     shell: Shell,
-    target: Target,
+    target: TensorRtTarget | TrtexecTarget,
     model: Path,
     directory: Path,
     *,
@@ -81,7 +82,7 @@ def _by_trtexec(
 
 def _by_module(
     shell: Shell,
-    target: Target,
+    target: TensorRtTarget,
     model: Path,
     directory: Path,
     folder: str,
@@ -89,17 +90,14 @@ def _by_module(
     program: str,
     timeout_s: float,
 ) -> BuildResult:
-    from deploy.builders.registry import BUILDERS
-
-    builder = BUILDERS[target.builder]
-    name = f"engine{builder.suffix}"
-    place = shell.directory / folder
+    builder = TensorRtBuilder()
+    place, name = shell.directory / folder, f"engine{builder.suffix}"
     options = builder.module_options(target)
-    cache = ("--timing-cache", str(place / TIMING_CACHE)) if isinstance(target, GpuTarget) else ()
-    line = (program, "-m", builder.module, str(place / MODEL), str(place / name), *options, *cache)
+    cache = str(place / TIMING_CACHE)
+    line = (program, "-m", builder.module, str(place / MODEL), str(place / name), *options, "--timing-cache", cache)
     finished = _build(shell, folder, model, line, facts, timeout_s)
     engine = _bring(shell, folder, name, directory, finished)
-    kept = _keep_timing(shell, folder, directory, facts) if cache else None
+    kept = _keep_timing(shell, folder, directory, facts)
     again = ("-m", builder.module, MODEL, name, *options, *(("--timing-cache", TIMING_CACHE) if kept else ()))
     return BuildResult(engine, finished.seconds, finished.output, again, timing_cache=kept)
 

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from deploy.builders.base import Predictions, filled
+from deploy.builders.base import Predictions, channels_first, filled
 from deploy.builders.trtexec_lines import WARM_UP_MS, NetworkInput, run_line
 from deploy.device.build import refusal
 from deploy.device.scratch import scratch
@@ -69,7 +69,7 @@ def _trtexec_predictions(
     shell: Shell, target: TrtexecTarget, engine: str, images_BSSC: np.ndarray, folder: str, program: str
 ) -> Predictions:
     """One process for each batch, each of the largest size that the engine takes."""
-    size, images_BCSS = target.batch.maximum, _channels_first(images_BSSC)
+    size, images_BCSS = target.batch.maximum, channels_first(images_BSSC)
     parts = []
     for start in range(0, len(images_BCSS), size):
         crops_BCSS = filled(images_BCSS[start : start + size], target.batch.minimum)
@@ -84,7 +84,7 @@ def _trtexec_latency(
     shell: Shell, target: TrtexecTarget, engine: str, images_BSSC: np.ndarray, folder: str, program: str
 ) -> Latency:
     batch = target.batch.optimum
-    crops_BCSS = filled(_channels_first(images_BSSC)[:batch], batch)
+    crops_BCSS = filled(channels_first(images_BSSC)[:batch], batch)
     written = _trtexec(shell, engine, crops_BCSS, folder, program, timed=True)
     with _parsed(shell, engine):
         # Older versions export the calls of the warm-up too.
@@ -165,7 +165,3 @@ def _read(shell: Shell, remote: str) -> bytes:
     if content is None:
         raise ModelFileError(f"device '{shell.name}': the run wrote no {remote}; is its disk full?")
     return content
-
-
-def _channels_first(images_BSSC: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.moveaxis(images_BSSC, -1, 1), np.float32)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from flows.entry.commands import annotations, bundle, fleet, gateway, label_studio, lineage, review, tao, workflow
-from flows.entry.quiet import hold_opencv_warnings, hold_tensorflow_start
+from flows.entry.held_output import hold_opencv_warnings, hold_tensorflow_start
 from schemas.errors import FpenetError
 
 DESCRIPTION = (

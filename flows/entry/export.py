@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_jsonable_python
 
 from flows.entry.tao import console
 from schemas.errors import InputError
@@ -54,7 +55,8 @@ def run_export(arguments: argparse.Namespace, *, key: Key | None, training_files
     if arguments.engine_file:
         report["engine"] = _build_engine(arguments, report["onnx"].path, key)
     if arguments.results_dir:
-        write_json(Path(arguments.results_dir) / REPORT, {"precision": arguments.data_type, **_plain(report)})
+        told = to_jsonable_python({"precision": arguments.data_type, **report})
+        write_json(Path(arguments.results_dir) / REPORT, told)
     return 0
 
 
@@ -228,16 +230,3 @@ def _say_int8(done: Int8Export) -> None:
         f"builders that quantise by themselves (TensorRT up to 10, --int8 --calib) take {done.plain.path} with "
         f"{done.cache}"
     )
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses, specs and paths as JSON has them."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    return str(value) if isinstance(value, Path) else value

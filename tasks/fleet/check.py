@@ -16,7 +16,7 @@ from deploy.device.facts import DeviceFacts, read_facts, require_match, require_
 from deploy.device.run import CROPS_LEFT_S, RUNNING, run_there
 from deploy.device.scratch import scratch
 from deploy.devices import Device, program_of
-from deploy.engine import BuiltEngine, Measured
+from deploy.engine import BuiltEngine, EngineRun
 from deploy.engine_directory import RECORD
 from deploy.parity import Latency, Parity, compare
 from deploy.shells.base import Shell
@@ -41,7 +41,7 @@ class Checked:
     """
 
     row: DeviceRow
-    measured: Measured | None = None
+    measured: EngineRun | None = None
     parity: Parity | None = None
     beyond: tuple[TargetGate, ...] = ()
 
@@ -94,7 +94,7 @@ def check_on(device: Device, open_shell: OpenShell, built: BuiltEngine, material
 
 def _measure(
     device: Device, open_shell: OpenShell, built: BuiltEngine, images_BSSC: np.ndarray
-) -> tuple[Measured, DeviceFacts]:
+) -> tuple[EngineRun, DeviceFacts]:
     """What the device measured, and what it is. It runs a copy that is removed: `deploy.delivery.activate` removes
     engines that nobody has activated, also while one is measured."""
     target = built.target
@@ -107,7 +107,7 @@ def _measure(
             engine = f"{folder}/{built.file.name}"
             put_whole(shell, built.file, engine, built.sha256)
             predictions, latency = run_there(shell, target, engine, images_BSSC, program=program)
-    return Measured(predictions, latency, device.name), facts
+    return EngineRun(predictions, latency, device.name), facts
 
 
 def _failed(device: Device, error: FpenetError, seconds: float) -> DeviceRow:

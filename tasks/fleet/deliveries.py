@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from deploy import stages
 from deploy.delivery import Activation, CurrentEngine, Delivery, activate, deactivate, deliver, described
 from deploy.device.facts import read_facts, require_same
 from deploy.devices import Device, Ring, program_of
-from deploy.pointers import Event, Stage, StagedEngine, StageStatus
+from deploy.pointers import Event, Stage, StagedEngine, StageStatus, utc_now
 from deploy.shells.base import Shell
 from deploy.shells.opening import OpenShell, open_shell
 from deploy.targets import find_target
@@ -186,7 +185,7 @@ def has_run(targets: Path, device: Device, engine: StagedEngine) -> bool:
 
 def note_active(targets: Path, device: Device, stage: Stage, activation: Activation, found: str = "") -> DeviceRecord:
     """Write down that a device runs an engine."""
-    earlier, now = read_record(targets, device.target, device.name), _now()
+    earlier, now = read_record(targets, device.target, device.name), utc_now()
     known = {engine.folder: engine for engine in (*(earlier.kept if earlier else []), activation.engine)}
     kept = [known[folder] for folder in activation.kept if folder in known]
     same = earlier is not None and earlier.current == activation.engine
@@ -209,7 +208,7 @@ def note_active(targets: Path, device: Device, stage: Stage, activation: Activat
 def note_failure(targets: Path, device: Device, stage: Stage, error: FpenetError) -> DeviceRecord:
     """Write down that a device could not be had to run an engine; what it ran, it is taken to run still."""
     earlier = read_record(targets, device.target, device.name)
-    attempt = {"outcome": outcome_of(error), "stage": stage, "at": _now(), "why": str(error)}
+    attempt = {"outcome": outcome_of(error), "stage": stage, "at": utc_now(), "why": str(error)}
     if earlier is None:
         return _write(targets, DeviceRecord(device=device.name, target=device.target, ring=device.ring, **attempt))
     return _write(targets, earlier.model_copy(update=attempt | {"ring": device.ring}))
@@ -322,7 +321,7 @@ def _require_loadable(shell: Shell, device: Device, manifest: dict[str, Any]) ->
 
 def _note_idle(targets: Path, device: Device, found: str) -> DeviceRecord:
     """Write down that a device, which has a record, runs nothing any more."""
-    record, now = read_record(targets, device.target, device.name), _now()
+    record, now = read_record(targets, device.target, device.name), utc_now()
     assert record is not None
     why = "; ".join(filter(None, ("its canary was ended, and nothing is in production", found)))
     told = {"outcome": "active", "stage": "canary", "ring": device.ring, "why": why, "current": None}
@@ -341,7 +340,3 @@ def _write(targets: Path, record: DeviceRecord) -> DeviceRecord:
 
 def _path(targets: Path, target: str, device: str) -> Path:
     return targets / target / "devices" / f"{device}.json"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

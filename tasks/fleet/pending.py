@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.devices import Device
+from deploy.pointers import utc_now
 from schemas.storage import read_json, sha256_of, write_json
 from tasks.fleet.results import RolloutResult, load_result, save_result
 from tasks.review.approval import Accepted
@@ -84,10 +84,6 @@ def begin(accepted: Accepted, targets: list[str], rollouts: Path) -> RolloutResu
     write_json(rollouts / CURRENT, {"id": result.id})  # first: a record that nothing names would count as begun
     save_result(result, rollouts)
     return result
-
-
-def utc_now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def current_rollout(rollouts: Path) -> RolloutResult | None:

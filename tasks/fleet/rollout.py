@@ -21,14 +21,13 @@ from dataclasses import replace
 from deploy import stages
 from deploy.devices import Device, Ring
 from deploy.engine import BuiltEngine, read_engine
-from deploy.pointers import Promoted, StagedEngine
+from deploy.pointers import Promoted, StagedEngine, utc_now
 from deploy.targets import Target
 from schemas.errors import FpenetError, GateError, InputError
 from schemas.storage import make_folder
 from tasks.engines import why_not_here
 from tasks.fleet.ascent import Ascent, ascend, build_here, record_passed
 from tasks.fleet.deliveries import bring_passed
-from tasks.fleet.pending import utc_now
 from tasks.fleet.plan import Plan
 from tasks.fleet.promotion import changing
 from tasks.fleet.results import BAD, DeviceRow, TargetRow, TargetState

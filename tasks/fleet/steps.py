@@ -17,13 +17,14 @@ from prefect.utilities.annotations import quote
 from rich.markup import escape
 
 from deploy.devices import FLEET, Device, load_devices
+from deploy.pointers import utc_now
 from deploy.targets import Target, find_target
 from schemas.errors import ReviewError
 from tasks.fleet.catch_up import catch_up, told
 from tasks.fleet.check import absent
 from tasks.fleet.material import fetch_material, materials
 from tasks.fleet.page import print_rollout, write_rollout
-from tasks.fleet.pending import begin, only_waited_for, open_rollout, utc_now
+from tasks.fleet.pending import begin, only_waited_for, open_rollout
 from tasks.fleet.plan import Plan
 from tasks.fleet.promotion import finish_rollbacks
 from tasks.fleet.results import BAD, RolloutResult, TargetRow, in_order, load_result

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schemas.config import Tracking
 from schemas.errors import ShardError, StorageError
 from tasks.forget.files import can_tell, purge_file
 from tasks.forget.traces import Traces
-from tasks.tracking import mlflow_client
+from tasks.tracking import all_pages, mlflow_client
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.store.entities import PagedList
 
 _A_PAGE = 1000  # experiments or runs that the server is asked for at a time
 
@@ -62,25 +61,16 @@ def _runs(client: MlflowClient, traces: Traces) -> list[str]:
 
     experiments = [
         experiment.experiment_id
-        for experiment in _all_pages(partial(client.search_experiments, ViewType.ALL, _A_PAGE))
+        for experiment in all_pages(partial(client.search_experiments, ViewType.ALL, _A_PAGE))
     ]
     found = (
         run.info.run_id
         for snapshot in traces.snapshots
-        for run in _all_pages(
+        for run in all_pages(
             partial(client.search_runs, experiments, f"tags.snapshot_id = '{snapshot}'", ViewType.ALL, _A_PAGE)
         )
     )
     return sorted(set(found))
-
-
-def _all_pages(search: Callable[..., PagedList[Any]]) -> Iterator[Any]:
-    """What MLflow finds, page after page."""
-    page = search()
-    yield from page
-    while page.token:
-        page = search(page_token=page.token)
-        yield from page
 
 
 def _artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> Iterator[str]:

@@ -43,7 +43,6 @@ class ImportResult:
 
     Attributes:
         project, title, url: the project, and where a browser finds it.
-        created: False if a project with this title was there.
         imported, present: tasks that were added, and that had been there.
         left_out: the rules that entries and faces break which gave no task.
     """
@@ -51,7 +50,6 @@ class ImportResult:
     project: int
     title: str
     url: str
-    created: bool
     imported: int
     present: int
     left_out: list[Violation]
@@ -114,7 +112,6 @@ def import_folder(
             project=project.id,
             title=project.title,
             url=f"{connection.place}/projects/{project.id}",
-            created=created,
             imported=imported,
             present=len(planned) - len(missing),
             left_out=left_out,

@@ -48,7 +48,6 @@ def ensure_view(
     task_ids: Sequence[int] | None = None,
     filters: Mapping[str, Any] | None = None,
     ordering: Sequence[str] = (),
-    number_fields: Sequence[str] = (),
 ) -> View:
     """Make the tab `title` of a project, or bring the one that is there up to date; what people set in it besides
     (widths, hidden columns) stays.
@@ -59,7 +58,6 @@ def ensure_view(
             "operator": "equal", "type": "Number", "value": 0}]}`. Without either the tab shows every task.
         ordering: `tasks:<column>`, descending with `-` before it; Label Studio sorts by the first one only. Without
             it the order is as people set it.
-        number_fields: fields of the tasks' data among `ordering` that hold numbers: they are sorted as such.
 
     Raises:
         SourceUnreachableError, SourceRefusedError: the server.
@@ -71,8 +69,6 @@ def ensure_view(
     wanted: dict[str, Any] = {"filters": chosen}
     if ordering:
         wanted["ordering"] = list(ordering)
-    if number_fields:
-        wanted["columnsDisplayType"] = {f"tasks:data.{name}": "Number" for name in number_fields}
     with connection.errors():
         identity = _store(connection, project_id, title, wanted)
     return View(identity, f"{connection.place}/projects/{project_id}/data?tab={identity}", left_out)

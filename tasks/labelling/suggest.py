@@ -128,16 +128,16 @@ def _taken_at(directory: Path) -> datetime:
     return datetime.fromisoformat(read_json(directory / PROVENANCE)["taken_at"])
 
 
-def look_at_labelled(network: CurrentNetwork, snapshot: Snapshot | None, *, seed: int = 0) -> Known:
+def look_at_labelled(network: CurrentNetwork, snapshot: Snapshot | None) -> Known:
     """Signals of the snapshot's training faces, and thresholds from its other faces.
 
     Of more than `MOST_FACES` training faces so many are drawn.
     """
     faces = list(zip(snapshot.faces, snapshot.splits, strict=True)) if snapshot else []
-    training = _drawn([face for face, split in faces if split is Split.TRAIN], seed)
+    training = _drawn([face for face, split in faces if split is Split.TRAIN])
     others = [face for face, split in faces if split is not Split.TRAIN and (face.flags_N != Flag.UNKNOWN).any()]
     seen, signals = _signals(network, labelled_crops(training, network.input))
-    flagged, of_flagged = _signals(network, labelled_crops(_drawn(others, seed), network.input))
+    flagged, of_flagged = _signals(network, labelled_crops(_drawn(others), network.input))
     thresholds_N = np.full(network.num_keypoints, np.nan)
     if of_flagged is not None:
         thresholds_N = occlusion_thresholds(of_flagged.confidence_FN, np.stack([face.flags_N for face in flagged]))
@@ -211,10 +211,10 @@ def _prediction(
     return Prediction(face.task, model_version, score, result)
 
 
-def _drawn(faces: list[Face], seed: int) -> list[Face]:
+def _drawn(faces: list[Face]) -> list[Face]:
     if len(faces) <= MOST_FACES:
         return faces
-    chosen = np.random.default_rng(seed).choice(len(faces), MOST_FACES, replace=False)
+    chosen = np.random.default_rng(0).choice(len(faces), MOST_FACES, replace=False)
     return [faces[i] for i in np.sort(chosen).tolist()]
 
 

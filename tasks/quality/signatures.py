@@ -16,7 +16,7 @@ from model.images import read_image
 from model.near_duplicates import THUMBNAIL_SIZE, face_view, hashes_of, thumbnail
 from schemas.errors import ImageError, StorageError
 from schemas.records import Face
-from schemas.storage import make_folder
+from tasks.sqlite_memory import batches, open_memory
 
 _VERSION = 1  # raise it when `model.near_duplicates` makes other hashes
 _CREATE = f"""
@@ -27,6 +27,7 @@ PRAGMA user_version = {_VERSION};
 _SELECT = "SELECT image, points, hashes, thumbnail FROM signatures WHERE image IN ({})"
 _DELETE = "DELETE FROM signatures WHERE image = ? AND points = ?"
 _SAVE_EVERY = 2048  # faces
+_WORKERS = 2
 _A_QUERY = 500  # images that are looked up at a time
 
 _Key = tuple[bytes, bytes]
@@ -50,8 +51,8 @@ class SignatureStore:
         path: an SQLite file; None keeps nothing.
     """
 
-    def __init__(self, path: Path | None = None, *, workers: int = 2) -> None:
-        self._path, self._workers = path, workers
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
 
     def signatures(self, faces: Sequence[Face]) -> list[Signature | None]:
         """The signature of every face; None where its image can't be decoded. Only new faces' images are read.
@@ -62,10 +63,10 @@ class SignatureStore:
             StorageError: the file can't be written.
         """
         keys = [_key(face) for face in faces]
-        with self._usable() as database, ThreadPoolExecutor(self._workers) as pool:
+        with self._usable() as database, ThreadPoolExecutor(_WORKERS) as pool:
             found: dict[_Key, Signature | None] = dict(_recall(database, keys))
             unknown = {key: face for key, face in zip(keys, faces, strict=True) if key not in found}
-            for batch in _batches(sorted(unknown), _SAVE_EVERY):
+            for batch in batches(sorted(unknown), _SAVE_EVERY):
                 made = dict(zip(batch, pool.map(_sign, [unknown[key] for key in batch]), strict=True))
                 _save(database, made)
                 found |= made
@@ -76,7 +77,7 @@ class SignatureStore:
     def _usable(self) -> Iterator[sqlite3.Connection]:
         """The database, open. What keeps it from being used is an error that names the file."""
         try:
-            with closing(_opened(self._path)) as database:
+            with closing(open_memory(self._path, _prepare)) as database:
                 yield database
         except sqlite3.Error as error:
             raise StorageError(
@@ -85,30 +86,10 @@ class SignatureStore:
             ) from error
 
 
-def _opened(path: Path | None) -> sqlite3.Connection:
-    if path is None:
-        return _prepared(":memory:")
-    make_folder(path.parent)
-    try:
-        return _prepared(str(path))
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError:
-        for leftover in (path, path.with_name(f"{path.name}-journal")):
-            leftover.unlink(missing_ok=True)
-        return _prepared(str(path))
-
-
-def _prepared(path: str) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=60)
-    try:
-        database.execute("PRAGMA secure_delete = ON")
-        if database.execute("PRAGMA user_version").fetchone() != (_VERSION,):
-            database.executescript(_CREATE)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
+def _prepare(database: sqlite3.Connection) -> None:
+    database.execute("PRAGMA secure_delete = ON")
+    if database.execute("PRAGMA user_version").fetchone() != (_VERSION,):
+        database.executescript(_CREATE)
 
 
 def _key(face: Face) -> _Key:
@@ -126,7 +107,7 @@ def _sign(face: Face) -> Signature | None:
 
 def _recall(database: sqlite3.Connection, keys: Sequence[_Key]) -> Iterator[tuple[_Key, Signature]]:
     wanted = set(keys)
-    for images in _batches(sorted({image for image, _ in wanted}), _A_QUERY):
+    for images in batches(sorted({image for image, _ in wanted}), _A_QUERY):
         for image, points, hashes, pixels in database.execute(_SELECT.format(",".join("?" * len(images))), images):
             if (image, points) in wanted:
                 thumbnail_SS = np.frombuffer(pixels, np.uint8).reshape(THUMBNAIL_SIZE, THUMBNAIL_SIZE)
@@ -147,8 +128,3 @@ def _forget_others(database: sqlite3.Connection, keys: Sequence[_Key]) -> None:
     others = set(database.execute("SELECT image, points FROM signatures")) - set(keys)
     with database:
         database.executemany(_DELETE, sorted(others))
-
-
-def _batches(items: list, size: int) -> Iterator[list]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,7 +25,7 @@ from tasks.review.approval import (
     stamped,
 )
 from tasks.review.tags import BY, GATE, NOTED, REASON, REPORT_HASH, STATE, USED
-from tasks.tracking import mlflow_client
+from tasks.tracking import all_pages, mlflow_client
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -174,13 +175,8 @@ def _as_accepted(name: str, record: dict[str, Any]) -> Accepted:
 
 
 def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
-    found, token = [], None
-    while True:
-        page = client.search_model_versions(f"name='{name}'", page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return sorted(found, key=lambda version: int(version.version), reverse=True)
+    found = all_pages(partial(client.search_model_versions, f"name='{name}'"))
+    return sorted(found, key=lambda version: int(version.version), reverse=True)
 
 
 def _note_new(client: MlflowClient, name: str, now: datetime) -> None:

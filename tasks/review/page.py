@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.paired import REGION, Outcome, Row
+from model.paired import Outcome
 from schemas.config import ReviewSettings, Tracking
 from schemas.experiment import ExperimentSpec
 from schemas.storage import sha256_of, write_bytes, write_json
@@ -217,13 +217,13 @@ def render(review: Review) -> str:
 
 def headline(verdict: Verdict) -> str:
     """The verdict in one sentence, and in another what it does not cover."""
-    small = [_name(row) for row in verdict.rows if row.outcome is Outcome.TOO_FEW]
+    small = [row.title for row in verdict.rows if row.outcome is Outcome.TOO_FEW]
     return _verdict_words(verdict) + (f" Too few subjects to say anything of: {_named(small)}." if small else "")
 
 
 def _verdict_words(verdict: Verdict) -> str:
     against = f"the champion, version {verdict.champion}" if verdict.champion else "the absolute bounds"
-    bad = [_name(row) for row in verdict.rows if row.outcome == verdict.state]
+    bad = [row.title for row in verdict.rows if row.outcome == verdict.state]
     names = _named(bad)
     match verdict.state:
         case State.PASSED if verdict.champion:
@@ -242,10 +242,6 @@ def _verdict_words(verdict: Verdict) -> str:
 
 def _named(rows: Sequence[str]) -> str:
     return ", ".join(rows[:NAMED]) + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")
-
-
-def _name(row: Row) -> str:
-    return row.name if row.dimension == REGION else f"{row.dimension} {row.name}"
 
 
 def _tags_to_set(verdict: Verdict, report: str) -> dict[str, str]:

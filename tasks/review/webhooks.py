@@ -10,12 +10,11 @@ from schemas.errors import InputError, TrackingError
 from schemas.urls import without_credentials
 from tasks.addresses import is_address
 from tasks.gateway.settings import MLFLOW_SECRET_ENV, required_secret
-from tasks.tracking import mlflow_client
+from tasks.tracking import all_pages, mlflow_client
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.webhook import Webhook, WebhookTestResult
+    from mlflow.entities.webhook import WebhookTestResult
 
 NAME = "fpenet"
 PATH = "/webhooks/mlflow"
@@ -69,7 +68,7 @@ def ensure_webhook(tracking: Tracking, workspace: Workspace, *, gateway: str) ->
     url = _address(gateway)
     try:
         with mlflow_client(tracking, workspace) as client:
-            held = next((hook for hook in _webhooks(client) if hook.name == NAME), None)
+            held = next((hook for hook in all_pages(client.list_webhooks) if hook.name == NAME), None)
             if held is None:
                 hook = client.create_webhook(NAME, url, list(EVENTS), secret=secret)
             else:  # the secret can't be read back, so it is written again
@@ -87,16 +86,6 @@ def _address(gateway: str) -> str:
         shown = without_credentials(gateway)
         raise InputError(f"{shown!r} is no address of a gateway; name it as https://gateway.example.org")
     return f"{gateway.rstrip('/')}{PATH}"
-
-
-def _webhooks(client: MlflowClient) -> list[Webhook]:
-    found, token = [], None
-    while True:
-        page = client.list_webhooks(page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
 
 
 def _problem(result: WebhookTestResult) -> str:

@@ -130,7 +130,7 @@ def checked(raw, workspace):
 def test_what_goes_in_comes_out(label_studio, source, workspace, tmp_path, title, flagged):
     root = write_folder(tmp_path / "team", flagged=flagged)
     done = load(label_studio, root, title)
-    assert (done.created, done.imported, done.present, done.left_out) == (True, 6, 0, [])
+    assert (done.imported, done.present, done.left_out) == (6, 0, [])
 
     pulled = pull(source(title), workspace, num_keypoints=N)
     direct = SlothSource(kind="sloth", name="direct", root=str(root), subject=subject_rule(root))
@@ -194,7 +194,7 @@ def test_a_second_import_doubles_nothing(label_studio, connection, tmp_path, tit
     root = write_folder(tmp_path / "team")
     first = load(label_studio, root, title)
     again = load(label_studio, root, title)
-    assert (again.project, again.created, again.imported, again.present) == (first.project, False, 0, 6)
+    assert (again.project, again.imported, again.present) == (first.project, 0, 6)
     assert len(connection.sdk.files.list(id=first.project, all_=True)) == 6
 
     (root / "gt/kpi.json").write_text(json.dumps(json.loads((root / "gt/kpi.json").read_text()) * 2))

@@ -4,9 +4,9 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deploy.devices import Device, WorkPoolReach
+from deploy.pointers import utc_now
 from deploy.targets import find_target
 from schemas.errors import DeviceOfflineError
-from tasks.fleet.pending import utc_now
 from tasks.fleet.plan import Plan
 from tasks.fleet.rollout import roll_out_target
 from tasks.fleet.work_pool import open_device

@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-IMPORT = "from flows.entry.quiet import hold_tensorflow_start; hold_tensorflow_start(); "
+IMPORT = "from flows.entry.held_output import hold_tensorflow_start; hold_tensorflow_start(); "
 
 
 def _run(code: str) -> subprocess.CompletedProcess:
@@ -26,7 +26,7 @@ def test_what_a_failing_import_printed_is_shown(tmp_path):
 
 
 def test_opencv_says_nothing_of_an_image_that_is_not_there():
-    hold = "from flows.entry.quiet import hold_opencv_warnings; hold_opencv_warnings(); "
+    hold = "from flows.entry.held_output import hold_opencv_warnings; hold_opencv_warnings(); "
     done = _run(hold + "import cv2; assert cv2.imread('no.png') is None")
 
     assert (done.returncode, done.stderr) == (0, "")
