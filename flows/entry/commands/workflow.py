@@ -52,7 +52,7 @@ def _add_prune(commands: Any) -> None:
         commands,
         "prune",
         "prune:prune",
-        "free disk space: remove what no version in use was made of, or needs",
+        "free disk space: remove what is old, and of no version in use",
         more="Trainings, evaluations, ONNX exports, engines, TFRecords and pages go, if they are old and of no "
         "version that is champion or challenger, accepted, rolled out, on a device, to go back to, or new. "
         "Snapshots, verdicts, reviews and the records of versions and rollouts all stay; what goes is made again "
