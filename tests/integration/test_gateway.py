@@ -1,6 +1,5 @@
 """The webhook gateway between real servers: Label Studio and MLflow send, Prefect is woken, also after a pause."""
 
-import asyncio
 import os
 import socket
 import sqlite3
@@ -11,14 +10,15 @@ import httpx
 import pytest
 from cryptography.fernet import Fernet
 from mlflow import MlflowClient
-from prefect.events.clients import PrefectEventSubscriber
-from prefect.events.filters import EventFilter, EventNameFilter
-from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
+from prefect.client.orchestration import get_client
+from prefect.events import ReceivedEvent
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from tasks.gateway.journal import FILE
 from tasks.gateway.settings import SECRET_HEADER
 from tests.gateways import LABEL_STUDIO_PATH, MLFLOW_PATH, MLFLOW_SECRET, SECRET, running_gateway
 from tests.mlflow_servers import mlflow_server
+from tests.prefect_servers import await_found
 from tests.servers import HOST, running
 
 CONFIG = """<View>
@@ -26,7 +26,6 @@ CONFIG = """<View>
   <KeyPointLabels name="kp" toName="image"><Label value="P1"/></KeyPointLabels>
 </View>"""
 PREFECT_PASSWORD = "gateway:password-of-prefect"
-PATIENCE_S = 400
 
 
 @contextmanager
@@ -89,17 +88,18 @@ def journal_of(gateway):
         return journal.execute("SELECT subject, action FROM entries ORDER BY id").fetchall()
 
 
-async def events_of(api, act, enough):
-    """Prefect's events of ours, those from before `act` too, until `enough` says so of them."""
-    ours = EventFilter(event=EventNameFilter(prefix=["fpenet."]))
-    events = {}
-    async with asyncio.timeout(PATIENCE_S), PrefectEventSubscriber(api, filter=ours) as subscriber:
-        await asyncio.to_thread(act)
-        async for event in subscriber:
-            events[event.id] = event
-            if enough(list(events.values())):
-                break
-    return list(events.values())
+def events_of(api, enough):
+    """Prefect's events of ours, as soon as `enough` says so of them."""
+    ours = {"filter": {"event": {"prefix": ["fpenet."]}}}
+    server = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: PREFECT_PASSWORD}
+
+    def found():
+        reply = client.request("POST", "/events/filter", json=ours)
+        events = [ReceivedEvent.model_validate(event) for event in reply.json()["events"]]
+        return events if enough(events) else []
+
+    with temporary_settings(server), get_client(sync_client=True) as client:
+        return await_found(found)
 
 
 def move_the_champion(url, gateway):
@@ -145,17 +145,10 @@ def test_what_happens_in_label_studio_and_mlflow_wakes_prefect_even_if_it_was_aw
         assert gateway.get("/healthz").json()["status"] == "degraded"
         assert gateway.metric("fpenet_gateway_backlog") == len(actions)
 
-        with (
-            mlflow_server(tmp_path / "mlflow", webhook_variables) as mlflow_url,
-            prefect_server(tmp_path, held),  # last: a subscriber is told of the last minute only
-            temporary_settings({PREFECT_API_AUTH_STRING: PREFECT_PASSWORD}),
-        ):
-            events = asyncio.run(
-                events_of(
-                    api,
-                    lambda: move_the_champion(mlflow_url, gateway),
-                    lambda found: len({e.event for e in found}) == 3 and len(found) >= 2 + len(set(actions)),
-                )
+        with mlflow_server(tmp_path / "mlflow", webhook_variables) as mlflow_url, prefect_server(tmp_path, held):
+            move_the_champion(mlflow_url, gateway)
+            events = events_of(
+                api, lambda found: len({e.event for e in found}) == 3 and len(found) >= 2 + len(set(actions))
             )
         changed = [event for event in events if event.event == "fpenet.annotations.changed"]
         assert {event.resource.id for event in changed} == {f"fpenet.labelstudio.project.{project}"}
