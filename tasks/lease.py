@@ -42,7 +42,7 @@ from typing import BinaryIO, Literal
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.errors import FpenetError, SourceUnreachableError, StorageError, TrackingError
+from schemas.errors import FpenetError, InputError, SourceUnreachableError, StorageError, TrackingError
 from schemas.storage import make_folder, write_json
 
 Kind = Literal["look", "retrain", "quality", "rollout"]
@@ -232,7 +232,7 @@ def present(folder: Path) -> Iterator[None]:
     """Work in the workspace whose `Workspace.lease` this is; waits while somebody wants to be `alone` in it.
 
     Any number of runs may be present: this is not the lease, it only keeps `fpenet forget` from purging what a run
-    has in memory and writes afterwards.
+    has in memory and writes afterwards, and `fpenet prune` from removing what it works on.
     """
     with _presence(folder) as file:
         fcntl.flock(file, fcntl.LOCK_SH)
@@ -240,15 +240,20 @@ def present(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[bool]:
-    """Keep every run out of the workspace; yields False if one is at work."""
+def alone(folder: Path) -> Iterator[None]:
+    """Keep every run out of the workspace.
+
+    Raises:
+        InputError: one is at work.
+    """
     with _presence(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-            return
-        yield True
+            raise InputError(
+                f"a run is at work in {folder.parent}; wait until it is done, and run this again"
+            ) from None
+        yield
 
 
 @contextmanager

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.delivery import CurrentEngine
 from deploy.engine_directory import RECORD
 from deploy.pointers import StagedEngine
 from deploy.stages import status
 from schemas.config import Tracking
-from schemas.errors import InputError, StorageError
+from schemas.errors import StorageError
 from schemas.storage import read_json
 from tasks.fleet.deliveries import read_records
 from tasks.fleet.pending import current_rollout
@@ -87,29 +88,32 @@ def find_leftovers(workspace: Workspace, tracking: Tracking, retention: Retentio
     """What can go; nothing is changed.
 
     Raises:
+        InputError: a flow is at work in the workspace.
         TrackingError: MLflow can't say which version is the champion.
         ReviewError, StorageError: a record can't be read.
     """
-    search = _Search(workspace, tracking, retention)
-    kept = sorted(search.versions.items(), key=lambda found: (found[0][0], len(found[0][1]), found[0][1]))
-    return Pruning(list(search.leftovers()), dict(kept))
+    with alone(workspace.lease):
+        return _found(workspace, tracking, retention)
 
 
 def prune_workspace(workspace: Workspace, tracking: Tracking, retention: Retention) -> Pruning:
     """Remove what can go. A run that is killed has removed a part; the next one finds the rest.
 
     Raises:
-        InputError: a flow is at work in the workspace.
-        TrackingError, ReviewError: as `find_leftovers`.
+        InputError, TrackingError, ReviewError: as `find_leftovers`.
         StorageError: the same, or something can't be removed.
     """
-    with alone(workspace.lease) as undisturbed:
-        if not undisturbed:
-            raise InputError(f"a run is at work in {workspace.root}; wait until it is done, and run this again")
-        found = find_leftovers(workspace, tracking, retention)
+    with alone(workspace.lease):
+        found = _found(workspace, tracking, retention)
         for leftover in found.leftovers:
             _remove(leftover.path)
         return found
+
+
+def _found(workspace: Workspace, tracking: Tracking, retention: Retention) -> Pruning:
+    search = _Search(workspace, tracking, retention)
+    kept = sorted(search.versions.items(), key=lambda found: (found[0][0], len(found[0][1]), found[0][1]))
+    return Pruning(list(search.leftovers()), dict(kept))
 
 
 class _Search:
@@ -216,7 +220,7 @@ class _Search:
         return path.stat().st_mtime_ns < self._oldest_ns
 
 
-def _engines_in_use(targets: Path) -> Iterator[StagedEngine]:
+def _engines_in_use(targets: Path) -> Iterator[StagedEngine | CurrentEngine]:
     """Engines that a stage points to or can go back to, and those on devices."""
     for target in sorted(path.name for path in targets.glob("[!.]*/")):
         for _, pointer in status(targets, target).held:

@@ -100,12 +100,23 @@ def write_engine(workspace: Workspace, target: str, record: VersionRecord) -> st
 def point_stage(
     workspace: Workspace, target: str, stage: str, key: str, *, number: int = 1, action: Action = "stage"
 ) -> None:
-    engine = StagedEngine(
-        build_key=key, engine="e", engine_sha256=digest(key, "engine"), model_name="fpenet", model_version="3",
+    write_pointer(workspace, target, stage, staged(key), number=number, action=action)
+
+
+def staged(key: str, version: str = "3") -> StagedEngine:
+    return StagedEngine(
+        build_key=key, engine="e", engine_sha256=digest(key, "engine"), model_name="fpenet", model_version=version,
         snapshot_id="s", check="passed", manifest_sha256=digest(key, "manifest"),
     )  # fmt: skip
+
+
+def write_pointer(
+    workspace: Workspace, target: str, stage: str, engine: StagedEngine, *earlier: StagedEngine,
+    number: int = 1, action: Action = "stage",
+) -> None:  # fmt: skip
     event = Event(number=number, action=action, at="2026", by="tests", why="tests", engine=engine, before=None)
-    write_json(workspace.targets / target / f"{stage}.json", Pointer(event=event).model_dump(mode="json"))
+    pointer = Pointer(event=event, earlier=list(earlier))
+    write_json(workspace.targets / target / f"{stage}.json", pointer.model_dump(mode="json"))
 
 
 def write_device(workspace: Workspace, target: str, device: str, *kept: str, version: str = "3") -> None:

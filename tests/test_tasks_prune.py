@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from deploy.engine_directory import RECORD
-from deploy.pointers import Event, Pointer, StagedEngine
 from flows.entry.cli import main
 from schemas.config import Tracking
 from schemas.errors import InputError
@@ -20,7 +19,15 @@ from tasks.reuse import reuse_or_run
 from tasks.review.aliases import CHALLENGER, CHAMPION, move
 from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
-from tests.lineage_histories import digest, workspace_in, write_device, write_engine, write_version
+from tests.lineage_histories import (
+    digest,
+    staged,
+    workspace_in,
+    write_device,
+    write_engine,
+    write_pointer,
+    write_version,
+)
 from tests.retrain_project import write_project
 
 TRACKING = Tracking()
@@ -65,13 +72,6 @@ def digest_of_onnx(number: int) -> str:
     return hashlib.sha256(onnx_of(number)).hexdigest()
 
 
-def staged(number: int, key: str) -> StagedEngine:
-    return StagedEngine(
-        build_key=key, engine="e", engine_sha256=digest(key), model_name="fpenet", model_version=str(number),
-        snapshot_id=f"s{number}", check="passed", manifest_sha256=digest(key, "manifest"),
-    )  # fmt: skip
-
-
 def age(root: Path, days: float) -> None:
     then = time.time() - days * DAY_S
     for path in [root, *root.rglob("*")]:
@@ -93,11 +93,8 @@ def filled(tmp_path_factory):
             client.create_model_version("fpenet", str(tmp_path))
         move(client, "fpenet", CHAMPION, str(CHAMPION_IS))
         move(client, "fpenet", CHALLENGER, str(CHALLENGER_IS))
-    engine = staged(PRODUCTION, keys[PRODUCTION])
-    event = Event(number=1, action="promote", at="2026", by="tests", why="tests", engine=engine, before=None)
-    earlier = [staged(number, keys[number]) for number in (FIRST, BEFORE, 6)]
-    pointer = Pointer(event=event, earlier=earlier)
-    write_json(workspace.targets / "cpu/production.json", pointer.model_dump(mode="json"))
+    engine, *earlier = (staged(keys[number], str(number)) for number in (PRODUCTION, FIRST, BEFORE, 6))
+    write_pointer(workspace, "cpu", "production", engine, *earlier, action="promote")
     write_device(workspace, "cpu", "dock", keys[KEPT_BY_DEVICE], version=str(KEPT_BY_DEVICE))
     return workspace
 
@@ -204,8 +201,9 @@ def test_a_workspace_in_which_nothing_was_done(tmp_path):
 
 
 def test_not_beside_a_run(workspace):
-    with present(workspace.lease), pytest.raises(InputError, match="a run is at work"):
-        prune_workspace(workspace, TRACKING, RETENTION)
+    for act in (find_leftovers, prune_workspace):
+        with present(workspace.lease), pytest.raises(InputError, match="a run is at work"):
+            act(workspace, TRACKING, RETENTION)
     assert (workspace.training / "t1").is_dir()
 
 

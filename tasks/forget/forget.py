@@ -88,9 +88,7 @@ def forget_subject(
     """
     subject, folders = composed(subject), [workspace.root, *also]
     _refuse_nonsense(subject, folders)
-    with alone(workspace.lease) as undisturbed:
-        if not undisturbed:
-            raise InputError(f"a run is at work in {workspace.root}; wait until it is done, and run this again")
+    with alone(workspace.lease):
         return _forget(subject, workspace, tracking, folders, by=by, why=why, progress=progress)
 
 
