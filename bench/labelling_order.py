@@ -61,12 +61,9 @@ enable_visualization: false
 model: {{model_parameters: {{type: ResidualUNet, width: {width}, beta: 1.0}}}}
 loss:
   loss_type: wing_loss
-  wing_width: 4.0
-  wing_curvature: 0.7
   heatmap_coeff: 1.0
   heatmap_sigma_px: 1.0
 optimizer:
-  ema_momentum: 0.99
   learning_rate_schedule:
     {{soft_start: 0.03, annealing: 0.5, base_learning_rate: 2.0e-3, min_learning_rate: 3.0e-5}}
 dataloader:

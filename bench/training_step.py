@@ -3,9 +3,8 @@
     python bench/training_step.py --spec examples/real-faces-spec.yaml
 
 Both minimise the same sum (distance, heatmap, visibility) by Adam, in the spec's precision and in the other one; the
-plain one with Keras' own optimiser and mixed precision, and without the running average that ours keeps. Interleaved,
-medians over rounds of 64 steps, about an epoch: what `fit` needs to begin is shared by as many. Takes three minutes
-on two cores of an AMD EPYC.
+plain one with Keras' own optimiser and mixed precision. Interleaved, medians over rounds of 64 steps, about an epoch:
+what `fit` needs to begin is shared by as many. Takes three minutes on two cores of an AMD EPYC.
 """
 
 from __future__ import annotations

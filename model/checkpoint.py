@@ -30,7 +30,7 @@ class EpochResult:
         step: steps done in the whole training.
         loss: mean over the epoch's steps of what was minimised.
         terms: the same for what it is made of, and for the loss regions (`region/eyes`), which are not weighted.
-        validation_loss: of the averaged network, without ELT and regularisation; None without validation faces.
+        validation_loss: without ELT and regularisation; None without validation faces.
         validation_error_px: mean distance over keypoints and faces, in crop pixels (`Unit.CROP`); None likewise.
         learning_rate: of the last step.
         seconds: wall time since the epoch before was over: with validation, and with the saving of that one.

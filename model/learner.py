@@ -1,4 +1,4 @@
-"""One training step: network, losses, optimiser and the running average of the weights.
+"""One training step: network, losses and optimiser.
 
 Legend: B batch, H W C the network's input, N keypoints.
 """
@@ -29,7 +29,7 @@ SHARE = "share"
 
 
 class Learner:
-    """What a training changes: weights, optimiser, average.
+    """What a training changes: weights and optimiser.
 
     With several replicas (GPUs) each has a copy of everything and learns from its part of the batch; a step then
     does what it does to one device with the whole batch, but for dropout and the order of sums.
@@ -40,8 +40,8 @@ class Learner:
 
     Attributes:
         network: what the gradient acts on.
-        averaged: what is validated and kept, in float32: the exponential average of the weights with the spec's
-            `ema_momentum`. Without one they are the weights as they are, of `network` itself if that is float32 too.
+        kept: what is validated and saved: the network as of the last step in float32, so `network` itself if it
+            computes in that.
 
     Raises:
         SpecError: the spec freezes every weight.
@@ -59,35 +59,33 @@ class Learner:
                 raise SpecError(
                     "model.model_parameters", "train_fpe_model and freeze_Convlayer leave nothing to train"
                 )
-            self.averaged = self.network
-            if spec.optimizer.ema_momentum is not None or spec.training_precision != "float32":
-                self.averaged = _fresh_network(spec, "float32")
-                self.averaged.set_weights(self.network.get_weights())
+            self.kept = self.network
+            if spec.training_precision != "float32":
+                self.kept = _fresh_network(spec, "float32")
+                self.kept.set_weights(self.network.get_weights())
             self.optimizer = Adam(spec.optimizer, self.network.trainable_variables)
         self._step = tf.function(self._step_everywhere, jit_compile=False)
-        self._assess = tf.function(self._losses_of_average, jit_compile=False, reduce_retracing=True)
-        self._predict = tf.function(lambda image_BHWC: self.averaged(image_BHWC, training=False)[0])
+        self._assess = tf.function(self._losses_of_kept, jit_compile=False, reduce_retracing=True)
+        self._predict = tf.function(lambda image_BHWC: self.kept(image_BHWC, training=False)[0])
 
     def variables(self) -> list[keras.Variable | tf.Variable]:
         """All that a checkpoint must hold, in a fixed order."""
-        average = [] if self.averaged is self.network else self.averaged.variables
-        return [*self.network.variables, *self.optimizer.variables, *average]
+        return [*self.network.variables, *self.optimizer.variables]
 
     def step(self, batch: dict[str, tf.Tensor], *, number: int, learning_rate: float) -> dict[str, tf.Tensor]:
         """Learn from one batch of `model.pipeline.training_batches`.
 
         Args:
-            number: of the step in the whole training, from 0; young averages forget faster.
+            number: of the step in the whole training, from 0.
 
         Returns:
             `loss`, which was minimised, and what it is made of.
         """
-        momentum = min(self.spec.optimizer.ema_momentum or 0.0, (1 + number) / (10 + number))
-        rates = (tf.constant(value, tf.float32) for value in (number, learning_rate, momentum))
-        return self._step(_parts(batch, self.strategy), *rates)
+        count, rate = (tf.constant(value, tf.float32) for value in (number, learning_rate))
+        return self._step(_parts(batch, self.strategy), count, rate)
 
     def assess(self, image_BHWC: tf.Tensor, truth: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Loss without regularisation and ELT, and keypoints (B, N, 2), of the averaged network.
+        """Loss without regularisation and ELT, and keypoints (B, N, 2), of the kept network.
 
         Losses that sum over a batch are those of as many faces as a step learns from, however many are given.
 
@@ -97,7 +95,7 @@ class Learner:
         return self._assess(image_BHWC, truth)
 
     def predict(self, image_BHWC: tf.Tensor) -> tf.Tensor:
-        """Keypoints (B, N, 2) of the averaged network."""
+        """Keypoints (B, N, 2) of the kept network."""
         return self._predict(image_BHWC)
 
     def spread_dropout(self) -> None:
@@ -107,12 +105,12 @@ class Learner:
                 for replica, state in enumerate(self.strategy.experimental_local_results(variable.value)):
                     state.assign_add(tf.constant([replica, 0], state.dtype))
 
-    def _step_everywhere(self, parts: dict[str, Any], *rates: tf.Tensor) -> dict[str, tf.Tensor]:
-        terms = self.strategy.run(self._one_step, args=(parts, *rates))
+    def _step_everywhere(self, parts: dict[str, Any], number: tf.Tensor, rate: tf.Tensor) -> dict[str, tf.Tensor]:
+        terms = self.strategy.run(self._one_step, args=(parts, number, rate))
         return self.strategy.experimental_local_results(terms)[0]
 
     def _one_step(
-        self, batch: dict[str, tf.Tensor], number: tf.Tensor, learning_rate: tf.Tensor, momentum: tf.Tensor
+        self, batch: dict[str, tf.Tensor], number: tf.Tensor, learning_rate: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """One replica's share of a step."""
         with tf.GradientTape() as tape:
@@ -126,9 +124,9 @@ class Learner:
         weights = self.network.trainable_variables
         gradients = self._summed(tape.gradient(loss, weights))
         self.optimizer.apply(gradients, learning_rate=learning_rate, steps_done=number)
-        if self.averaged is not self.network:
-            for mean, weight in zip(self.averaged.trainable_variables, weights, strict=True):
-                tf.raw_ops.AssignVariableOp(resource=mean.value.handle, value=weight + momentum * (mean - weight))
+        if self.kept is not self.network:
+            for kept, weight in zip(self.kept.trainable_variables, weights, strict=True):
+                tf.raw_ops.AssignVariableOp(resource=kept.value.handle, value=weight)
         terms = {"loss": loss, **terms}
         return dict(zip(terms, tf.unstack(self._summed([tf.stack(list(terms.values()))])[0]), strict=True))
 
@@ -148,8 +146,8 @@ class Learner:
             return tensors
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
-    def _losses_of_average(self, image_BHWC: tf.Tensor, truth: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = self.averaged(image_BHWC, training=False)
+    def _losses_of_kept(self, image_BHWC: tf.Tensor, truth: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = self.kept(image_BHWC, training=False)
         terms = self._losses(*outputs, truth)
         if self.spec.loss.loss_type in SUMS_OVER_BATCH:
             learnt = (self.spec.dataloader.batch_size - self.spec.unlabelled_in_batch) * self._replicas

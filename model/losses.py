@@ -17,6 +17,9 @@ from model.warp import move_points
 from schemas.experiment import LossSpec
 from schemas.layouts import layout
 
+WING_WIDTH_PX, WING_CURVATURE_PX = 10.0, 2.0
+"""w and epsilon of Feng et al., "Wing Loss for Robust Facial Landmark Localisation with CNNs", CVPR 2018."""
+
 _SMALLEST_CHANCE = 1e-6
 
 
@@ -115,14 +118,13 @@ def _distance(spec: LossSpec, difference_BN2: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.reduce_sum(size, axis=0))
     if spec.loss_type == "square_euclidean":
         return spec.kpts_coeff * tf.reduce_mean(tf.reduce_sum(tf.square(size), axis=0))
-    return spec.kpts_coeff * tf.reduce_mean(tf.reduce_sum(_wing(spec, size), axis=(1, 2)))
+    return spec.kpts_coeff * tf.reduce_mean(tf.reduce_sum(_wing(size), axis=(1, 2)))
 
 
-def _wing(spec: LossSpec, size: tf.Tensor) -> tf.Tensor:
-    """Feng et al., "Wing Loss for Robust Facial Landmark Localisation with CNNs", CVPR 2018."""
-    width, curvature = spec.wing_width, spec.wing_curvature
-    offset = width * (1 - log(1 + width / curvature))
-    return tf.where(size < width, width * tf.math.log1p(size / curvature), size - offset)
+def _wing(size: tf.Tensor) -> tf.Tensor:
+    offset = WING_WIDTH_PX * (1 - log(1 + WING_WIDTH_PX / WING_CURVATURE_PX))
+    near = WING_WIDTH_PX * tf.math.log1p(size / WING_CURVATURE_PX)
+    return tf.where(size < WING_WIDTH_PX, near, size - offset)
 
 
 def _region_pieces(spec: LossSpec, num_keypoints: int) -> dict[str, list[slice]]:

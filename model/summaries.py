@@ -48,7 +48,7 @@ class Summaries(Watcher):
     a validation `validation`, `validation_predictions`.
 
     Args:
-        predict: with the averaged network.
+        predict: with the network as of the last step.
     """
 
     def __init__(self, directory: Path, spec: ExperimentSpec, *, predict: Predict) -> None:

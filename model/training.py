@@ -55,7 +55,7 @@ class TrainingResult:
 
     Attributes:
         model_path: `.keras` file of the best network: lowest validation error, the first of equals; the last epoch's
-            where there are no validation faces. With `ema_momentum` it is the averaged network, with a key sealed.
+            where there are no validation faces. In float32; with a key sealed.
         history: every epoch's result, those before a resume included.
         best: the epoch that `model_path` comes from.
         training_faces, validation_faces: number of records.
@@ -224,7 +224,7 @@ def _device_errors(doing: str) -> Iterator[None]:
 
 
 def _validate(learner: Learner, batches: Iterable[EvaluationBatch], watcher: Watcher) -> tuple[float, float]:
-    """Loss and mean error in crop pixels of the averaged network, every face once."""
+    """Loss and mean error in crop pixels of the kept network, every face once."""
     losses, errors = [], []
     for number, batch in enumerate(batches):
         truth = targets(batch, learner.spec)
@@ -275,7 +275,7 @@ def _write(
     result, spec = history[-1], learner.spec
     chosen = result.best and result.validation_error_px is not None
     if result.best:
-        save_network(learner.averaged, directory / MODEL_FILE, key=key)
+        save_network(learner.kept, directory / MODEL_FILE, key=key)
     if chosen or result.epoch % spec.checkpoint_n_epoch == 0 or result.epoch == spec.num_epoch:
         save_checkpoint(directory / CHECKPOINT_FILE, learner.variables(), history, fingerprint, key=key)
     write_bytes(directory / HISTORY_FILE, _history_csv(history).encode())

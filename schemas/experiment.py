@@ -115,9 +115,7 @@ class EltLoss(SpecModel):
 
 
 class LossSpec(SpecModel):
-    """`wing_width`, `wing_curvature` (ours): w and epsilon of the Wing loss in crop pixels, the paper's by default.
-
-    `heatmap_coeff` (ours): weight of the cross-entropy between the soft-argmax map and a Gaussian of
+    """`heatmap_coeff` (ours): weight of the cross-entropy between the soft-argmax map and a Gaussian of
     `heatmap_sigma_px` crop pixels around the true point; 0 switches it off.
 
     `visibility_coeff` (ours): weight of the cross-entropy between a confidence of the kind `visibility` and the
@@ -132,8 +130,6 @@ class LossSpec(SpecModel):
     mask_occ: bool = False
     weights_dict: dict[Literal["face", "eyes", "mouth", "pupil"], NotNegative] | None = None
     elt_loss_info: EltLoss = EltLoss()
-    wing_width: Positive = 10.0
-    wing_curvature: Positive = 2.0
     heatmap_coeff: NotNegative = 0.0
     heatmap_sigma_px: Positive = 1.5
     visibility_coeff: NotNegative = 0.0
@@ -252,14 +248,11 @@ class LearningRateSchedule(SpecModel):
 
 
 class Optimizer(SpecModel):
-    """`ema_momentum` (ours): keep an exponential average of the weights and save that; null keeps the weights."""
-
     class_name: Literal["AdamOptimizer"] = Field("AdamOptimizer", alias="__class_name__")
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     epsilon: Positive = 1e-8
     learning_rate_schedule: LearningRateSchedule = LearningRateSchedule()
-    ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 class ExperimentSpec(SpecModel):

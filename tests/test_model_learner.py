@@ -19,12 +19,11 @@ STEP = """loss:
   heatmap_coeff: 1.0
   elt_loss_info: {{elt_alpha: 0.5, enable_elt_loss: true, modulus_spatial_augmentation: {{rotate_rad_max: 0.3}}}}
 model: {{model_parameters: {{type: ResidualUNet, width: 4, beta: 1.0, regularizer_weight: 1.0e-2}}}}
-optimizer: {{epsilon: 0.1, ema_momentum: 0.5}}
+optimizer: {{epsilon: 0.1}}
 """
 """Adam's first step is the gradient's sign but for epsilon: a large one keeps rounding errors small."""
 
 RESUME = """model: {model_parameters: {type: ResidualUNet, width: 4, dropout_rate: 0.5}}
-optimizer: {ema_momentum: 0.5}
 enable_visualization: false
 """
 

@@ -102,15 +102,15 @@ def test_pupils_without_a_weight_belong_to_the_eyes():
 
 def test_width_and_curvature_of_the_wing():
     """At |d| = w both branches meet; below, the slope at 0 is w / epsilon."""
-    spec = LossSpec(loss_type="wing_loss", kpts_coeff=1.0, wing_width=4.0, wing_curvature=0.5)
+    spec = LossSpec(loss_type="wing_loss", kpts_coeff=1.0)
 
     def at(distance: float) -> float:
         truth, predicted = tf.zeros((1, 1, 2)), tf.constant([[[distance, 0.0]]])
         return float(keypoint_loss(spec, truth, predicted, tf.ones((1, 1))).total)
 
-    assert at(1e-3) / 1e-3 == pytest.approx(8.0, rel=2e-3)
-    assert at(3.999) == pytest.approx(at(4.001), abs=5e-3)
-    assert at(9.0) - at(7.0) == pytest.approx(2.0, abs=1e-4)
+    assert at(1e-3) / 1e-3 == pytest.approx(5.0, rel=2e-3)
+    assert at(9.999) == pytest.approx(at(10.001), abs=5e-3)
+    assert at(14.0) - at(12.0) == pytest.approx(2.0, abs=1e-4)
 
 
 def test_the_heatmap_loss_is_least_for_the_gaussian_itself():

@@ -27,7 +27,6 @@ SPEC = """num_epoch: 4
 checkpoint_n_epoch: 2
 model: {model_parameters: {type: ResidualUNet, width: 8, beta: 1.0, dropout_rate: 0.2, regularizer_weight: 1.0e-5}}
 optimizer:
-  ema_momentum: 0.9
   learning_rate_schedule: {soft_start: 0.1, annealing: 0.5, base_learning_rate: 0.005, min_learning_rate: 0.0001}
 loss: {loss_type: wing_loss, heatmap_coeff: 1.0}
 """
@@ -377,11 +376,8 @@ def test_elt_acts_on_the_weights_without_any_label(shards):
     assert float(gradients(spec, still)[0]["elt"]) == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("momentum", [0.5, None])
-def test_what_a_training_in_bfloat16_keeps_is_float32(momentum):
-    """Without an average it is the weights as they are."""
-    average = f"optimizer: {{ema_momentum: {momentum or 'null'}}}\ntraining_precision: bfloat16\n"
-    learner = Learner(small_spec(average))
+def test_what_a_training_in_bfloat16_keeps_is_float32():
+    learner = Learner(small_spec("training_precision: bfloat16\n"))
     batch = {
         "image_BHWC": tf.random.stateless_uniform((2, 80, 80, 1), (0, 0), maxval=255.0),
         "points_BN2": tf.random.stateless_uniform((2, 5, 2), (0, 1), maxval=80.0),
@@ -389,11 +385,12 @@ def test_what_a_training_in_bfloat16_keeps_is_float32(momentum):
     }
     before = [weight.numpy() for weight in learner.network.trainable_variables]
     learner.step(batch, number=100, learning_rate=0.01)
-    assert {layer.compute_dtype for layer in learner.averaged.layers} == {"float32"}
+    assert {layer.compute_dtype for layer in learner.kept.layers} == {"float32"}
     assert "bfloat16" in {layer.compute_dtype for layer in learner.network.layers}
-    weights, means = (network.trainable_variables for network in (learner.network, learner.averaged))
-    for old, weight, mean in zip(before, weights, means, strict=True):
-        np.testing.assert_allclose(mean, weight + (momentum or 0) * (old - weight), rtol=1e-5, atol=1e-6)
+    weights, kept = (network.trainable_variables for network in (learner.network, learner.kept))
+    for old, weight, copy in zip(before, weights, kept, strict=True):
+        np.testing.assert_array_equal(copy, weight)
+        assert np.abs(weight - old).max() > 0
 
 
 def test_visibility_is_learned_and_moves_no_heatmap():
@@ -415,15 +412,3 @@ loss: {loss_type: l1, visibility_coeff: 1.0}
         costs.append(float(learner.step(batch, number=number, learning_rate=0.01)["visibility"]))
     assert costs[-1] < 0.5 * costs[0]
     np.testing.assert_array_equal(heatmap.get_weights()[0], before)
-
-
-def test_the_average_follows_the_weights_with_its_momentum(shards):
-    spec = small_spec("optimizer: {ema_momentum: 0.5}\n")
-    learner = Learner(spec)
-    start = [w.numpy() for w in learner.averaged.trainable_variables]
-    batch = next(iter(training_batches(shards[0], spec, epochs=range(1), steps=1)))
-    learner.step(batch, number=1000, learning_rate=1e-3)
-    for old, mean, new in zip(
-        start, learner.averaged.trainable_variables, learner.network.trainable_variables, strict=True
-    ):
-        np.testing.assert_allclose(mean.numpy(), (old + new.numpy()) / 2, atol=1e-6)

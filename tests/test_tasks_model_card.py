@@ -229,7 +229,7 @@ def test_the_spec_is_told_in_short(summary):
         "(25 %), an occluder in front (30 %)"
     ]
     assert training["loss"] == [
-        r"wing\_loss (width 10 px, curvature 2), heatmap × 1, visibility × 0.5; occluded points masked"
+        r"wing\_loss, heatmap × 1, visibility × 0.5; occluded points masked"
     ]
     assert training["ELT"] == ["elt_alpha 0.5, rotated by up to 11°, 50 % of a batch without labels"]
     assert training["batch"] == ["64 faces, 32 of them without labels"]

@@ -36,7 +36,7 @@ def furthest(spec: ExperimentSpec, shard: Path, strategy: tf.distribute.Strategy
         far["terms"] = max(far["terms"], *(_far(ours[name], theirs[name]) for name in ours))
         if number == 0:
             far["gradients"] = _far(*(_joined(learner.optimizer.variables) for learner in (two, one)))
-    far["weights"] = _far(*(_joined(learner.averaged.trainable_variables) for learner in (two, one)))
+    far["weights"] = _far(*(_joined(learner.kept.trainable_variables) for learner in (two, one)))
     for variable in two.network.trainable_variables:
         copies = [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
         assert len(copies) == 2 and np.array_equal(*copies), f"{variable.path} differs between the replicas"
