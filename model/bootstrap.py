@@ -16,6 +16,7 @@ import numpy as np
 
 DRAWS = 2000
 SEED = 20260101
+CONFIDENCE = 0.95
 DRAWS_AT_ONCE = 250
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -24,7 +25,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % percentile interval of a statistic, by bootstrap over subjects."""
+    """A two-sided percentile interval of a statistic, by bootstrap over subjects; 95 % if nothing else is said."""
 
     low: float
     high: float
@@ -51,9 +52,15 @@ def can_resample(subjects: Sequence[str]) -> bool:
 
 
 def intervals_of(
-    subjects: Sequence[str], values_BX: np.ndarray, statistic: Statistic
+    subjects: Sequence[str],
+    values_BX: np.ndarray,
+    statistic: Statistic,
+    *,
+    draws: int = DRAWS,
+    seed: int = SEED,
+    confidence: float = CONFIDENCE,
 ) -> list[Interval | None] | None:
-    """95 % intervals of the Y statistics over 2000 draws of the subjects, seed fixed.
+    """Intervals of the Y statistics over draws of the subjects: the same seed, the same subjects drawn.
 
     Returns:
         None where the subjects don't allow it (`can_resample`); None for a statistic that no draw has.
@@ -61,9 +68,9 @@ def intervals_of(
     if not can_resample(subjects):
         return None
     total_SX = _subject_sums(subjects, np.asarray(values_BX, np.float64)).astype(np.float32)
-    draws = ((times_DS @ total_SX).astype(np.float64) for times_DS in _draws(len(total_SX)))
-    values_DY = np.concatenate([statistic(total_DX) for total_DX in draws])
-    return [_interval(values_D) for values_D in values_DY.T]
+    totals = ((times_DS @ total_SX).astype(np.float64) for times_DS in _draws(len(total_SX), draws, seed))
+    values_DY = np.concatenate([statistic(total_DX) for total_DX in totals])
+    return [_interval(values_D, confidence) for values_D in values_DY.T]
 
 
 def estimates_of(subjects: Sequence[str], values_BX: np.ndarray, statistic: Statistic) -> list[Estimate]:
@@ -86,18 +93,18 @@ def _subject_sums(subjects: Sequence[str], values_BX: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values_BX[order_B], starts_S, axis=0)
 
 
-def _draws(subjects: int) -> Iterator[np.ndarray]:
+def _draws(subjects: int, draws: int, seed: int) -> Iterator[np.ndarray]:
     """How often each of S subjects is drawn, (D, S), some draws at a time to bound memory."""
-    random = np.random.default_rng(SEED)
-    for start in range(0, DRAWS, DRAWS_AT_ONCE):
-        draws = min(DRAWS_AT_ONCE, DRAWS - start)
-        drawn = random.integers(0, subjects, (draws, subjects)) + np.arange(draws)[:, None] * subjects
-        yield np.bincount(drawn.ravel(), minlength=draws * subjects).reshape(draws, subjects).astype(np.float32)
+    random = np.random.default_rng(seed)
+    for start in range(0, draws, DRAWS_AT_ONCE):
+        some = min(DRAWS_AT_ONCE, draws - start)
+        drawn = random.integers(0, subjects, (some, subjects)) + np.arange(some)[:, None] * subjects
+        yield np.bincount(drawn.ravel(), minlength=some * subjects).reshape(some, subjects).astype(np.float32)
 
 
-def _interval(values_D: np.ndarray) -> Interval | None:
+def _interval(values_D: np.ndarray, confidence: float) -> Interval | None:
     known = values_D[~np.isnan(values_D)]
     if not len(known):
         return None
-    low, high = np.percentile(known, [2.5, 97.5])
+    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))

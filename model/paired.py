@@ -3,7 +3,7 @@
 A row is a region over all faces, or a slice of the faces over the region All. Its numbers are the evaluation's own:
 the mean over faces of a face's mean over the region's points, in crop pixels, every point counted
 (`model.region_error`). The difference is taken face by face, so what makes a face hard for both models cancels. For
-the interval whole subjects are drawn, as in `model.bootstrap`, in double precision and as the rules say.
+the interval whole subjects are drawn as the rules say (`model.bootstrap`).
 
 Legend: B faces, S subjects, D draws, R rows of the same faces.
 """
@@ -16,13 +16,12 @@ from enum import StrEnum
 
 import numpy as np
 
-from model.bootstrap import Interval, can_resample
+from model.bootstrap import Interval, intervals_of
 from model.region_error import FaceErrors
 from model.slices import Slice
-from schemas.promotion_rules import DIMENSIONS, Bootstrap, PromotionRules
+from schemas.promotion_rules import DIMENSIONS, PromotionRules
 
 REGION = "region"
-DRAWS_AT_ONCE = 250
 
 
 class Outcome(StrEnum):
@@ -113,33 +112,6 @@ def overall(rows: Sequence[Row]) -> Outcome:
     return next((bad for bad in (Outcome.FAILED, Outcome.INCONCLUSIVE) if bad in outcomes), Outcome.PASSED)
 
 
-def mean_interval(subjects: Sequence[str], values_BR: np.ndarray, bootstrap: Bootstrap) -> list[Interval] | None:
-    """Percentile interval of the mean over faces of every column, whole subjects drawn with replacement.
-
-    Returns:
-        None where the subjects don't allow it (`model.bootstrap.can_resample`).
-    """
-    if not can_resample(subjects):
-        return None
-    different, of_face_B = np.unique(np.array(subjects), return_inverse=True)
-    total_SR = np.zeros((len(different), values_BR.shape[1]))
-    np.add.at(total_SR, of_face_B, values_BR)
-    faces_S = np.bincount(of_face_B).astype(np.float64)
-    draws = _draws(len(different), bootstrap)
-    mean_DR = np.concatenate([(times_DS @ total_SR) / (times_DS @ faces_S)[:, None] for times_DS in draws])
-    beyond = (1.0 - bootstrap.confidence) / 2.0
-    low_R, high_R = np.quantile(mean_DR, [beyond, 1.0 - beyond], axis=0)
-    return [Interval(*ends) for ends in zip(low_R.tolist(), high_R.tolist(), strict=True)]
-
-
-def _draws(subjects: int, bootstrap: Bootstrap) -> Iterator[np.ndarray]:
-    """How often each of S subjects is drawn, (D, S), some draws at a time to bound memory."""
-    random = np.random.default_rng(bootstrap.seed)
-    share_S = np.full(subjects, 1.0 / subjects)
-    for start in range(0, bootstrap.draws, DRAWS_AT_ONCE):
-        yield random.multinomial(subjects, share_S, min(DRAWS_AT_ONCE, bootstrap.draws - start)).astype(np.float64)
-
-
 @dataclass(frozen=True, eq=False)
 class _Faces:
     """R rows over the same faces: what they are called, which faces (B,), and the points of each row."""
@@ -167,7 +139,8 @@ def _rows(
     own_BR = faces.errors_of(challenger)
     other_BR = None if champion is None else faces.errors_of(champion)
     gated_BR = own_BR if other_BR is None else own_BR - other_BR
-    found = mean_interval(subjects, gated_BR, rules.bootstrap) or [None] * len(faces.names)
+    summed_BX = np.column_stack([gated_BR, np.ones(len(gated_BR))])
+    found = intervals_of(subjects, summed_BX, _means, **rules.bootstrap.model_dump()) or [None] * len(faces.names)
     for column, (name, interval, allowance) in enumerate(zip(faces.names, found, allowances, strict=True)):
         yield Row(
             dimension=faces.dimension,
@@ -184,6 +157,11 @@ def _rows(
                 interval, number, allowance, rules, may_be_small=rules.may_be_small(faces.dimension, name)
             ),
         )
+
+
+def _means(total_DX: np.ndarray) -> np.ndarray:
+    """Over faces, of sums whose last column is their number."""
+    return total_DX[:, :-1] / total_DX[:, -1:]
 
 
 def _outcome(

@@ -228,9 +228,7 @@ def test_the_spec_is_told_in_short(summary):
         "gamma around 1, standard deviation 0.3 (50 %), scaled by 0.5 and back (10 %), a patch of one grey in front "
         "(25 %), an occluder in front (30 %)"
     ]
-    assert training["loss"] == [
-        r"wing\_loss, heatmap × 1, visibility × 0.5; occluded points masked"
-    ]
+    assert training["loss"] == [r"wing\_loss, heatmap × 1, visibility × 0.5; occluded points masked"]
     assert training["ELT"] == ["elt_alpha 0.5, rotated by up to 11°, 50 % of a batch without labels"]
     assert training["batch"] == ["64 faces, 32 of them without labels"]
     assert training["precision"] == ["bfloat16"] and training["weights"] == ["from a pretrained model, seed 42"]
