@@ -30,6 +30,7 @@ COMMANDS = [
     "rollback",
     "deliver",
     "forget",
+    "prune",
     "doctor",
     "label-studio",
     "annotations",

@@ -3,9 +3,12 @@
 import pytest
 
 from deploy.bundle.archive import write_bundle
+from schemas.config import Tracking
 from schemas.storage import canonical_json
 from tasks.fleet.promotion import roll_back_target
-from tasks.forget.consequences import affected_bundles, affected_engines
+from tasks.forget.consequences import affected_bundles, affected_engines, affected_models
+from tasks.tracking import mlflow_client
+from tasks.workspace import Workspace
 from tests.delivered_fleets import WHO, Fleet
 
 
@@ -38,6 +41,18 @@ def test_engines_on_devices_are_listed_whether_they_run_or_are_kept(fleet):
 def test_engines_of_other_snapshots_are_not(fleet):
     assert affected_engines({"other": {"train": 3}}, fleet.targets) == []
     assert not any(engine.learnt for engine in affected_engines({"s": {"kpi": 3}}, fleet.targets))
+
+
+def test_versions_are_listed_of_every_registered_model(tmp_path):
+    """The configuration may have named another one when they were trained."""
+    tracking, workspace = Tracking(registered_model="faces"), Workspace(tmp_path)
+    with mlflow_client(tracking, workspace) as client:
+        for name, snapshot in (("faces", "other"), ("faces", "s"), ("before", "s")):
+            if not client.search_registered_models(f"name='{name}'"):
+                client.create_registered_model(name)
+            client.create_model_version(name, "file:///nowhere", tags={"snapshot_id": snapshot})
+    found = affected_models({"s": {"train": 3}}, tracking, workspace)
+    assert [str(model) for model in found] == ["before version 1", "faces version 2"]
 
 
 def test_bundles_of_such_engines_are_listed_and_those_that_nobody_can_read(tmp_path):

@@ -27,7 +27,7 @@ TAO's commands keep their options and spec files:
 With a key (-k KEY, or FPENET_KEY) given to all of them, the files are model.keras.sealed and model.onnx.sealed.
 
 `fpenet COMMAND --help` explains one command. Exit codes: 0 done, 2 bad input, 3 a source can't deliver,
-4 a gate refused, 5 storage, 6 MLflow, 7 no engine was built, 8 a device failed, 1 anything else.
+4 a gate refused, 5 storage, 6 MLflow, 7 no engine was built, 8 a device failed, 130 interrupted, 1 anything else.
 """
 
 

@@ -81,7 +81,8 @@ class AffectedBundle:
 def affected_models(
     snapshots: Mapping[str, Mapping[str, int]], tracking: Tracking, workspace: Workspace
 ) -> list[AffectedModel]:
-    """Versions of the registered model by snapshot; none without snapshots.
+    """Versions by snapshot, of whichever registered model: the configuration may have named another one when they
+    were trained. None without snapshots.
 
     Raises:
         TrackingError: the server can't be reached, or refuses a request.
@@ -89,18 +90,17 @@ def affected_models(
     if not snapshots:
         return []
     with mlflow_client(tracking, workspace) as client:
-        name = tracking.registered_model
         found = [
             AffectedModel(
-                name,
+                version.name,
                 str(version.version),
-                tuple(client.get_model_version(name, version.version).aliases),
+                tuple(client.get_model_version(version.name, version.version).aliases),
                 learnt_from(splits),
             )
             for snapshot, splits in snapshots.items()
-            for version in client.search_model_versions(f"name='{name}' and tags.snapshot_id='{snapshot}'")
+            for version in client.search_model_versions(f"tags.snapshot_id='{snapshot}'")
         ]
-    return sorted(found, key=lambda model: int(model.version))
+    return sorted(found, key=lambda model: (model.name, int(model.version)))
 
 
 def affected_engines(snapshots: Mapping[str, Mapping[str, int]], targets: Path) -> list[AffectedEngine]:

@@ -9,8 +9,8 @@ from flows.entry.commands.parsers import add_command, add_place
 
 STAGES = ("production", "canary", "staging")
 EPILOG = """\
-A bundle has the engine, its ONNX file and manifest, the line that builds it again, nvinfer's configuration, a
-Triton model repository, a bill of materials (CycloneDX), and a README with what was measured and what was not run.
+A bundle has the engine, its ONNX file and manifest, the line that builds it again, for a GPU nvinfer's configuration,
+a Triton model repository, a bill of materials (CycloneDX), and a README with what was measured and what was not run.
 The same engine gives the same bytes.
 
 examples:

@@ -43,7 +43,8 @@ def add(commands: Any) -> None:
         more="The token comes from the environment variable LABEL_STUDIO_API_KEY. What the server holds is pulled "
         "into the workspace, as a flow does it; running it again brings the folder up to date. Annotations that "
         "break a rule are left out, and named. Without a --subject option the field `subject` of a task's data holds "
-        "its subject: tell how it is found, or nobody who was forgotten is left out.",
+        "its subject: tell how it is found, and name the --workspace that `fpenet forget` worked in, or nobody who "
+        "was forgotten is left out.",
     )
     export.add_argument("--url", required=True, metavar="URL", help="Label Studio, such as http://127.0.0.1:8080")
     export.add_argument("--project", required=True, metavar="ID", help="number or title of the project")

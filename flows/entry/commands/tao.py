@@ -20,8 +20,9 @@ class _OnlyConst(argparse.Action):
 def add(commands: Any) -> None:
     convert, train, evaluate = _add_dataset_convert(commands), _add_train(commands), _add_evaluate(commands)
     inference, export = _add_inference(commands), _add_export(commands)
-    for command in (convert, evaluate, inference, export):
-        _add_one_gpu(command)
+    _add_one_gpu(convert, "nothing: this command uses no GPU")
+    for command in (evaluate, inference, export):
+        _add_one_gpu(command, "which GPU to use, counted from 0 (default: the first)")
     for command in (convert, train, evaluate, inference, export):
         _add_what_cant_act(command)
 
@@ -134,17 +135,12 @@ def _add_inference(commands: Any) -> argparse.ArgumentParser:
     return inference
 
 
-def _add_one_gpu(parser: argparse.ArgumentParser) -> None:
-    """TAO's container gives more than one GPU to `train` alone."""
+def _add_one_gpu(parser: argparse.ArgumentParser, chooses: str) -> None:
+    """TAO's container gives more than one GPU to `train` alone. `chooses`: what its index does here."""
     parser.add_argument(
         "--gpus", action=_OnlyConst, const=1, type=int, metavar="N", help="only 1: this command uses one device"
     )
-    parser.add_argument(
-        "--gpu_index",
-        type=int,
-        metavar="I",
-        help="which GPU to use, counted from 0 (default: the first); dataset_convert uses none",
-    )
+    parser.add_argument("--gpu_index", type=int, metavar="I", help=chooses)
 
 
 def _add_what_cant_act(parser: argparse.ArgumentParser) -> None:

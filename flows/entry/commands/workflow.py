@@ -32,7 +32,10 @@ def add(commands: Any) -> None:
     run.add_argument("flow", choices=FLOWS, metavar="FLOW", help="one of those below")
     run.add_argument("--config", required=True, metavar="FILE", help="configuration (YAML)")
     run.add_argument(
-        "--version", metavar="V", help="rollout only: begin anew with this version; default: the one accepted last"
+        "--version",
+        metavar="V",
+        help="rollout only: begin anew with this version, which must be the one accepted last: what was gated, "
+        "failed or refused is tried again; default: go on with what is left",
     )
     run.add_argument(
         "--records",
