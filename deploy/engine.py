@@ -90,7 +90,7 @@ def build_key(
 ) -> str:
     """Names all that decides what an engine is: also our code, so that no engine stays that it would not make now.
 
-    Of the code without the catalogue beside it: a gate makes no other engine.
+    Of the code without the catalogue beside it: what of a target makes another engine is among its build settings.
     """
     code = (GRAPH_CODE, BUILDERS[target.builder].recipe)
     parts = {

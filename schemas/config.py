@@ -215,7 +215,7 @@ class WorkflowConfig(SpecModel):
 class DatasetConvertSpec(SpecModel):
     """TAO's `dataset_convert` spec, its keys and path rules; `subject` and `box_outside_frame` are ours.
 
-    Reads every `*.json` in `gt_root_path/gt_path/<set>/`, writes
+    Reads every file of `gt_root_path/gt_path/<set>/` with `.json` in its name, writes
     `save_root_path/save_path/<set>/tfrecord_folder/tfrecord_name`; a later absolute part replaces the earlier ones.
     """
 

@@ -17,14 +17,14 @@ class Workspace:
     raw-of-exports/<source>/   the same as an export pulled it: a training may be reading what a pull takes away
     rendered/<source>/<key>/   faces that the project renders, and their ground truth
     image-index.sqlite   what is known of image files; violations.parquet: what the last validation found
-    snapshots/<id>/    faces.parquet, violations.parquet, manifest.json, provenance.json
+    snapshots/<id>/    faces.parquet, superseded.parquet, violations.parquet, manifest.json, provenance.json
     shards/            TFRecords by content hash; conversions/<key>/manifest.json names those of a conversion
     models/<name>-<version>-<run>/   the Keras file of a registered version
     training/<key>/    experiment_spec.yaml, checkpoints, model.keras, history.csv
     evaluation/<key>/  the reference's three files, report.json, figures
     exports/<key>/     model.onnx and its parity
     verdicts/<key>/    verdict.json, faces.parquet: challenger against champion, face by face
-    engines/<build_key>/   engine and manifest
+    engines/<build_key>/   engine and manifest; checks/: what they were measured to be
     targets/<target>/  a pointer file per stage, log.jsonl
     bundles/           what `fpenet bundle` wrote: <target>-<stage>.tar.gz
     reports/<run>/     index.html, summary.json
@@ -39,6 +39,7 @@ class Workspace:
     labelling/<run>/   suggestions.json: tasks to label next, and what was written for them
     drift/<run>/       drift.json: what devices saw; references/<key>/: what a version is expected to see
     lineage/           index.sqlite: what is in which snapshot; versions/: what registered versions were made of
+    prefect/           Prefect's own notes of runs without a server
     forgotten/         what was withdrawn, by hash; tombstones.json keeps it out of pulls
     """
 
