@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from schemas.errors import CalibrationError
+from schemas.errors import CalibrationError, StorageError
 from schemas.storage import read_json, sha256_file, write_bytes, write_json
 
 HEADER = "TRT-8201-EntropyCalibration2"
@@ -80,7 +80,7 @@ def read_origin(path: Path) -> CacheOrigin | None:
         if stored.pop("cache_sha256") != sha256_file(path):
             return None
         return CacheOrigin(**{**stored, "float_layers": tuple(stored["float_layers"])})
-    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON of ours
+    except (StorageError, ValueError, KeyError, TypeError, AttributeError):  # no JSON of ours
         return None
 
 

@@ -157,6 +157,23 @@ def log_lines(place: Path) -> list[bytes]:
     return log.read_bytes().splitlines() if log.is_file() else []
 
 
+def read_log(place: Path, *, since: int = 0) -> list[Event]:
+    """The changes of a target after the first `since`, oldest first.
+
+    Raises:
+        StorageError: a line is no event.
+    """
+    events = []
+    for number, line in enumerate(log_lines(place)[since:], start=since + 1):
+        try:
+            events.append(Event.model_validate_json(line))
+        except ValidationError as error:
+            raise StorageError(
+                f"{place / 'log.jsonl'}:{number}: not a change of this project; restore the file from a backup"
+            ) from error
+    return events
+
+
 def _append(place: Path, event: Event) -> None:
     lines = [*log_lines(place), canonical_json(event.model_dump(mode="json"))]
     write_bytes(place / "log.jsonl", b"".join(line + b"\n" for line in lines))

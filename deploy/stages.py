@@ -37,9 +37,9 @@ from deploy.pointers import (
     StagedEngine,
     StageStatus,
     complete_log,
-    log_lines,
     new_event,
     point,
+    read_log,
     read_pointer,
 )
 from schemas.errors import InputError, StorageError
@@ -152,11 +152,15 @@ def manifest_path(targets: Path, target: str, engine: StagedEngine) -> Path:
 
 
 def history(targets: Path, target: str) -> list[Event]:
-    """Every change of a target, oldest first."""
+    """Every change of a target, oldest first.
+
+    Raises:
+        StorageError: the log is damaged.
+    """
     if not (targets / target).is_dir():
         return []
     with _changing(targets, target) as place:
-        return [Event.model_validate_json(line) for line in log_lines(place)]
+        return read_log(place)
 
 
 NOTHING_STAGED = (
@@ -225,7 +229,7 @@ def _stage(place: Path, name: Stage) -> Pointer | None:
 def _was_rolled_back(place: Path, *, since: int) -> bool:
     """Whether production was, after event `since`; by its pointer where the log lacks the line yet."""
     production = read_pointer(place, "production")
-    later = [Event.model_validate_json(line) for line in log_lines(place)[since:]]
+    later = read_log(place, since=since)
     if production is not None and production.event.number > since:
         later.append(production.event)
     return any(event.action == "rollback" for event in later)

@@ -88,12 +88,13 @@ class EvaluationBatches:
         def crop(number: tf.Tensor, records_B: tf.Tensor) -> dict[str, tf.Tensor]:
             return _cropped(records_B, spec, partial(boxes, number) if boxes else tf.identity)
 
+        self._files = tuple(files)
         records = tf.data.TFRecordDataset([str(path) for path in files])
         batches = records.batch(batch_size or spec.dataloader.batch_size).enumerate()
         self._dataset = batches.map(crop, num_parallel_calls=2).prefetch(1)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        with shard_errors():
+        with shard_errors(*self._files):
             for faces in self._dataset.as_numpy_iterator():
                 yield EvaluationBatch(
                     images_BHWC=faces["image_BHWC"],

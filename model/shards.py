@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from model.record_tensors import BOX, FEATURES
 from schemas.errors import ImageError, ShardError, SubjectLeakError, UnknownSubjectError
@@ -91,11 +92,13 @@ def named_subjects(files: Sequence[Path]) -> set[str]:
     Raises:
         ShardError: a file is damaged.
     """
-    there = [str(path) for path in files if Path(path).is_file()]
     wanted = {"image/subject": FEATURES["image/subject"]}
-    batches = tf.data.TFRecordDataset(there).batch(256).map(lambda records_B: tf.io.parse_example(records_B, wanted))
-    with shard_errors():
-        named = {name for faces in batches.as_numpy_iterator() for name in faces["image/subject"] if name}
+    named = set()
+    for path in (Path(file) for file in files if Path(file).is_file()):
+        records = tf.data.TFRecordDataset(str(path)).batch(256)
+        with shard_errors(path):
+            for faces in records.map(lambda records_B: tf.io.parse_example(records_B, wanted)).as_numpy_iterator():
+                named.update(name for name in faces["image/subject"] if name)
     return {composed(name.decode()) for name in named}
 
 
@@ -107,7 +110,7 @@ def box_ratio(path: Path, num_keypoints: int) -> float | None:
         ShardError: the file is damaged.
     """
     ratios = []
-    with shard_errors():
+    with shard_errors(path):
         for record in tf.data.TFRecordDataset([str(path)] if path.is_file() else []).take(256).as_numpy_iterator():
             features = tf.train.Example.FromString(record).features.feature
             values = np.array(features["train/landmarks"].float_list.value[: 2 * num_keypoints])
@@ -124,20 +127,29 @@ def read_records(files: Sequence[Path]) -> Iterator[bytes]:
     Raises:
         ShardError: a file is missing or damaged.
     """
-    yield from readable(tf.data.TFRecordDataset([str(path) for path in files]).as_numpy_iterator())
+    for path in files:
+        with shard_errors(path):
+            yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
 
 
 @contextmanager
-def shard_errors() -> Iterator[None]:
-    """Turn what TensorFlow raises while it reads into a `ShardError`, or the `ImageError` that it was."""
+def shard_errors(*files: Path) -> Iterator[None]:
+    """Turn what TensorFlow raises while it reads into a `ShardError`, or the `ImageError` that it was.
+
+    Args:
+        files: what is read, for the message: TensorFlow does not say in which file a record is damaged.
+    """
+    where = f"{', '.join(map(str, files))}: " if files else ""
     try:
         yield
+    except DecodeError as error:
+        raise ShardError(f"{where}has a record that is no face; convert the annotations of this set again") from error
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
         if own := _OWN.search(error.message):
             raise ImageError(own[1]) from error
-        raise ShardError(f"{plain_message(error)}; convert the annotations of this set again") from error
+        raise ShardError(f"{where}{plain_message(error)}; convert the annotations of this set again") from error
     except tf.errors.NotFoundError as error:
-        raise ShardError(f"{plain_message(error)}; check the paths in the spec") from error
+        raise ShardError(f"{where}{plain_message(error)}; check the paths in the spec") from error
 
 
 def readable(batches: Iterable[T]) -> Iterator[T]:
@@ -164,7 +176,7 @@ def _survey_file(path: Path, spec: ExperimentSpec, *, labelled: bool) -> ShardSu
         .batch(256)
         .map(lambda records_B: (records_B, *_inspect(records_B, labelled)))
     )
-    with shard_errors():
+    with shard_errors(path):
         for serialised, names, owners, sides, embedded, *counts in batches.as_numpy_iterator():
             _check_boxes(path, names, sides)
             _check_images(path, names[~embedded], spec)

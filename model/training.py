@@ -126,6 +126,12 @@ def train(
     replicas = learner.strategy.num_replicas_in_sync
     wide, fingerprint = _widened(spec, replicas, faces), _fingerprint(spec, *shards, replicas=replicas)
     history = restore_checkpoint(directory / CHECKPOINT_FILE, learner.variables(), fingerprint, key=key)
+    model_path = sealed_path(directory / MODEL_FILE, key)
+    if history and not model_path.exists():
+        raise TrainingError(
+            f"{model_path}: is not there, and the checkpoint beside it does not hold the best network: put the model "
+            f"back, or remove {sealed_path(directory / CHECKPOINT_FILE, key)} to start anew"
+        )
     learner.spread_dropout()
     resumed_after, steps = len(history), steps_per_epoch(faces, wide)
     epochs = range(resumed_after, spec.num_epoch)
@@ -148,9 +154,7 @@ def train(
             if on_epoch:
                 on_epoch(history[-1])
     best = next(result for result in reversed(history) if result.best)
-    return TrainingResult(
-        sealed_path(directory / MODEL_FILE, key), tuple(history), best, faces, validation_faces, resumed_after
-    )
+    return TrainingResult(model_path, tuple(history), best, faces, validation_faces, resumed_after)
 
 
 def _tell_of_shared(training: list[ShardSurvey], validation: list[ShardSurvey], other: list[ShardSurvey]) -> None:

@@ -154,4 +154,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_bytes())
+    """What a file that this project wrote holds.
+
+    Raises:
+        StorageError: it is no JSON any more.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StorageError(f"{path}: is damaged, no JSON: {error}; restore it from a backup") from error

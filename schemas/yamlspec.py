@@ -23,6 +23,9 @@ class SpecModel(BaseModel):
 
 Model = TypeVar("Model", bound=SpecModel)
 
+_MOST_VALUES = 100_000
+"""Aliases of aliases stand for more than any memory holds."""
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 as TAO reads it, except that a key given twice is an error and `1e-7` is a number."""
@@ -99,6 +102,8 @@ def dump_spec(spec: SpecModel) -> str:
 
 def _note_lines(node: yaml.Node, path: tuple[str | int, ...], lines: dict, name: str) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
+    if len(lines) > _MOST_VALUES:
+        raise SpecError(name, f"holds more than {_MOST_VALUES:,} values, with what its aliases stand for")
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:

@@ -57,6 +57,8 @@ def inspect_image(image: str) -> ImageFacts | Problem:
         return _problem("image-missing", f"{image} does not exist", "correct the file's name or the image folder")
     except OSError as error:
         return _problem("image-unreadable", f"{image}: {error.strerror}", "make the file readable")
+    except ValueError as error:
+        return _problem("image-missing", f"{image!r}: {error}", "correct the file's name: no file can be called so")
     if not data:
         return _problem("image-empty", f"{image} has 0 bytes", "copy the image again")
     path = Path(image)

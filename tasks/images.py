@@ -129,7 +129,7 @@ def _stamp(image: str) -> Stamp | None:
     """Taken before a file is read: one that changes meanwhile is read again next time."""
     try:
         status = os.stat(image)  # noqa: PTH116 - making a Path costs more than the call
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no file can have that name
         return None
     return status.st_size, status.st_mtime_ns
 

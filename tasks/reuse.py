@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from schemas.errors import StorageError
 from schemas.source_code import code_version
 from schemas.storage import (
     fsync_directory,
@@ -104,7 +105,10 @@ def _verified_manifest(directory: Path) -> dict[str, Any] | None:
     path = directory / "manifest.json"
     if not path.is_file():
         return None
-    manifest = read_json(path)
+    try:
+        manifest = read_json(path)
+    except StorageError:
+        return None
     whole = all(
         (directory / name).is_file() and sha256_file(directory / name) == digest
         for name, digest in manifest["files"].items()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from schemas.errors import StorageError
 from schemas.storage import read_json, sha256_file, write_json
 
 _TOLD = ("file", "sha256", "records", "bytes")
@@ -72,7 +73,10 @@ class ShardStore:
         path = self._folder / f"{key}.json"
         if not path.is_file():
             return None
-        description = read_json(path)
+        try:
+            description = read_json(path)
+        except StorageError:
+            return None
         shard = self._folder / description["file"]
         if not shard.is_file():
             return None

@@ -21,12 +21,9 @@ def divide(files: Sequence[Path], directory: Path) -> dict[Split, list[Path]]:
         ShardError: a file can't be read.
         StorageError: the directory can't be written.
     """
-    import tensorflow as tf
-
-    from model.shards import read_records
     from model.tfrecords import write_records
 
-    owned = [(_owner(tf.train.Example.FromString(record)), record) for record in read_records(files)]
+    owned = [pair for path in files for pair in _owned(path)]
     held_out = _held_out({owner for owner, _ in owned})
     sides = {
         Split.TRAIN: [record for owner, record in owned if owner not in held_out],
@@ -40,11 +37,20 @@ def divide(files: Sequence[Path], directory: Path) -> dict[Split, list[Path]]:
     return divided
 
 
+def _owned(path: Path) -> list[tuple[str, bytes]]:
+    import tensorflow as tf
+
+    from model.shards import read_records, shard_errors
+
+    with shard_errors(path):
+        return [(_owner(tf.train.Example.FromString(record)), record) for record in read_records([path])]
+
+
 def _owner(example) -> str:
     features = example.features.feature
     subject = features["image/subject"].bytes_list.value
     name = features["train/image_frame_name"].bytes_list.value
-    return composed(((subject and subject[0]) or name[0]).decode())
+    return composed(next(filter(None, (*subject, *name)), b"").decode())
 
 
 def _held_out(owners: set[str]) -> set[str]:

@@ -154,6 +154,15 @@ def test_a_damaged_pointer_is_named(tmp_path):
         stages.status(tmp_path / "targets", "cpu")
 
 
+def test_a_damaged_log_is_named_with_its_line(tmp_path):
+    put_in_production(tmp_path, "key1")
+    log = tmp_path / "targets" / "cpu" / "log.jsonl"
+    log.write_bytes(log.read_bytes()[:-40])
+    lines = len(log.read_bytes().splitlines())
+    with pytest.raises(StorageError, match=rf"log\.jsonl:{lines}: not a change"):
+        stages.history(tmp_path / "targets", "cpu")
+
+
 def test_production_is_reached_by_way_of_the_canary_devices(tmp_path):
     targets = tmp_path / "targets"
     stages.stage(targets, "cpu", engine(tmp_path, "key1"), **WHO)

@@ -264,3 +264,23 @@ def test_a_kpi_subject_in_a_training_set_is_refused(tmp_path, capsys):
     capsys.readouterr()
     assert main(["train", "-e", str(tmp_path / "spec.yaml"), "-r", str(tmp_path / "results")]) == 2
     assert "KPI subject multipie/079 must not be trained on" in capsys.readouterr().err
+
+
+def test_a_path_is_printed_as_it_is(tmp_path, capsys):
+    """Brackets are no markup, and a line is not broken where nobody looks at a terminal."""
+    render_dataset(tmp_path / "faces", subjects=SUBJECTS[:2], images_per_subject=1, num_keypoints=80, seed=3)
+    (gt,) = (tmp_path / "faces" / "gt").glob("*")
+    folder = tmp_path / "old [red] [/done]" / ("long" * 20)
+    spec = {
+        "sets": [gt.name],
+        "gt_path": str(gt.parent),
+        "image_root_path": str(tmp_path / "faces"),
+        "save_path": str(folder),
+        "tfrecord_folder": "records",
+        "tfrecord_name": "data",
+        "num_keypoints": 80,
+        "bbox_enlarge_ratio": 1.0,
+    }
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    assert main(["dataset_convert", "-e", str(tmp_path / "spec.yaml")]) == 0
+    assert f"{folder}/{gt.name}/records/data" in capsys.readouterr().out

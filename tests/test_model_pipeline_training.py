@@ -15,6 +15,7 @@ from model.training import train
 from schemas.errors import ImageError, ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.geometry import Box
 from schemas.records import Flag
+from tasks.shared_sets import divide
 from tests.shard_files import blob_face, face_record, small_spec, write_images, write_shard
 
 FACES = [blob_face(i, num_keypoints=68) for i in range(21)]
@@ -286,8 +287,14 @@ def test_a_survey_finds_what_training_would_stumble_over(tmp_path):
     with pytest.raises(ShardError, match="face box of 30 x 31"):
         survey([write_shard(tmp_path / "oblong", [oblong], embed=False)], with_root(tmp_path))
     shard.write_bytes(shard.read_bytes()[:-9])
-    with pytest.raises(ShardError, match="convert the annotations"):
-        survey([shard], with_root(tmp_path))
+    for read in (lambda: survey([shard], with_root(tmp_path)), lambda: named_subjects([shard])):
+        with pytest.raises(ShardError, match=f"^{shard}: truncated record.*convert the annotations"):
+            read()
+    write_records(shard, [b"\xff no face"])
+    with pytest.raises(ShardError, match=f"^{shard}: has a record that is no face"):
+        box_ratio(shard, 68)
+    with pytest.raises(ShardError, match=f"^{shard}: has a record that is no face"):
+        divide([shard], tmp_path / "divided")
 
 
 def test_the_ratio_of_boxes_is_that_to_the_keypoints_in_use(tmp_path):

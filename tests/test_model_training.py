@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,6 +192,13 @@ def test_a_finished_training_is_not_repeated(undisturbed, shards):
     again = run(shards, result.model_path.parent)
     assert again.resumed_after == 4 and again.history == result.history and again.best == result.best
     assert result.model_path.read_bytes() == before
+
+
+def test_a_training_whose_model_was_taken_away_does_not_say_that_it_is_there(undisturbed, shards, tmp_path):
+    copied = shutil.copytree(undisturbed[0].model_path.parent, tmp_path / "results")
+    (copied / MODEL_FILE).unlink()
+    with pytest.raises(TrainingError, match=r"model.keras: is not there.*remove \S+checkpoint.npz to start anew"):
+        run(shards, copied)
 
 
 def test_another_spec_does_not_go_on_from_this_checkpoint(undisturbed, shards):

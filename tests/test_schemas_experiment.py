@@ -10,6 +10,7 @@ from schemas.yamlspec import dump_spec, load_spec, parse_spec, place_in
 
 DATA = Path(__file__).parent / "data"
 MINIMAL = "sources: [{kind: sloth, name: faces, root: there}]\nexperiment_spec: spec.yaml\n"
+_BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
 
 
 def test_tao_s_documented_experiment_spec_loads_as_it_stands():
@@ -48,6 +49,7 @@ def test_a_dumped_spec_reads_back_equal():
         ("checkpoint_dir: here\nnum_epoch: \x01", "spec:2: not YAML: has the character #x01"),
         ("? [a, b]\n: 3", "spec:1: a key must be a word, not a list"),
         ("hooks: &all [*all]", "spec: is nested too deeply, or has an alias inside"),
+        (_BOMB, "spec: holds more than 100,000 values, with what its aliases stand for"),
         ("loss: {kpts_coeff: .inf}", "loss.kpts_coeff: input should be a finite number, not inf"),
         ("loss: {kpts_coeff: .nan}", "loss.kpts_coeff: input should be a finite number, not nan"),
         ("- a list", "spec: holds list, not a mapping"),

@@ -23,6 +23,12 @@ def test_a_write_replaces_whole_files(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["file.json"]
 
 
+def test_a_file_that_is_no_json_any_more_is_named(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'{"a": ')
+    with pytest.raises(StorageError, match=r"a\.json: is damaged, no JSON"):
+        read_json(tmp_path / "a.json")
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     write_bytes(path, b"old")

@@ -171,6 +171,13 @@ def test_damaged_shard_is_made_again(snapshot, workspace, damage):
     assert shard_bytes(workspace) == before
 
 
+def test_shard_whose_description_is_damaged_is_made_again(snapshot, workspace):
+    convert(snapshot, SETTINGS, workspace)
+    description = sorted(workspace.shards.glob("*.json"))[0]
+    description.write_bytes(description.read_bytes()[:-9])
+    assert convert(snapshot, SETTINGS, workspace).written == 1
+
+
 def test_shard_that_is_not_the_file_that_was_hashed_is_hashed_again(snapshot, workspace):
     convert(snapshot, SETTINGS, workspace)
     damaged, sound = sorted(workspace.shards.glob("*.tfrecords"))[:2]

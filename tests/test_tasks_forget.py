@@ -32,6 +32,15 @@ def test_a_damaged_file_that_names_the_subject_is_told_by_name_and_left_as_it_is
     assert (tmp_path / "report.json").read_bytes() == content
 
 
+@pytest.mark.parametrize("table", ["faces.parquet", "violations.parquet"])
+def test_a_damaged_table_of_a_snapshot_is_told_by_name(tmp_path, table):
+    damaged = tmp_path / "snapshots" / "0" / table
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"PAR1")
+    with pytest.raises(StorageError, match=rf"{table}: can't be searched"):
+        find_traces(Workspace(tmp_path), [], subject="team/1", mark="x")
+
+
 def test_names_are_those_of_the_field_with_the_image(tmp_path):
     workspace = Workspace(tmp_path)
     payload = {"data": {"image": "001_x.png", "photo": "079_x.png"}, "annotations": []}

@@ -36,6 +36,12 @@ def test_missing_and_empty_images(tmp_path):
     assert problem_of(tmp_path)[0] == "image-unreadable"
 
 
+def test_a_name_that_no_file_can_have_costs_that_image_alone(tmp_path):
+    there, nul = str(write_image(tmp_path / "a.png", seed=1)), f"{tmp_path}/a\0b.png"
+    found = ImageIndex(tmp_path / "index.sqlite").inspect([nul, there])
+    assert found[nul].code == "image-missing" and isinstance(found[there], ImageFacts)
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp"])
 @pytest.mark.parametrize("kept", [0.05, 0.5, 0.98])
 def test_truncated_image(tmp_path, suffix, kept):

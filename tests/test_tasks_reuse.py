@@ -35,10 +35,16 @@ def test_a_finished_output_is_reused(tmp_path):
     assert (again.directory / "out.txt").read_text() == "hello"
 
 
-@pytest.mark.parametrize("damage", ["changed", "missing"])
+@pytest.mark.parametrize("damage", ["changed", "missing", "manifest"])
 def test_a_damaged_output_is_made_again(tmp_path, damage):
     output = reuse_or_run(tmp_path, "key", make("hello")).directory / "out.txt"
-    output.write_text("other") if damage == "changed" else output.unlink()
+    match damage:
+        case "changed":
+            output.write_text("other")
+        case "missing":
+            output.unlink()
+        case _:
+            output.with_name("manifest.json").write_bytes(b'{"key": ')
     again = reuse_or_run(tmp_path, "key", make("hello"))
     assert not again.reused
     assert output.read_text() == "hello"

@@ -56,6 +56,7 @@ def write_folder(source: Source, folder: Path, workspace: Workspace, num_keypoin
     console.print(
         f"{done.folder}: {sum(done.sets.values()):,} faces in {', '.join(done.sets)}, {done.images:,} "
         f"pictures; {done.skipped:,} not annotated",
+        markup=False,
         soft_wrap=True,
     )
     return 0

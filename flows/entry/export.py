@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
+from rich.markup import escape
 
 from flows.entry.tao import console
 from schemas.errors import InputError
@@ -157,7 +158,7 @@ def _faces(
     batches, batch_size = arguments.batches, arguments.batch_size
     stored = Path(arguments.cal_data_file) if arguments.cal_data_file else None
     if stored and stored.exists():
-        console.print(f"{stored}: is there, and is used as it is")
+        console.print(f"{stored}: is there, and is used as it is", markup=False, soft_wrap=True)
         return tensorfile_faces(stored, image_shape=image_shape, batches=batches, batch_size=batch_size)
     sample = {"batches": batches, "batch_size": batch_size or 1}
     if arguments.cal_image_dir:
@@ -172,7 +173,7 @@ def _faces(
     if stored is None:
         return faces
     write_tensorfile(stored, faces)
-    console.print(f"{stored}: {faces.origin}")
+    console.print(f"{stored}: {faces.origin}", markup=False, soft_wrap=True)
     return tensorfile_faces(stored, image_shape=image_shape)
 
 
@@ -189,7 +190,9 @@ def _build_engine(arguments: argparse.Namespace, onnx: Path, key: Key | None) ->
     state = f"not run here: {built.not_runnable}" if built.not_runnable else "runs here"
     console.print(
         f"{built.path}: {built.target.precision} engine for {built.target.title}, {built.size:,} bytes, by "
-        f"{built.builder} in {built.seconds:.1f} s; {state}"
+        f"{built.builder} in {built.seconds:.1f} s; {state}",
+        markup=False,
+        soft_wrap=True,
     )
     return built
 
@@ -197,20 +200,24 @@ def _build_engine(arguments: argparse.Namespace, onnx: Path, key: Key | None) ->
 def _say(summary: OnnxSummary, precision: str) -> None:
     console.print(
         f"{summary.path}: {precision}, opset {summary.opset}, {summary.size:,} bytes, batch "
-        f"{summary.batch or 'dynamic'}, outputs {', '.join(summary.outputs)}"
+        f"{summary.batch or 'dynamic'}, outputs {', '.join(summary.outputs)}",
+        markup=False,
+        soft_wrap=True,
     )
 
 
 def _say_int8(done: Int8Export) -> None:
     if done.cache_reused:
-        console.print(f"{done.cache}: calibration cache is there and is used; nothing was calibrated")
+        told = f"{done.cache}: calibration cache is there and is used; nothing was calibrated"
+        console.print(told, markup=False, soft_wrap=True)
         if done.cache_unknown:
             console.print(
-                f"[yellow]warning[/] {done.cache}: nothing beside it says which model it is of; keypoints move by no "
-                f"more than {done.max_shift_px:g} px with it"
+                f"[yellow]warning[/] {escape(str(done.cache))}: nothing beside it says which model it is of; "
+                f"keypoints move by no more than {done.max_shift_px:g} px with it",
+                soft_wrap=True,
             )
     else:
-        console.print(f"calibrated on {done.origin}")
+        console.print(f"calibrated on {done.origin}", markup=False, soft_wrap=True)
     console.print(f"in float: {', '.join(done.float_layers)}, and the soft-argmax")
     if done.shift is None:
         console.print("[yellow]not measured[/]: how far keypoints move; give faces with --cal_image_dir or -e")
@@ -228,5 +235,7 @@ def _say_int8(done: Int8Export) -> None:
     console.print(
         f"builders that read Q/DQ (TensorRT 8.2 and newer, TensorRT-RTX, ONNX Runtime) take {done.onnx.path}\n"
         f"builders that quantise by themselves (TensorRT up to 10, --int8 --calib) take {done.plain.path} with "
-        f"{done.cache}"
+        f"{done.cache}",
+        markup=False,
+        soft_wrap=True,
     )

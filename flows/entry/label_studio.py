@@ -38,7 +38,9 @@ def import_folder(arguments: argparse.Namespace) -> int:
     tell_left_out(result.left_out)
     console.print(
         f"project {result.project} '{result.title}': {result.imported:,} tasks added, {result.present:,} were there, "
-        f"{len({violation.record for violation in result.left_out}):,} left out: {result.url}"
+        f"{len({violation.record for violation in result.left_out}):,} left out: {result.url}",
+        markup=False,
+        soft_wrap=True,
     )
     return 0
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from schemas.errors import InputError, ModelFileError, SpecError
@@ -34,7 +35,8 @@ def dataset_convert(arguments: argparse.Namespace) -> int:
         sets = convert(spec, _path(arguments.results_dir), progress=progress)
     for done in sets:
         left_out = done.counts.annotations - done.records
-        console.print(f"{done.set_id}: {done.records:,} faces in {done.file}, {left_out:,} left out")
+        told = f"{done.set_id}: {done.records:,} faces in {done.file}, {left_out:,} left out"
+        console.print(told, markup=False, soft_wrap=True)
         for violation in done.violations[:5]:
             console.print(f"  {violation}", markup=False)
         if len(done.violations) > 5:
@@ -75,7 +77,9 @@ def train(arguments: argparse.Namespace) -> int:
     error = result.best.validation_error_px
     console.print(
         f"{result.model_path}: epoch {result.best.epoch} of {len(result.history)}"
-        + (f", validation {error:.2f} crop px" if error is not None else "")
+        + (f", validation {error:.2f} crop px" if error is not None else ""),
+        markup=False,
+        soft_wrap=True,
     )
     return 0
 
@@ -106,7 +110,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
             model, spec, files, results, spec_file=spec_file, key=_key(arguments), progress=progress
         )
     print_evaluation(report, console)
-    console.print(f"spec: {spec_file}\ntables: {results}\npage: {results / PAGE}")
+    told = f"spec: {spec_file}\ntables: {results}\npage: {results / PAGE}"
+    console.print(told, markup=False, soft_wrap=True)
     return 0
 
 
@@ -137,7 +142,9 @@ def inference(arguments: argparse.Namespace) -> int:
             f"{first['reason']}; check -r, the folder that image names are relative to, and the face boxes"
         )
     console.print(
-        f"{summary.faces:,} faces in {summary.images:,} images, {summary.skipped:,} skipped: {arguments.output}"
+        f"{summary.faces:,} faces in {summary.images:,} images, {summary.skipped:,} skipped: {arguments.output}",
+        markup=False,
+        soft_wrap=True,
     )
     return 0
 
@@ -177,8 +184,9 @@ def _training_files(spec: ExperimentSpec, name: str, results: Path) -> tuple[lis
         from tasks.shared_sets import divide
 
         console.print(
-            f"[yellow]warning[/] {', '.join(both)}: named for training and for validation; "
-            "a tenth of the subjects is held out for validation"
+            f"[yellow]warning[/] {escape(', '.join(both))}: named for training and for validation; "
+            "a tenth of the subjects is held out for validation",
+            soft_wrap=True,
         )
         divided = divide(_set_files(spec, name, " ".join(both)), results / "divided")
         train_files += divided[Split.TRAIN]
@@ -195,9 +203,10 @@ def _warn_of_other_ratio(spec: ExperimentSpec, files: list[Path]) -> None:
         ratio = box_ratio(path, spec.num_keypoints)
         if ratio is not None and abs(ratio - told) > RATIO_TOLERANCE:
             console.print(
-                f"[yellow]warning[/] {path}: its faces were converted with a bbox_enlarge_ratio of about "
-                f"{ratio:.2f}, inference will crop with {told:g}: set dataloader.bbox_enlarge_ratio to that of the "
-                "dataset spec"
+                f"[yellow]warning[/] {escape(str(path))}: its faces were converted with a bbox_enlarge_ratio of "
+                f"about {ratio:.2f}, inference will crop with {told:g}: set dataloader.bbox_enlarge_ratio to that of "
+                "the dataset spec",
+                soft_wrap=True,
             )
 
 
@@ -224,7 +233,7 @@ def _kpi_files(spec: ExperimentSpec, name: str, *, shared_allowed: bool) -> list
                 raise SpecError(
                     where, f"{problem}; name other sets here, or train all the same with --allow-unknown-subjects"
                 )
-            console.print(f"[yellow]warning[/] {where}: {problem}")
+            console.print(f"[yellow]warning[/] {escape(f'{where}: {problem}')}", soft_wrap=True)
             held_out = [one for one in held_out if one not in shared]
     return info.files(" ".join(held_out))
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
+import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     _require_prefect()
     _quiet_prefect(Path(config.workspace), verbose=arguments.verbose)
+    _keep_prefect_to_the_end()
     getattr(importlib.import_module(f"flows.{arguments.flow}"), arguments.flow)(arguments.config, **options)
     return 0
 
@@ -75,6 +79,31 @@ def _quiet_prefect(workspace: Path, *, verbose: bool) -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "WARNING" if verbose else "CRITICAL")
+
+
+def _keep_prefect_to_the_end() -> None:
+    """Ctrl-C reaches all of a terminal's processes. Prefect's own server would be gone when the flow tells it of its
+    end, which then tries for more than a minute; and a SIGTERM would leave the server behind."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server = SubprocessASGIServer()  # the one that the flow's client starts, where no other is named
+    spawn = server._run_uvicorn_command
+
+    def spawn_deaf() -> subprocess.Popen[Any]:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is blocked stays so in a child
+        try:
+            return spawn()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def end_both(number: int, _: object) -> None:
+        if server.server_process is not None:
+            server.server_process.terminate()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    server._run_uvicorn_command = spawn_deaf
+    signal.signal(signal.SIGTERM, end_both)
 
 
 def doctor(arguments: argparse.Namespace) -> int:

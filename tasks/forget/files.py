@@ -98,7 +98,7 @@ def _purge_lines(path: Path, traces: Traces) -> bool:
 def _purge_json(path: Path, traces: Traces) -> bool:
     try:
         value = read_json(path)
-    except json.JSONDecodeError:  # TAO's status.json has a value a line
+    except StorageError:  # TAO's status.json has a value a line
         return _purge_json_lines(path, traces)
     redacted = traces.redacted_json(value)
     if redacted != value:

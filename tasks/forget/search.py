@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import StorageError
@@ -33,7 +34,7 @@ def find_traces(workspace: Workspace, folders: Iterable[Path], *, subject: str, 
     """What the snapshots, the raw records and the pictures below `folders` hold of the subject.
 
     Raises:
-        StorageError: a JSON file that names the subject is damaged.
+        StorageError: a table of a snapshot, or a JSON file that names the subject, is damaged.
     """
     written = spellings(subject)
     snapshots: dict[str, Counter[str]] = {}
@@ -70,9 +71,8 @@ def find_traces(workspace: Workspace, folders: Iterable[Path], *, subject: str, 
 def _snapshot_rows(snapshots: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in (FACES, SUPERSEDED):
         for path in sorted(snapshots.glob(f"*/{name}")):
-            for batch in pq.ParquetFile(path).iter_batches(columns=_COLUMNS):
-                for row in batch.to_pylist():
-                    yield path.parent.name, row
+            for row in _rows(path, _COLUMNS):
+                yield path.parent.name, row
 
 
 def raw_records(workspace: Workspace) -> Iterator[RawRecord]:
@@ -100,8 +100,17 @@ def _violations(workspace: Workspace) -> Iterator[tuple[str, str | None]]:
     """Records that broke a rule, and the names of their frames."""
     for path in [workspace.violations, *sorted(workspace.snapshots.glob(f"*/{VIOLATIONS}"))]:
         if path.is_file():
-            columns = pq.read_table(path, columns=["record", "image"]).to_pydict()
-            yield from zip(columns["record"], columns["image"], strict=True)
+            yield from ((row["record"], row["image"]) for row in _rows(path, ["record", "image"]))
+
+
+def _rows(table: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    try:
+        for batch in pq.ParquetFile(table).iter_batches(columns=columns):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(
+            f"{table}: can't be searched ({error}); restore it from a backup, and run the same command again"
+        ) from error
 
 
 def _drawn(folders: Iterable[Path], written: Collection[str]) -> Iterator[str]:
@@ -133,7 +142,7 @@ def _values(path: Path) -> Any:
     try:
         try:
             return read_json(path)
-        except json.JSONDecodeError:
+        except StorageError:
             return [json.loads(line) for line in path.read_bytes().splitlines()]
     except ValueError as error:
         raise StorageError(

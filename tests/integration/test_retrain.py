@@ -1,11 +1,14 @@
 """The whole flow, as a user runs it: in a process of its own, without a Prefect server to start by hand."""
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.retrain_project import SUBJECTS, approve, kill_when, render_faces, run, write_project
+from tests.retrain_project import POLL_S, SUBJECTS, approve, kill_when, render_faces, run, start, write_project
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,19 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(finished, faces
     code, output = run(config)
     assert code == 0, output
     assert content(config) == content(finished)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_at_once_and_in_one_line(faces, tmp_path):
+    config = write_project(tmp_path, faces=faces)
+    with start(config) as process:
+        while not any((tmp_path / "workspace" / "shards").glob("*.tfrecords")):
+            assert process.poll() is None
+            time.sleep(POLL_S)
+        os.killpg(process.pid, signal.SIGINT)  # Prefect's server gets it, too
+        output, _ = process.communicate(timeout=40)
+    assert process.returncode == 130
+    assert "interrupted; run the same command again" in output and "Traceback" not in output
 
 
 @pytest.mark.slow
