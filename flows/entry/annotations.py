@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from flows.entry.progress import counting
+from flows.entry.terminal import console, say
 from schemas.config import load_config
 from schemas.errors import SpecError, nearest
 from schemas.records import Violation
@@ -19,7 +18,6 @@ from schemas.sources import Source
 if TYPE_CHECKING:
     from tasks.workspace import Workspace
 
-console = Console(highlight=False)
 SHOWN = 5
 
 
@@ -40,10 +38,10 @@ def convert(arguments: argparse.Namespace) -> int:
 def tell_left_out(violations: Sequence[Violation]) -> None:
     """The first ones, and how many more there are of which kind."""
     for violation in violations[:SHOWN]:
-        console.print(f"left out {violation}", markup=False)
+        say(f"left out {violation}")
     if more := Counter(violation.code for violation in violations[SHOWN:]):
         kinds = ", ".join(f"{code} {number:,}" for code, number in more.most_common())
-        console.print(f"left out {more.total():,} more: {kinds}", markup=False)
+        say(f"left out {more.total():,} more: {kinds}")
 
 
 def write_folder(source: Source, folder: Path, workspace: Workspace, num_keypoints: int) -> int:
@@ -53,10 +51,8 @@ def write_folder(source: Source, folder: Path, workspace: Workspace, num_keypoin
     with counting(console) as progress:
         done = export_source(source, folder, workspace, num_keypoints=num_keypoints, progress=progress)
     tell_left_out(done.left_out)
-    console.print(
+    say(
         f"{done.folder}: {sum(done.sets.values()):,} faces in {', '.join(done.sets)}, {done.images:,} "
         f"pictures; {done.skipped:,} not annotated",
-        markup=False,
-        soft_wrap=True,
     )
     return 0

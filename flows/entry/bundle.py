@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
+from flows.entry.terminal import console, say
 from schemas.errors import InputError
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def bundle(arguments: argparse.Namespace) -> int:
@@ -29,14 +26,13 @@ def bundle(arguments: argparse.Namespace) -> int:
     provenance = release.provenance
     accuracy = accuracy_of(workspace.verdicts, provenance.model_name, provenance.model_version)
     made = make_bundle(release, output, accuracy=accuracy, key=key)
-    console.print(
+    say(
         f"{made.path}: {provenance.model_name} {provenance.model_version}, {release.precision.upper()} engine "
         f"{release.manifest['build_key'][:8]} of {release.stage} for {release.target.title}; {len(made.files)} "
         f"files, {sum(made.files.values()):,} bytes",
-        markup=False,
     )
     if made.fingerprint:
-        console.print(f"signed by {made.fingerprint}")
+        say(f"signed by {made.fingerprint}")
     else:
         console.print(f"[yellow]unsigned[/]: {KEY_VARIABLE} names no key; `fpenet bundle keygen` makes one")
     return 0
@@ -47,8 +43,8 @@ def verify(arguments: argparse.Namespace) -> int:
 
     public_key = Path(arguments.public_key) if arguments.public_key else None
     found = verify_bundle(Path(arguments.path), public_key=public_key, unsigned_ok=arguments.unsigned_ok)
-    signer = f"signed by {found.fingerprint}" if found.fingerprint else "[yellow]who made it was not checked[/]"
-    console.print(f"{arguments.path}: {found.files} files are as they were made; {signer}")
+    signer = f"signed by {found.fingerprint}" if found.fingerprint else "who made it was not checked"
+    say(f"{arguments.path}: {found.files} files are as they were made; {signer}")
     return 0
 
 
@@ -56,7 +52,7 @@ def keygen(arguments: argparse.Namespace) -> int:
     from deploy.bundle.signing import KEY_VARIABLE, PUBLIC_SUFFIX, make_keys
 
     made = make_keys(Path(arguments.key))
-    console.print(
+    say(
         f"{arguments.key}: private key, for {KEY_VARIABLE}; keep it secret\n"
         f"{arguments.key}{PUBLIC_SUFFIX}: public key, for those who verify\n"
         f"fingerprint {made}"

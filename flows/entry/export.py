@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
-from rich.markup import escape
 
-from flows.entry.tao import console
+from flows.entry.terminal import console, say, warn
 from schemas.errors import InputError
 from schemas.experiment import ExperimentSpec
 from schemas.sealed import Key
@@ -158,7 +157,7 @@ def _faces(
     batches, batch_size = arguments.batches, arguments.batch_size
     stored = Path(arguments.cal_data_file) if arguments.cal_data_file else None
     if stored and stored.exists():
-        console.print(f"{stored}: is there, and is used as it is", markup=False, soft_wrap=True)
+        say(f"{stored}: is there, and is used as it is")
         return tensorfile_faces(stored, image_shape=image_shape, batches=batches, batch_size=batch_size)
     sample = {"batches": batches, "batch_size": batch_size or 1}
     if arguments.cal_image_dir:
@@ -173,7 +172,7 @@ def _faces(
     if stored is None:
         return faces
     write_tensorfile(stored, faces)
-    console.print(f"{stored}: {faces.origin}", markup=False, soft_wrap=True)
+    say(f"{stored}: {faces.origin}")
     return tensorfile_faces(stored, image_shape=image_shape)
 
 
@@ -188,54 +187,46 @@ def _build_engine(arguments: argparse.Namespace, onnx: Path, key: Key | None) ->
     )
     built = build_engine_file(onnx, Path(arguments.engine_file), options, key=key)
     state = f"not run here: {built.not_runnable}" if built.not_runnable else "runs here"
-    console.print(
+    say(
         f"{built.path}: {built.target.precision} engine for {built.target.title}, {built.size:,} bytes, by "
         f"{built.builder} in {built.seconds:.1f} s; {state}",
-        markup=False,
-        soft_wrap=True,
     )
     return built
 
 
 def _say(summary: OnnxSummary, precision: str) -> None:
-    console.print(
+    say(
         f"{summary.path}: {precision}, opset {summary.opset}, {summary.size:,} bytes, batch "
         f"{summary.batch or 'dynamic'}, outputs {', '.join(summary.outputs)}",
-        markup=False,
-        soft_wrap=True,
     )
 
 
 def _say_int8(done: Int8Export) -> None:
     if done.cache_reused:
-        told = f"{done.cache}: calibration cache is there and is used; nothing was calibrated"
-        console.print(told, markup=False, soft_wrap=True)
+        say(f"{done.cache}: calibration cache is there and is used; nothing was calibrated")
         if done.cache_unknown:
-            console.print(
-                f"[yellow]warning[/] {escape(str(done.cache))}: nothing beside it says which model it is of; "
-                f"keypoints move by no more than {done.max_shift_px:g} px with it",
-                soft_wrap=True,
+            warn(
+                f"{done.cache}: nothing beside it says which model it is of; keypoints move by no more than "
+                f"{done.max_shift_px:g} px with it"
             )
     else:
-        console.print(f"calibrated on {done.origin}", markup=False, soft_wrap=True)
-    console.print(f"in float: {', '.join(done.float_layers)}, and the soft-argmax")
+        say(f"calibrated on {done.origin}")
+    say(f"in float: {', '.join(done.float_layers)}, and the soft-argmax")
     if done.shift is None:
         console.print("[yellow]not measured[/]: how far keypoints move; give faces with --cal_image_dir or -e")
     else:
         regions = ", ".join(f"{region} {px:.3f}" for region, px in done.shift.mean_px.items())
-        console.print(
+        say(
             f"keypoints move by, mean over {done.shift.faces} of these faces, in input px: {regions}; "
             f"95 % by less than {done.shift.p95_px['All']:.3f}, at most {done.shift.max_px['All']:.2f}"
         )
         if done.moves_too_far:
-            console.print(
-                f"[yellow]warning[/] {done.shift.worst_region} moves by more than the {done.max_shift_px:g} px aimed "
+            warn(
+                f"{done.shift.worst_region} moves by more than the {done.max_shift_px:g} px aimed "
                 "at: calibrate on more faces, or use fp16; --max_shift_px makes it a condition"
             )
-    console.print(
+    say(
         f"builders that read Q/DQ (TensorRT 8.2 and newer, TensorRT-RTX, ONNX Runtime) take {done.onnx.path}\n"
         f"builders that quantise by themselves (TensorRT up to 10, --int8 --calib) take {done.plain.path} with "
-        f"{done.cache}",
-        markup=False,
-        soft_wrap=True,
+        f"{done.cache}"
     )

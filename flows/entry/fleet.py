@@ -19,6 +19,7 @@ from deploy.devices import FLEET, Device, load_devices
 from deploy.pointers import Event, Pointer
 from deploy.stages import status as stages_of
 from deploy.targets import find_target
+from flows.entry.terminal import say, warn
 from flows.entry.workspaces import workspace_of
 from schemas.errors import DeviceError
 from tasks.fleet.deliveries import DeviceRecord, Measure
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from schemas.config import WorkflowConfig
 
 console = Console(highlight=False)
+"""Of its own, for it is widened for the table of stages."""
 
 _JSON = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
@@ -66,12 +68,12 @@ def status(arguments: argparse.Namespace) -> int:
         console.file.write(orjson.dumps([asdict(target) for target in found], option=_JSON).decode())
         return 0
     if not found:
-        console.print(f"{place.workspace.root}: no engine; name the configuration with --config", soft_wrap=True)
+        say(f"{place.workspace.root}: no engine; name the configuration with --config")
     _show_stages(found, datetime.now(UTC))
     for line in _remarks(found):
         console.print(line, soft_wrap=True)
     if place.config and (missed := left_out(place.config, place.devices)):
-        console.print(f"[yellow]warning[/] {escape(missed)}", soft_wrap=True)
+        warn(missed)
     return 0
 
 
@@ -93,12 +95,12 @@ def promote(arguments: argparse.Namespace) -> int:
     event = done.pointer.event
     before = f"; before it: {event.before}" if event.before and done.changed else ""
     was = "" if done.changed else f" since {_short(event.at)} UTC, unchanged"
-    console.print(escape(f"{done.target}: at {done.stage}{was}: {event.engine}{before}"), soft_wrap=True)
+    say(f"{done.target}: at {done.stage}{was}: {event.engine}{before}")
     if event.note and done.changed:
-        console.print(escape(f"{done.target}: {event.note}"), soft_wrap=True)
+        say(f"{done.target}: {event.note}")
     staged = stages_of(place.targets, done.target).staging
     if not done.changed and staged is not None and not staged.engine.is_same(event.engine):
-        console.print(escape(f"{done.target}: at staging: {staged.engine}; it goes to canary first"), soft_wrap=True)
+        say(f"{done.target}: at staging: {staged.engine}; it goes to canary first")
     return _tell_devices(done.devices, arguments.config)
 
 
@@ -116,7 +118,7 @@ def rollback(arguments: argparse.Namespace) -> int:
     event = done.pointer.event
     cut_off = "" if done.changed else f" (a rollback of {_short(event.at)} that was cut off is complete now)"
     production = stages_of(place.targets, done.target).production
-    console.print(escape(f"{done.target}: {_taken_back(event, production)}{cut_off}"), soft_wrap=True)
+    say(f"{done.target}: {_taken_back(event, production)}{cut_off}")
     return _tell_devices(done.devices, arguments.config)
 
 
@@ -143,7 +145,7 @@ def _tell_devices(records: Sequence[DeviceRecord], config: str) -> int:
         console.print(f"  {record.device} ({record.ring}): {_told(record)}", soft_wrap=True)
     if missed := [record for record in records if record.outcome != "active"]:
         again = f"fpenet deliver --target {missed[0].target} --config {config}"
-        console.print(escape(f"`{again}` asks the others again."), soft_wrap=True)
+        say(f"`{again}` asks the others again.")
     return DeviceError.exit_code if any(record.broken for record in records) else 0
 
 

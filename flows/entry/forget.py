@@ -6,13 +6,10 @@ import argparse
 import getpass
 from pathlib import Path
 
-from rich.console import Console
-
 from flows.entry.progress import counting
+from flows.entry.terminal import console, say
 from tasks.forget.forget import Forgotten, forget_subject, preview
 from tasks.workspace import Workspace
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def forget(arguments: argparse.Namespace) -> int:
@@ -22,7 +19,7 @@ def forget(arguments: argparse.Namespace) -> int:
     workspace, also = Workspace(Path(config.workspace)), [Path(folder) for folder in arguments.also]
     if arguments.dry_run:
         _show(preview(arguments.subject, workspace, config.tracking, also=also))
-        console.print("Nothing was changed. Without --dry-run all of it is purged, which can't be undone.")
+        say("Nothing was changed. Without --dry-run all of it is purged, which can't be undone.")
         return 0
     with counting(console) as progress:
         done = forget_subject(
@@ -35,7 +32,7 @@ def forget(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     _show(done)
-    console.print(
+    say(
         f"{len(done.changed)} files changed or removed; nothing below {workspace.root} tells of {done.mark} now.\n"
         "A tombstone keeps pulls from bringing the subject back.\n"
         "The sources themselves are not ours: delete the images and annotations there, in Label Studio and on disks."
@@ -46,18 +43,14 @@ def forget(arguments: argparse.Namespace) -> int:
 def _show(found: Forgotten) -> None:
     for snapshot, splits in found.faces.items():
         shown = ", ".join(f"{number} {split}" for split, number in splits.items())
-        console.print(f"snapshot {snapshot[:12]}: {shown} faces")
+        say(f"snapshot {snapshot[:12]}: {shown} faces")
     if not found.faces:
-        console.print(
-            "no snapshot holds the subject" + ("" if found.images else ": see that it is written correctly")
-        )
+        say("no snapshot holds the subject" + ("" if found.images else ": see that it is written correctly"))
     for model in found.models:
-        console.print(f"{'train again without the subject' if model.learnt else 'evaluate anew'}: {model}")
+        say(f"{'train again without the subject' if model.learnt else 'evaluate anew'}: {model}")
     for engine in found.engines:
-        console.print(f"{'withdraw' if engine.learnt else 'check again'}: {engine}")
+        say(f"{'withdraw' if engine.learnt else 'check again'}: {engine}")
     for bundle in found.bundles:
-        console.print(f"{'withdraw' if bundle.learnt else 'check again'}: {bundle}")
+        say(f"{'withdraw' if bundle.learnt else 'check again'}: {bundle}")
     if found.kpi_snapshots:
-        console.print(
-            "The subject was held out for the KPI: take it off the configuration's KPI list, if it is named there."
-        )
+        say("The subject was held out for the KPI: take it off the configuration's KPI list, if it is named there.")

@@ -6,11 +6,8 @@ import argparse
 import time
 from pathlib import Path
 
-from rich.console import Console
-
+from flows.entry.terminal import say
 from tasks.workspace import Workspace
-
-console = Console(highlight=False)
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -47,10 +44,9 @@ def serve(arguments: argparse.Namespace) -> int:
         journal = Journal(folder, most_pending=settings.most_pending)
         app = build_app(journal, settings, label_studio=label_studio, mlflow=mlflow)
         host, port = socket.getsockname()[:2]
-        console.print(
+        say(
             f"gateway at http://{host}:{port}, journal in {folder}, events to {prefect}, MLflow's deliveries "
             + ("taken" if mlflow else f"refused: {MLFLOW_SECRET_ENV} is not set"),
-            soft_wrap=True,
         )
         server(app, settings, trusted_proxies=arguments.trusted_proxy).run(sockets=[socket])
     return 0
@@ -61,7 +57,7 @@ def status(arguments: argparse.Namespace) -> int:
     from tasks.gateway.journal import read_status
 
     found = read_status(_folder(arguments))
-    console.print(
+    say(
         f"pending: {found.pending:,}{_since(found.oldest_pending, ', the oldest received')}\n"
         f"forwarded: {found.forwarded:,}{_since(found.last_forwarded, ', last')}\n"
         f"refused by Prefect: {found.refused:,}\n"

@@ -6,15 +6,13 @@ import argparse
 import secrets
 from pathlib import Path
 
-from rich.console import Console
-
 from flows.entry.annotations import tell_left_out, write_folder
 from flows.entry.progress import counting
+from flows.entry.terminal import console, say
 from schemas.errors import SpecError
 from schemas.sources import LabelStudioSource, SubjectRule
 from schemas.storage import sha256_of, write_private
 
-console = Console(highlight=False)
 TOKEN_ENV = "LABEL_STUDIO_API_KEY"
 
 
@@ -36,11 +34,9 @@ def import_folder(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     tell_left_out(result.left_out)
-    console.print(
+    say(
         f"project {result.project} '{result.title}': {result.imported:,} tasks added, {result.present:,} were there, "
         f"{len({violation.record for violation in result.left_out}):,} left out: {result.url}",
-        markup=False,
-        soft_wrap=True,
     )
     return 0
 
@@ -86,10 +82,9 @@ def serve(arguments: argparse.Namespace) -> int:
     if not token_file.is_file():
         write_private(token_file, secrets.token_hex(20).encode())
     server = LabelStudioServer(data, arguments.port, token_file.read_text())
-    console.print(
+    say(
         f"Label Studio will be at {server.url}; sign in as {USER} with the text in {token_file} as the password.\n"
         f"For the commands of this project:\n"
-        f"  export LABEL_STUDIO_URL={server.url} {TOKEN_ENV}=$(cat {token_file})",
-        soft_wrap=True,
+        f"  export LABEL_STUDIO_URL={server.url} {TOKEN_ENV}=$(cat {token_file})"
     )
     return run_server(server)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
 from flows.entry.label_studio import TOKEN_ENV
+from flows.entry.terminal import say
 from schemas.errors import SpecError
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def init(arguments: argparse.Namespace) -> int:
@@ -33,10 +30,10 @@ def init(arguments: argparse.Namespace) -> int:
             repair=arguments.repair,
         )
     for part in done.outcomes:
-        console.print(f"{part.state:<8} {part.part}: {part.detail}", markup=False)
+        say(f"{part.state:<8} {part.part}: {part.detail}")
         for text in part.drift:
-            console.print(f"         - {text}", markup=False)
-    console.print(done.url, markup=False)
+            say(f"         - {text}")
+    say(done.url)
     if done.drift:
         raise SpecError(
             f"project {done.project} '{done.title}'",

@@ -6,14 +6,13 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
-from rich.console import Console
 
+from flows.entry.terminal import console
 from flows.entry.workspaces import workspace_of
 from tasks.lineage.ask import ask
 from tasks.lineage.engines import EngineFacts
 from tasks.lineage.trace import Backward, Forward, Part, SnapshotContents, VersionTrace
 
-console = Console(highlight=False, soft_wrap=True, markup=False)
 _SHORT = 12
 """Digits of a hash that are shown."""
 

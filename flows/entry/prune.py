@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from flows.entry.terminal import console, say
 from tasks.prune import Pruning, Retention, find_leftovers, prune_workspace
 from tasks.workspace import Workspace
 
 MIB = 2**20
-console = Console(highlight=False, soft_wrap=True)
 
 
 def prune(arguments: argparse.Namespace) -> int:
@@ -25,13 +24,13 @@ def prune(arguments: argparse.Namespace) -> int:
     found = act(workspace, config.tracking, retention)
     _show(found)
     size = f"{found.size / MIB:,.1f} MiB"
-    console.print(f"{size} would be freed. Nothing was removed." if arguments.dry_run else f"{size} freed.")
+    say(f"{size} would be freed. Nothing was removed." if arguments.dry_run else f"{size} freed.")
     return 0
 
 
 def _show(found: Pruning) -> None:
     for (name, version), why in found.kept.items():
-        console.print(f"kept: {name}/{version} ({why})")
+        say(f"kept: {name}/{version} ({why})")
     table = Table("what", "number", "MiB", box=None, header_style="bold")
     for kind in dict.fromkeys(leftover.kind for leftover in found.leftovers):
         sizes = [leftover.size for leftover in found.leftovers if leftover.kind == kind]

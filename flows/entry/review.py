@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.entry.terminal import console, say
 from schemas.errors import InputError
 from schemas.urls import without_credentials
 from tasks.workspace import Workspace
-
-console = Console(highlight=False)
 
 
 def review(arguments: argparse.Namespace) -> int:
@@ -48,10 +46,10 @@ def _init(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     state = ensure_webhook(config.tracking, Workspace(Path(config.workspace)), gateway=arguments.gateway)
     what = "made" if state.created else "brought up to date"
-    console.print(f"webhook {what}: {escape(without_credentials(state.url))}", soft_wrap=True)
+    say(f"webhook {what}: {without_credentials(state.url)}")
     if state.answered:
         console.print("[green]the gateway took a test delivery[/]")
     else:
         console.print(f"[yellow]a test delivery did not arrive:[/] {escape(state.problem)}", soft_wrap=True)
-        console.print(SERVER_NEEDS, soft_wrap=True)
+        say(SERVER_NEEDS)
     return 0

@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 
+from flows.entry.terminal import console, say, warn
 from schemas.errors import InputError, ModelFileError, SpecError
 from schemas.experiment import DatasetInfo, ExperimentSpec
 from schemas.sealed import Key, existing
 from schemas.storage import read_json
 from schemas.yamlspec import dump_spec, load_spec, place_in
 
-console = Console(highlight=False)
 SPEC_FILE, MODEL_FILE = "experiment_spec.yaml", "model.keras"
 KEY_VARIABLE = "FPENET_KEY"
 KPI_TESTING = "kpi_testing"
@@ -35,12 +33,11 @@ def dataset_convert(arguments: argparse.Namespace) -> int:
         sets = convert(spec, _path(arguments.results_dir), progress=progress)
     for done in sets:
         left_out = done.counts.annotations - done.records
-        told = f"{done.set_id}: {done.records:,} faces in {done.file}, {left_out:,} left out"
-        console.print(told, markup=False, soft_wrap=True)
+        say(f"{done.set_id}: {done.records:,} faces in {done.file}, {left_out:,} left out")
         for violation in done.violations[:5]:
-            console.print(f"  {violation}", markup=False)
+            say(f"  {violation}")
         if len(done.violations) > 5:
-            console.print(f"  ... and {len(done.violations) - 5:,} more; the report lists them all")
+            say(f"  ... and {len(done.violations) - 5:,} more; the report lists them all")
     return 0
 
 
@@ -75,11 +72,9 @@ def train(arguments: argparse.Namespace) -> int:
         key=_key(arguments),
     )
     error = result.best.validation_error_px
-    console.print(
+    say(
         f"{result.model_path}: epoch {result.best.epoch} of {len(result.history)}"
         + (f", validation {error:.2f} crop px" if error is not None else ""),
-        markup=False,
-        soft_wrap=True,
     )
     return 0
 
@@ -110,8 +105,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
             model, spec, files, results, spec_file=spec_file, key=_key(arguments), progress=progress
         )
     print_evaluation(report, console)
-    told = f"spec: {spec_file}\ntables: {results}\npage: {results / PAGE}"
-    console.print(told, markup=False, soft_wrap=True)
+    say(f"spec: {spec_file}\ntables: {results}\npage: {results / PAGE}")
     return 0
 
 
@@ -141,10 +135,8 @@ def inference(arguments: argparse.Namespace) -> int:
             f"{arguments.input}: none of {summary.entries:,} images could be used; the first: {first['image']}: "
             f"{first['reason']}; check -r, the folder that image names are relative to, and the face boxes"
         )
-    console.print(
+    say(
         f"{summary.faces:,} faces in {summary.images:,} images, {summary.skipped:,} skipped: {arguments.output}",
-        markup=False,
-        soft_wrap=True,
     )
     return 0
 
@@ -183,10 +175,9 @@ def _training_files(spec: ExperimentSpec, name: str, results: Path) -> tuple[lis
         from schemas.records import Split
         from tasks.shared_sets import divide
 
-        console.print(
-            f"[yellow]warning[/] {escape(', '.join(both))}: named for training and for validation; "
-            "a tenth of the subjects is held out for validation",
-            soft_wrap=True,
+        warn(
+            f"{', '.join(both)}: named for training and for validation; a tenth of the subjects is held out for "
+            "validation"
         )
         divided = divide(_set_files(spec, name, " ".join(both)), results / "divided")
         train_files += divided[Split.TRAIN]
@@ -202,11 +193,9 @@ def _warn_of_other_ratio(spec: ExperimentSpec, files: list[Path]) -> None:
     for path in files:
         ratio = box_ratio(path, spec.num_keypoints)
         if ratio is not None and abs(ratio - told) > RATIO_TOLERANCE:
-            console.print(
-                f"[yellow]warning[/] {escape(str(path))}: its faces were converted with a bbox_enlarge_ratio of "
-                f"about {ratio:.2f}, inference will crop with {told:g}: set dataloader.bbox_enlarge_ratio to that of "
-                "the dataset spec",
-                soft_wrap=True,
+            warn(
+                f"{path}: its faces were converted with a bbox_enlarge_ratio of about {ratio:.2f}, inference will "
+                f"crop with {told:g}: set dataloader.bbox_enlarge_ratio to that of the dataset spec"
             )
 
 
@@ -233,7 +222,7 @@ def _kpi_files(spec: ExperimentSpec, name: str, *, shared_allowed: bool) -> list
                 raise SpecError(
                     where, f"{problem}; name other sets here, or train all the same with --allow-unknown-subjects"
                 )
-            console.print(f"[yellow]warning[/] {escape(f'{where}: {problem}')}", soft_wrap=True)
+            warn(f"{where}: {problem}")
             held_out = [one for one in held_out if one not in shared]
     return info.files(" ".join(held_out))
 

@@ -11,14 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from flows.entry.terminal import console
 from schemas.errors import ForwardError, InputError
 from schemas.storage import make_folder
 from schemas.urls import without_credentials
-
-console = Console(highlight=False)
 
 OPTIONS = {"version": "rollout", "records": "drift"}
 """Of `fpenet run`: parameter -> the flow that takes it."""
