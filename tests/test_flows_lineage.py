@@ -15,6 +15,7 @@ from tests.lineage_histories import (
     write_snapshot,
     write_version,
 )
+from tests.retrain_project import write_project
 
 
 @pytest.fixture
@@ -73,3 +74,11 @@ def test_an_unknown_name_says_what_can_be_asked(root, capsys):
 def test_a_workspace_that_is_not_there(tmp_path, capsys):
     assert ask(tmp_path / "none", "3") == 2
     assert "no such workspace" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["lineage", "3"], ["bundle", "--target", "cpu"], ["prune", "--dry-run"]])
+def test_a_workspace_that_no_run_has_made_is_not_made_by_looking(tmp_path, capsys, command):
+    config = write_project(tmp_path, faces=tmp_path)
+    assert main([*command, "--config", str(config)]) == 2
+    assert "workspace: no such workspace" in capsys.readouterr().err
+    assert not (tmp_path / "workspace").exists()

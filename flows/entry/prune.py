@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.table import Table
 
 from flows.entry.terminal import console, say
+from flows.entry.workspaces import workspace_in_use
 from tasks.prune import Pruning, Retention, find_leftovers, prune_workspace
-from tasks.workspace import Workspace
 
 MIB = 2**20
 
@@ -18,7 +17,7 @@ def prune(arguments: argparse.Namespace) -> int:
     from schemas.config import load_config
 
     config = load_config(arguments.config)
-    workspace = Workspace(Path(config.workspace))
+    workspace = workspace_in_use(config)
     retention = Retention(versions=arguments.versions, days=arguments.days)
     act = find_leftovers if arguments.dry_run else prune_workspace
     found = act(workspace, config.tracking, retention)
