@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,9 @@ OUR_PACKAGES = ("flows", "tasks", "deploy", "model", "schemas")
 SOURCE_ROOT = Path(__file__).resolve().parent.parent
 DATA_SUFFIXES = (".json", ".yaml", ".html")
 LENGTH = 20
+
+_ONE_PARSER = threading.Lock()
+"""CPython 3.11 counts for all threads together how deep in a tree it is: two at once can end in a SystemError."""
 
 _PART = re.compile(r"""\{%-?\s*(?:extends|import|include|from)\s+["']([^"']+)["']""")
 
@@ -63,8 +67,10 @@ def _parts_of(template: Path) -> Iterator[Path]:
 
 
 def _imported_names(source: str) -> list[str]:
+    with _ONE_PARSER:
+        tree = ast.parse(source)
     names = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
