@@ -127,11 +127,8 @@ def train(
     wide, fingerprint = _widened(spec, replicas, faces), _fingerprint(spec, *shards, replicas=replicas)
     history = restore_checkpoint(directory / CHECKPOINT_FILE, learner.variables(), fingerprint, key=key)
     model_path = sealed_path(directory / MODEL_FILE, key)
-    if history and not model_path.exists():
-        raise TrainingError(
-            f"{model_path}: is not there, and the checkpoint beside it does not hold the best network: put the model "
-            f"back, or remove {sealed_path(directory / CHECKPOINT_FILE, key)} to start anew"
-        )
+    if history:
+        _refuse_without_model(model_path, sealed_path(directory / CHECKPOINT_FILE, key))
     learner.spread_dropout()
     resumed_after, steps = len(history), steps_per_epoch(faces, wide)
     epochs = range(resumed_after, spec.num_epoch)
@@ -192,6 +189,15 @@ def _refuse_mixed(directory: Path, key: Key | None) -> None:
         if found.exists():
             way = "was trained without a key" if key else "is encrypted: give the key it was written with"
             raise TrainingError(f"{found}: {way}; or choose another results directory, or remove it to start anew")
+
+
+def _refuse_without_model(model: Path, checkpoint: Path) -> None:
+    """To go on from a checkpoint whose model was taken away."""
+    if not model.exists():
+        raise TrainingError(
+            f"{model}: is not there, and the checkpoint beside it does not hold the best network: put the model back, "
+            f"or remove {checkpoint} to start anew"
+        )
 
 
 def _train_epoch(
