@@ -195,8 +195,8 @@ def _refuse_without_model(model: Path, checkpoint: Path) -> None:
     """To go on from a checkpoint whose model was taken away."""
     if not model.exists():
         raise TrainingError(
-            f"{model}: is not there, and the checkpoint beside it does not hold the best network: put the model back, "
-            f"or remove {checkpoint} to start anew"
+            f"{model}: is not there, and the checkpoint beside it does not hold the best network: put the model "
+            f"back, or remove {checkpoint} to start anew"
         )
 
 
