@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from deploy.targets import Target, TensorRtRtxTarget, TrtexecTarget, load_targets, with_names
 from schemas.errors import SpecError, nearest
@@ -56,7 +56,7 @@ class SshReach(SpecModel):
     directory: Text
     key_file: Text | None = None
     known_hosts: Text | None = None
-    connect_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    connect_timeout_s: PositiveFloat = 10.0
     trtexec: Text = "/usr/src/tensorrt/bin/trtexec"
     python: Text | None = None
 
@@ -81,7 +81,7 @@ class WorkPoolReach(SpecModel):
     directory: Text
     exchange: Text
     exchange_there: Text | None = None
-    offline_after_s: Annotated[float, Field(gt=0)] = 60.0
+    offline_after_s: PositiveFloat = 60.0
     trtexec: Text = "trtexec"
     python: Text | None = None
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, field_validator, model_validator
 
 from schemas.errors import SpecError, nearest
 from schemas.layouts import layout
@@ -14,9 +14,6 @@ from schemas.yamlspec import SpecModel, load_spec
 
 CATALOGUE = Path(__file__).with_name("targets.yaml")
 
-Count = Annotated[int, Field(gt=0)]
-Pixels = Annotated[float, Field(gt=0)]
-Positive = Annotated[float, Field(gt=0)]
 Precision = Literal["fp32", "fp16", "mixed", "int8"]
 RtxComputeCapability = Literal[75, 80, 86, 89, 120, 121]
 Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
@@ -38,9 +35,9 @@ def _parts(version: str) -> list[int]:
 class BatchProfile(SpecModel):
     """Faces in one call: the fewest, the number the engine is tuned for, the most."""
 
-    minimum: Count = 1
-    optimum: Count = 1
-    maximum: Count = 1
+    minimum: PositiveInt = 1
+    optimum: PositiveInt = 1
+    maximum: PositiveInt = 1
 
     @model_validator(mode="after")
     def _ordered(self) -> BatchProfile:
@@ -54,8 +51,8 @@ class BatchProfile(SpecModel):
 class ParityBound(SpecModel):
     """Largest distance from Keras in network-input pixels: mean over a region's keypoints, and any one keypoint."""
 
-    mean_px: Pixels
-    max_px: Pixels
+    mean_px: PositiveFloat
+    max_px: PositiveFloat
 
 
 class TargetGates(SpecModel):
@@ -73,10 +70,10 @@ class TargetGates(SpecModel):
 
     parity: ParityBound
     regions: dict[str, ParityBound] = {}
-    confidence: Positive = 0.5
-    min_fps: Positive | None = None
-    max_p99_ms: Positive | None = None
-    max_size_mib: Positive | None = None
+    confidence: PositiveFloat = 0.5
+    min_fps: PositiveFloat | None = None
+    max_p99_ms: PositiveFloat | None = None
+    max_size_mib: PositiveFloat | None = None
 
     @field_validator("regions")
     @classmethod
@@ -112,7 +109,7 @@ class TargetBase(SpecModel):
     opset_ceiling: Annotated[int, Field(ge=13)]
     batch: BatchProfile
     gates: TargetGates
-    expected_fps: Positive | None = None
+    expected_fps: PositiveFloat | None = None
 
     def build_settings(self) -> dict[str, Any]:
         """All that decides what the builder makes: part of an engine's `build_key`."""
@@ -123,7 +120,7 @@ class OnnxRuntimeTarget(TargetBase):
     """`threads`: of one inference session."""
 
     builder: Literal["onnxruntime"]
-    threads: Count = 1
+    threads: PositiveInt = 1
 
 
 class TensorRtRtxTarget(TargetBase):
@@ -135,7 +132,7 @@ class TensorRtRtxTarget(TargetBase):
 
     builder: Literal["tensorrt-rtx"]
     compute_capabilities: Annotated[list[RtxComputeCapability], Field(min_length=1)]
-    workspace_bytes: Count | None = None
+    workspace_bytes: PositiveInt | None = None
 
     @property
     def devices(self) -> str:
@@ -155,7 +152,7 @@ class GpuTarget(TargetBase):
     compute_capability: Annotated[int, Field(ge=50, le=130)]
     tensorrt: Version
     jetpack: Version | None = None
-    workspace_mib: Count | None = None
+    workspace_mib: PositiveInt | None = None
 
     @property
     def devices(self) -> str:

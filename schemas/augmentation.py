@@ -5,26 +5,23 @@ Keys of ours are marked `(ours)`. Source: TAO's documentation of `fpenet`, "Faci
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 
+from schemas.quantities import Share
 from schemas.yamlspec import SpecModel
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 
 
 class SpatialAugmentation(SpecModel):
     """A random affine map of the crop. Radians, crop pixels and zoom factors; a factor above 1 enlarges."""
 
-    hflip_probability: Probability = 0.0
-    rotate_rad_max: NotNegative = 0.0
-    translate_max_x: NotNegative = 0.0
-    translate_max_y: NotNegative = 0.0
-    zoom_max: Positive = 1.0
-    zoom_min: Positive = 1.0
+    hflip_probability: Share = 0.0
+    rotate_rad_max: NonNegativeFloat = 0.0
+    translate_max_x: NonNegativeFloat = 0.0
+    translate_max_y: NonNegativeFloat = 0.0
+    zoom_max: PositiveFloat = 1.0
+    zoom_min: PositiveFloat = 1.0
 
     @model_validator(mode="after")
     def _ordered(self) -> SpatialAugmentation:
@@ -37,11 +34,11 @@ class GammaAugmentation(SpecModel):
     """The exponent's distribution: `uniform` between `gamma_min` and `gamma_max`, or `normal`, the size of a normal
     number with mean `gamma_mu` and standard deviation `gamma_std` (names and defaults: the reference)."""
 
-    gamma_max: Positive = 1.0
-    gamma_min: Positive = 1.0
+    gamma_max: PositiveFloat = 1.0
+    gamma_min: PositiveFloat = 1.0
     gamma_mu: float = 1.0
-    gamma_probability: Probability = 0.0
-    gamma_std: NotNegative = 0.3
+    gamma_probability: Share = 0.0
+    gamma_std: NonNegativeFloat = 0.3
     gamma_type: Literal["uniform", "normal"] = "uniform"
 
     @model_validator(mode="after")
@@ -61,13 +58,13 @@ class Augmentation(SpecModel):
 
     enable_online_augmentation: bool = False
     enable_resize_augmentation: bool = False
-    augmentation_resize_probability: Probability = 0.0
-    augmentation_resize_scale: Positive = 1.0
+    augmentation_resize_probability: Share = 0.0
+    augmentation_resize_scale: PositiveFloat = 1.0
     enable_occlusion_augmentation: bool = False
-    patch_probability: Probability = 0.0
-    size_to_image_ratio: Probability = 0.5
+    patch_probability: Share = 0.0
+    size_to_image_ratio: Share = 0.5
     mask_augmentation_patch: bool = False
-    occluder_probability: Probability = 0.0
+    occluder_probability: Share = 0.0
     gamma_augmentation: GammaAugmentation = GammaAugmentation()
     modulus_spatial_augmentation: SpatialAugmentation = SpatialAugmentation()
 

@@ -10,15 +10,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from schemas.errors import SpecError
+from schemas.quantities import BoxEnlargeRatio, KeypointCount, Share
 from schemas.sources import Source, SubjectRule
 from schemas.texts import read_text
 from schemas.yamlspec import SpecModel, parse_spec
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(gt=0)]
 
 MULTIPIE_KPI_IDS = (*range(79, 85), *range(164, 170), *range(250, 256), *range(342, 347))
 """Subjects of Multi-PIE on which FPENet's model card reports its error."""
@@ -43,7 +41,7 @@ class SplitPolicy(SpecModel):
 
     kpi_subjects: list[str] = [f"multipie/{i:03d}" for i in MULTIPIE_KPI_IDS]
     kpi_subject_files: dict[str, str] = {}
-    kpi_min_subjects: Count = 1
+    kpi_min_subjects: PositiveInt = 1
     validation_share: Share = 0.1
     seed: int = 0
 
@@ -52,7 +50,7 @@ class ConversionSettings(SpecModel):
     """`buckets`: shards per split; a face is in the bucket hash(image) modulo this, so that one changed
     annotation rewrites one shard."""
 
-    bbox_enlarge_ratio: Annotated[float, Field(ge=1.0, le=3.0)] = 1.0
+    bbox_enlarge_ratio: BoxEnlargeRatio = 1.0
     box_outside_frame: Literal["pad", "drop"] = "pad"
     embed_crops: bool = True
     color: Literal["gray", "rgb"] = "gray"
@@ -80,7 +78,7 @@ class Gates(SpecModel):
         onnx_parity_px: the furthest that a keypoint of the ONNX file may be from Keras's, in network-input pixels.
     """
 
-    onnx_parity_px: Annotated[float, Field(gt=0)] = 1e-3
+    onnx_parity_px: PositiveFloat = 1e-3
 
 
 class QualitySettings(SpecModel):
@@ -104,14 +102,14 @@ class QualitySettings(SpecModel):
         min_duplicate_correlation: smallest correlation of the six most alike of 16 parts of two duplicates.
     """
 
-    max_region_spread_percent: Annotated[float, Field(gt=0)] | None = 8.0
-    max_region_spread_crop_px: Annotated[float, Field(gt=0)] | None = 4.0
-    max_point_spread_percent: Annotated[float, Field(gt=0)] | None = 25.0
-    max_point_spread_crop_px: Annotated[float, Field(gt=0)] | None = 12.0
+    max_region_spread_percent: PositiveFloat | None = 8.0
+    max_region_spread_crop_px: PositiveFloat | None = 4.0
+    max_point_spread_percent: PositiveFloat | None = 25.0
+    max_point_spread_crop_px: PositiveFloat | None = 12.0
     max_flag_dispute: Share = 0.2
     view: Annotated[str, Field(min_length=1, max_length=60)] | None = "Quality: annotators disagree"
-    min_suspicion: Annotated[float, Field(ge=0)] = 6.0
-    max_suspects: Count = 200
+    min_suspicion: NonNegativeFloat = 6.0
+    max_suspects: PositiveInt = 200
     duplicate_bits: Annotated[int, Field(ge=0, le=32)] = 10
     min_duplicate_correlation: Share = 0.93
 
@@ -125,9 +123,9 @@ class SyncSettings(SpecModel):
         quiet_s: seconds without a change before what was changed is used.
     """
 
-    min_changed_faces: Count = 100
+    min_changed_faces: PositiveInt = 100
     min_changed_share: Share = 0.02
-    quiet_s: Annotated[float, Field(ge=0)] = 600
+    quiet_s: NonNegativeFloat = 600
 
 
 class LabellingSettings(SpecModel):
@@ -143,7 +141,7 @@ class LabellingSettings(SpecModel):
         keep_view: keep the tab "Next to label" in the projects' data managers.
     """
 
-    suggest: Count = 100
+    suggest: PositiveInt = 100
     predict: Literal["suggested", "untouched"] = "suggested"
     search_face: bool = True
     order_stream: bool = True
@@ -153,7 +151,7 @@ class LabellingSettings(SpecModel):
 class ReviewSettings(SpecModel):
     """`valid_days`: how long an approval holds, from when a flow first saw it."""
 
-    valid_days: Count = 14
+    valid_days: PositiveInt = 14
 
 
 class DriftSettings(SpecModel):
@@ -169,11 +167,11 @@ class DriftSettings(SpecModel):
             come every hour, the hours are alike, and it looks like drift that these are not the average person.
     """
 
-    window_hours: Count = 24
-    min_index: Annotated[float, Field(gt=0)] = 0.1
+    window_hours: PositiveInt = 24
+    min_index: PositiveFloat = 0.1
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
-    min_faces: Count = 50
-    min_hours: Count = 6
+    min_faces: PositiveInt = 50
+    min_hours: PositiveInt = 6
     people: dict[str, Annotated[int, Field(gt=0, le=100)]] = {}
 
 
@@ -187,7 +185,7 @@ class WorkflowConfig(SpecModel):
     """
 
     workspace: str = "workspace"
-    num_keypoints: Count = 80
+    num_keypoints: KeypointCount = 80
     sources: Annotated[list[Source], Field(min_length=1)]
     validation: ValidationRules = ValidationRules()
     split: SplitPolicy = SplitPolicy()
@@ -227,8 +225,8 @@ class DatasetConvertSpec(SpecModel):
     image_root_path: str | None = ""
     tfrecord_folder: str
     tfrecord_name: str
-    num_keypoints: Count = 80
-    bbox_enlarge_ratio: Annotated[float, Field(ge=1.0, le=3.0)] = 1.0
+    num_keypoints: KeypointCount = 80
+    bbox_enlarge_ratio: BoxEnlargeRatio = 1.0
     box_outside_frame: Literal["pad", "drop"] = "drop"
     embed_crops: bool = False
     subject: SubjectRule | None = None

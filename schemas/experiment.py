@@ -9,13 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from schemas.augmentation import Augmentation, NotNegative, Positive, Probability, SpatialAugmentation
+from schemas.augmentation import Augmentation, SpatialAugmentation
 from schemas.layouts import layout
+from schemas.quantities import BoxEnlargeRatio, KeypointCount, Share
 from schemas.yamlspec import SpecModel
-
-Count = Annotated[int, Field(gt=0)]
 
 
 class DatasetInfo(SpecModel):
@@ -43,8 +42,8 @@ class DatasetInfo(SpecModel):
 
 class ImageShape(SpecModel):
     channel: Literal[1, 3] = 1
-    height: Count = 80
-    width: Count = 80
+    height: PositiveInt = 80
+    width: PositiveInt = 80
 
     @model_validator(mode="after")
     def _sixteenths(self) -> ImageShape:
@@ -74,13 +73,13 @@ class Dataloader(SpecModel):
 
     class_name: Literal["FpeNetDataloader"] = Field("FpeNetDataloader", alias="__class_name__")
     augmentation_info: Augmentation = Augmentation()
-    batch_size: Count = 64
-    bbox_enlarge_ratio: Annotated[float, Field(ge=1.0, le=3.0)] = 1.0
+    batch_size: PositiveInt = 64
+    bbox_enlarge_ratio: BoxEnlargeRatio = 1.0
     dataset_info: DatasetInfo | None = None
     image_info: ImageInfo = ImageInfo()
     kpiset_info: KpiSetInfo | None = None
-    memory_mib: Annotated[int, Field(ge=0)] = 1024
-    num_keypoints: Count = 80
+    memory_mib: NonNegativeInt = 1024
+    num_keypoints: KeypointCount = 80
 
     @property
     def root_path(self) -> str:
@@ -101,7 +100,7 @@ class EltLoss(SpecModel):
     round of the labelled faces. In the other losses an unlabelled face is one whose points are all masked.
     """
 
-    elt_alpha: NotNegative = 0.5
+    elt_alpha: NonNegativeFloat = 0.5
     enable_elt_loss: bool = False
     modulus_spatial_augmentation: SpatialAugmentation = SpatialAugmentation()
     unlabelled_sets: str | None = None
@@ -126,13 +125,13 @@ class LossSpec(SpecModel):
 
     class_name: Literal["FpeLoss"] = Field("FpeLoss", alias="__class_name__")
     loss_type: Literal["l1", "square_euclidean", "wing_loss"] = "l1"
-    kpts_coeff: Positive = 0.01
+    kpts_coeff: PositiveFloat = 0.01
     mask_occ: bool = False
-    weights_dict: dict[Literal["face", "eyes", "mouth", "pupil"], NotNegative] | None = None
+    weights_dict: dict[Literal["face", "eyes", "mouth", "pupil"], NonNegativeFloat] | None = None
     elt_loss_info: EltLoss = EltLoss()
-    heatmap_coeff: NotNegative = 0.0
-    heatmap_sigma_px: Positive = 1.5
-    visibility_coeff: NotNegative = 0.0
+    heatmap_coeff: NonNegativeFloat = 0.0
+    heatmap_sigma_px: PositiveFloat = 1.5
+    visibility_coeff: NonNegativeFloat = 0.0
     unflagged_are_visible: bool = False
 
     @model_validator(mode="after")
@@ -173,14 +172,14 @@ class ModelParameters(SpecModel):
     """
 
     type: ModelType = "FpeNet_public"
-    beta: Positive = 0.1
+    beta: PositiveFloat = 0.1
     confidence: Literal["peak", "visibility"] = "peak"
     width: Annotated[int, Field(ge=4, le=512)] = 64
     map_stride: Literal[1, 2, 4] | None = None
     use_upsampling_layer: bool = False
     pretrained_model_path: str | None = None
     regularizer_type: Literal["l1", "l2"] = "l2"
-    regularizer_weight: NotNegative = 0.0
+    regularizer_weight: NonNegativeFloat = 0.0
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     freeze_Convlayer: list[str] | None = None
     train_fpe_model: bool = True
@@ -231,10 +230,10 @@ class LearningRateSchedule(SpecModel):
     class_name: Literal["SoftstartAnnealingLearningRateSchedule"] = Field(
         "SoftstartAnnealingLearningRateSchedule", alias="__class_name__"
     )
-    soft_start: Probability = 0.3
-    annealing: Probability = 0.5
-    base_learning_rate: Positive = 5e-4
-    min_learning_rate: Positive = 1e-7
+    soft_start: Share = 0.3
+    annealing: Share = 0.5
+    base_learning_rate: PositiveFloat = 5e-4
+    min_learning_rate: PositiveFloat = 1e-7
     last_step: int | None = None
 
     @model_validator(mode="after")
@@ -251,7 +250,7 @@ class Optimizer(SpecModel):
     class_name: Literal["AdamOptimizer"] = Field("AdamOptimizer", alias="__class_name__")
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    epsilon: Positive = 1e-8
+    epsilon: PositiveFloat = 1e-8
     learning_rate_schedule: LearningRateSchedule = LearningRateSchedule()
 
 
@@ -267,20 +266,20 @@ class ExperimentSpec(SpecModel):
 
     class_name: Literal["FpeNetTrainer"] = Field("FpeNetTrainer", alias="__class_name__")
     checkpoint_dir: str | None = None
-    checkpoint_n_epoch: Count = 1
+    checkpoint_n_epoch: PositiveInt = 1
     dataloader: Dataloader
     enable_visualization: bool = True
     hooks: None = None
     infrequent_summary_every_n_steps: Literal[0] = 0
-    log_every_n_secs: Count = 60
+    log_every_n_secs: PositiveInt = 60
     loss: LossSpec = LossSpec()
     model: ModelSpec = ModelSpec()
-    num_epoch: Count = 40
-    num_keypoints: Count = 80
+    num_epoch: PositiveInt = 40
+    num_keypoints: KeypointCount = 80
     optimizer: Optimizer = Optimizer()
     random_seed: int = 42
     training_precision: TrainingPrecision = "float32"
-    visualize_num_images: Annotated[int, Field(ge=0)] = 3
+    visualize_num_images: NonNegativeInt = 3
 
     @property
     def unlabelled_in_batch(self) -> int:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+MAX_KEYPOINTS = 1000
+"""Of a face. The densest layouts that faces are labelled with have some hundreds; more is a slip of the hand."""
+
 HEAD_POSE = (8, 17, 21, 22, 26, 31, 35, 36, 39, 42, 45, 48, 54, 57)
 """Points that a head-pose solver uses; the reference's region `HP`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator
 
 from schemas.errors import nearest
 from schemas.layouts import FACE_SIZES, layout
@@ -21,15 +21,14 @@ DIMENSIONS: tuple[Dimension, ...] = ("yaw", "occlusion", "set", "dataset")
 SmallSlice = Literal["block", "show"]
 """What a slice with too few subjects does: block as inconclusive, or be shown and decide nothing."""
 
-Pixels = Annotated[float, Field(ge=0)]
-Bound = Annotated[float, Field(gt=0)]
+Pixels = NonNegativeFloat
 
 
 class Bootstrap(SpecModel):
     """How an interval is made: `draws` of all subjects with replacement; `confidence` is two-sided."""
 
     draws: Annotated[int, Field(ge=200, le=100_000)] = 2000
-    seed: Annotated[int, Field(ge=0)] = 20260101
+    seed: NonNegativeInt = 20260101
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
 
 
@@ -83,11 +82,11 @@ class PromotionRules(SpecModel):
     small_slices: dict[Dimension, SmallSlice] = {}
     bootstrap: Bootstrap = Bootstrap()
     allowance_crop_px: Allowances
-    bounds_crop_px: Annotated[dict[str, Bound], Field(min_length=1)]
+    bounds_crop_px: Annotated[dict[str, PositiveFloat], Field(min_length=1)]
 
     @field_validator("bounds_crop_px")
     @classmethod
-    def _has_all(cls, bounds: dict[str, Bound]) -> dict[str, Bound]:
+    def _has_all(cls, bounds: dict[str, PositiveFloat]) -> dict[str, PositiveFloat]:
         _refuse_unknown_regions(bounds)
         if "All" not in bounds:
             raise ValueError("the region All needs a bound: without it a first model would be held against nothing")

@@ -6,12 +6,11 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from schemas.multipie import SUBJECT_PATTERN
 from schemas.yamlspec import SpecModel
 
-Count = Annotated[int, Field(gt=0)]
 Origin = Annotated[float, Field(ge=0, le=1)]
 Suffix = Annotated[str, Field(pattern=r"^\.\w+$")]
 
@@ -106,7 +105,7 @@ class RenderedSource(SourceBase):
 
     kind: Literal["rendered"]
     subjects: Annotated[int, Field(ge=60)] = 80
-    images_per_subject: Count = 20
+    images_per_subject: PositiveInt = 20
     seed: int = 0
 
 
@@ -138,8 +137,8 @@ class LabelStudioSource(SourceBase):
     project: int | str
     token_env: str = "LABEL_STUDIO_API_KEY"
     image_field: str = "image"
-    page_size: Count = 500
-    reconcile_hours: Annotated[float, Field(ge=0)] = 24.0
+    page_size: PositiveInt = 500
+    reconcile_hours: NonNegativeFloat = 24.0
 
 
 class LabelStudioExportSource(SourceBase):

@@ -52,13 +52,21 @@ def test_the_token_is_its_owners_though_the_command_is_killed_behind_its_write(t
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("number", ["0", "-3", "many"])
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        ("0", "'0' is not a whole number above 0"),
+        ("-3", "'-3' is not a whole number above 0"),
+        ("many", "'many' is not a whole number above 0"),
+        ("6800000", "a face has at most 1000 keypoints, not 6800000"),
+    ],
+)
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_number_of_keypoints_is_above_0(action, number, capsys):
+def test_a_face_has_some_keypoints_and_not_too_many(action, number, reason, capsys):
     with pytest.raises(SystemExit) as end:
         build_parser().parse_args(["label-studio", action, *ACTIONS[action], number])
     assert end.value.code == 2
-    assert f"'{number}' is not a whole number above 0" in capsys.readouterr().err
+    assert reason in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

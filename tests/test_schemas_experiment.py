@@ -54,6 +54,7 @@ def test_a_dumped_spec_reads_back_equal():
         ("loss: {kpts_coeff: .nan}", "loss.kpts_coeff: input should be a finite number, not nan"),
         ("- a list", "spec: holds list, not a mapping"),
         ("hooks: {a: 1}", "hooks: input should be None"),
+        ("num_keypoints: 6800000", "spec:1: num_keypoints: input should be less than or equal to 1000, not 6800000"),
         ("num_keypoints: 68", "num_keypoints is 68 here and 80 in dataloader"),
         ("loss: {weights_dict: {face: 0.5, eyes: 0.4, mouth: 0.3}}", "must sum to 1, not 1.2"),
         ("loss: {weights_dict: {face: 0.5, eyes: 0.5}}", "weights_dict lacks mouth"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from flows.entry.commands.parsers import add_command, add_workspace, count, origin
+from flows.entry.commands.parsers import add_command, add_workspace, keypoints, origin
 
 
 def add(commands: Any) -> None:
@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
         "--title", required=True, metavar="TEXT", help="title of the project, created if it is not there"
     )
     load.add_argument("--folder", required=True, metavar="DIR", help="folder with gt/**/*.json and the images")
-    load.add_argument("--num-keypoints", type=count, default=80, metavar="N", help="(default: %(default)s)")
+    load.add_argument("--num-keypoints", type=keypoints, default=80, metavar="N", help="(default: %(default)s)")
     load.add_argument(
         "--origin",
         type=origin,
@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
     export.add_argument("--url", required=True, metavar="URL", help="Label Studio, such as http://127.0.0.1:8080")
     export.add_argument("--project", required=True, metavar="ID", help="number or title of the project")
     export.add_argument("--folder", required=True, metavar="DIR", help="folder to write")
-    export.add_argument("--num-keypoints", type=count, default=80, metavar="N", help="(default: %(default)s)")
+    export.add_argument("--num-keypoints", type=keypoints, default=80, metavar="N", help="(default: %(default)s)")
     _add_subject(export, "key of the tasks' data (default: subject)")
     add_workspace(export)
 
@@ -90,7 +90,7 @@ def _add_init(actions: Any) -> None:
     init.add_argument(
         "--title", required=True, metavar="TEXT", help="title of the project, created if it is not there"
     )
-    init.add_argument("--keypoints", type=count, default=80, metavar="N", help="how many (default: %(default)s)")
+    init.add_argument("--keypoints", type=keypoints, default=80, metavar="N", help="how many (default: %(default)s)")
     init.add_argument(
         "--storage",
         metavar="PLACE",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from schemas.layouts import MAX_KEYPOINTS
+
 
 def add_command(commands: Any, name: str, handler: str, summary: str, *, more: str = "") -> argparse.ArgumentParser:
     """Add a command. `handler` is `module:function`; it takes the parsed arguments, returns an exit code or None."""
@@ -30,6 +32,12 @@ def count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
     return int(text)
+
+
+def keypoints(text: str) -> int:
+    if (number := count(text)) > MAX_KEYPOINTS:
+        raise argparse.ArgumentTypeError(f"a face has at most {MAX_KEYPOINTS} keypoints, not {number}")
+    return number
 
 
 def origin(text: str) -> float:
