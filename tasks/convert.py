@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from schemas.config import ConversionSettings
 from schemas.records import Split
-from schemas.storage import make_folder, read_json
+from schemas.storage import make_folder, read_json, remove_half_written
 from tasks.face_records import BoxedFace, embedded_records, face_records
 from tasks.images import ImageIndex, Progress
 from tasks.reuse import reuse_or_run, step_key
@@ -85,7 +85,7 @@ def _complete(
 ) -> tuple[list[dict[str, Any]], int]:
     """Descriptions of all shards, and how many had to be written."""
     store = ShardStore(workspace.shards)
-    store.clear_leftovers()  # nobody else writes here under the lock
+    remove_half_written(workspace.shards)  # nobody else writes here under the lock
     keys = [shard.key for shard in plan.shards]
     described = [store.find(key) for key in keys]
     missing = [number for number, found in enumerate(described) if found is None]
