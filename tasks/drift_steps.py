@@ -15,7 +15,7 @@ from prefect.events import emit_event
 from rich.markup import escape
 from rich.table import Table
 
-from deploy.devices import FLEET, load_devices
+from deploy.devices import load_devices
 from schemas.errors import InputError
 from schemas.storage import write_json
 from tasks.drift.devices import References, judge, watch_device
@@ -32,7 +32,7 @@ DEVICES_AT_ONCE = 16
 @step_task(name="ask devices")
 def ask_devices(run: Run) -> list[DeviceDrift]:
     """Every device of the configuration's targets, side by side."""
-    devices = load_devices(Path(run.config.devices) if run.config.devices else FLEET)
+    devices = load_devices(run.config.devices)
     own = [device for device in devices.values() if device.target in run.config.targets]
     references = References(run.config, run.workspace)
     watch = partial(watch_device, references=references, **_window(run), open_shell=open_device)
