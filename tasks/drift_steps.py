@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +20,7 @@ from schemas.storage import write_json
 from tasks.drift.devices import References, judge, watch_device
 from tasks.drift.records import files_of_folder, read_records, window_start
 from tasks.drift.watch import DeviceDrift
+from tasks.fleet.threads import at_once
 from tasks.fleet.work_pool import open_device
 from tasks.run import Run
 from tasks.steps import step_task
@@ -36,8 +36,8 @@ def ask_devices(run: Run) -> list[DeviceDrift]:
     own = [device for device in devices.values() if device.target in run.config.targets]
     references = References(run.config, run.workspace)
     watch = partial(watch_device, references=references, **_window(run), open_shell=open_device)
-    with run.step("ask devices") as step, ThreadPoolExecutor(DEVICES_AT_ONCE) as pool:
-        found = [result for results in pool.map(watch, own) for result in results]
+    with run.step("ask devices") as step:
+        found = [result for results in at_once(watch, own, most=DEVICES_AT_ONCE) for result in results]
         step.detail = _counted(found)
     return found
 
