@@ -8,6 +8,7 @@ interrupts a conversion, the next one writes what is missing and gets the same f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,14 +94,12 @@ def _complete(
     counter.advance(plan.faces - sum(len(plan.shards[number].rows_S) for number in missing))
     new = {number: _absent(plan.shards[number], there) for number in missing}
     faces = SnapshotFaces(snapshot, [plan.shards[number].rows_S[positions] for number, positions in new.items()])
-    index = ImageIndex(workspace.image_index)
-    with RecordReader() as reader:
+    with closing(ImageIndex(workspace.image_index)) as index, RecordReader() as reader:
         for number, positions in new.items():
             shard = plan.shards[number]
             made = _made(faces.of(shard, positions), settings, index)
             records = counter.watch(merged(shard.record_keys, there, reader, made))
             described[number] = store.add(keys[number], shard.record_keys, records)
-    index.close()
     return [found for found in described if found is not None], len(missing)
 
 

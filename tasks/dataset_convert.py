@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -87,11 +88,9 @@ def dataset_convert(
     save_root = Path(spec.save_root_path or "", spec.save_path)
     results = results_dir or save_root
     subject_of = subject_finder(spec.subject or BY_ENTRY)
-    index = ImageIndex(results / INDEX)
     make_folder(save_root)
-    with FileLock(save_root / LOCK):
+    with FileLock(save_root / LOCK), closing(ImageIndex(results / INDEX)) as index:
         ended = [_convert_set(spec, set_id, save_root, subject_of, index, progress) for set_id in spec.sets]
-    index.close()
     write_json(results / REPORT, {"spec": spec.model_dump(mode="json"), "sets": [_row(one) for one in ended]})
     if errors := [one.error for one in ended if isinstance(one, FailedSet)]:
         raise errors[0] if len(errors) == 1 else InputError("\n".join(map(str, errors)))

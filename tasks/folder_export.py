@@ -25,6 +25,7 @@ import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -99,15 +100,14 @@ def _export(
         raw = pull(source, workspace.for_exports, num_keypoints=num_keypoints, progress=progress).raw
     except SourceEmptyError as error:
         raise SourceEmptyError(f"{error}; {_empty(folder, source.name)}") from None
-    index = ImageIndex(workspace.image_index)
-    outcome = validate(
-        _with_own_sets(read_raw(raw)),
-        num_keypoints=num_keypoints,
-        rules=ValidationRules(max_rejected_share=1.0, require_subject=False),
-        index=index,
-        progress=lambda done, of: progress("images", done, of),
-    )
-    index.close()
+    with closing(ImageIndex(workspace.image_index)) as index:
+        outcome = validate(
+            _with_own_sets(read_raw(raw)),
+            num_keypoints=num_keypoints,
+            rules=ValidationRules(max_rejected_share=1.0, require_subject=False),
+            index=index,
+            progress=lambda done, of: progress("images", done, of),
+        )
     left_out = [violation for violation in outcome.violations if violation.code not in NOT_REJECTED]
     if not outcome.counts.accepted:
         written = _empty(folder, source.name)

@@ -273,6 +273,17 @@ def test_broken_json_leaves_the_earlier_file_alone(tmp_path):
     assert done.file.read_bytes() == before
 
 
+def test_a_run_that_is_stopped_lets_go_of_its_index(tmp_path):
+    def stop(done, of):
+        raise KeyboardInterrupt
+
+    write_set(tmp_path, "afw", range(1))
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        dataset_convert(make_spec(tmp_path, "afw"), progress=stop)
+    opened = {file.resolve() for file in Path("/proc/self/fd").iterdir()}
+    assert (tmp_path / "out" / INDEX).is_file() and tmp_path / "out" / INDEX not in opened, stopped
+
+
 def test_sets_that_give_nothing(tmp_path):
     with pytest.raises(AnnotationFileError, match="no such folder for the set afw"):
         dataset_convert(make_spec(tmp_path, "afw"))
