@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from schemas import sloth
+from schemas.annotation import NOTED
 from schemas.config import DatasetConvertSpec, ValidationRules
 from schemas.errors import AnnotationFileError, FpenetError, InputError, SourceEmptyError, ViolationsError
 from schemas.raw import RawRecord
@@ -27,7 +28,7 @@ from tasks.faceboxes import FaceBoxer
 from tasks.images import ImageIndex, Progress
 from tasks.pull_files import sloth_record
 from tasks.subjects import BY_ENTRY, SubjectOf, subject_finder
-from tasks.validate import Counts, Validation, validate
+from tasks.validate import Counts, Validation, summary, validate
 
 REPORT, INDEX, LOCK = "dataset_convert.json", "image-index.sqlite", ".dataset_convert.lock"
 _RULES = ValidationRules(max_rejected_share=1.0, require_subject=False)
@@ -141,7 +142,9 @@ def _some(boxed: Iterator[BoxedFace], set_id: str, outcome: Validation, boxer: F
     """The same faces; if there is none, an error instead of a file without records."""
     yield from boxed
     if not boxer.faces:
-        raise ViolationsError(_nothing_left(set_id, outcome.counts, outcome.violations + boxer.dropped))
+        number = outcome.counts.annotations
+        reasons = summary([found for found in outcome.violations + boxer.dropped if found.code not in NOTED])
+        raise ViolationsError(f"set {set_id}: none of {number} annotations can be used: {reasons}")
 
 
 def _records(spec: DatasetConvertSpec, set_id: str, subject_of: SubjectOf) -> Iterator[RawRecord]:
@@ -165,12 +168,6 @@ def _records(spec: DatasetConvertSpec, set_id: str, subject_of: SubjectOf) -> It
             )
     if empty:
         raise SourceEmptyError(f"{folder}: no annotation in {len(files)} JSON files; check gt_root_path and gt_path")
-
-
-def _nothing_left(set_id: str, counts: Counts, dropped: list[Violation]) -> str:
-    codes = Counter(violation.code for violation in dropped)
-    reasons = ", ".join(f"{code} {number}" for code, number in codes.most_common(5))
-    return f"set {set_id}: none of {counts.annotations} annotations can be used: {reasons}. The first: {dropped[0]}"
 
 
 def _row(one: ConvertedSet | FailedSet) -> dict[str, Any]:
