@@ -38,7 +38,8 @@ from schemas.records import Split
 from schemas.yamlspec import load_spec
 from tasks.champion import current_model
 from tasks.drift.reference import Reference, reference_of
-from tasks.fleet.material import ONNX_ARTIFACT, SPEC_ARTIFACT, fetch_files, find_conversion
+from tasks.fleet.material import fetch_files, find_conversion
+from tasks.tracking import ONNX_ARTIFACT, SPEC_ARTIFACT
 from tasks.workspace import Workspace
 
 HOURS, PEOPLE_AN_HOUR = 24, 3

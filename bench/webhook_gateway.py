@@ -109,6 +109,9 @@ def _plain() -> Iterator[int]:
 def _awaited(process: subprocess.Popen | BaseProcess, port: int) -> Iterator[None]:
     try:
         while not _answers(port):
+            ended = process.poll() if isinstance(process, subprocess.Popen) else process.exitcode
+            if ended is not None:
+                raise SystemExit(f"the server for port {port} ended with status {ended} before it answered")
             time.sleep(0.1)
         yield
     finally:

@@ -104,13 +104,17 @@ class Fleet(SpecModel):
         return with_names(data, "devices")
 
 
-def load_devices(path: Path = FLEET) -> dict[str, Device]:
+def load_devices(path: Path | str | None = None) -> dict[str, Device]:
     """Devices by name, in the file's order.
+
+    Args:
+        path: the fleet's file, such as a configuration's `devices`; None takes the one that comes with the project.
 
     Raises:
         SpecError: the file has an unknown key, a bad value, or a device of a target that the catalogue does not have
             or whose engines this project does not run.
     """
+    path = Path(path or FLEET)
     known = load_targets()
     devices = load_spec(Fleet, path).devices
     for device in devices.values():

@@ -23,7 +23,7 @@ from typing import Any
 from deploy.builders.base import BuildResult
 from deploy.targets import Target, target_as_built
 from schemas.errors import StorageError
-from schemas.storage import read_json, sha256_file, write_bytes, write_json
+from schemas.storage import read_json, remove_half_written, sha256_file, write_bytes, write_json
 
 MODEL, LOG, SCRIPT, RECORD, MANIFEST = "model.onnx", "build.log", "reproduce.sh", "build.json", "manifest.json"
 
@@ -66,8 +66,7 @@ def fill(directory: Path, model: bytes, build: Callable[[Path, Path], BuildResul
         build: from the graph's file and the directory to the engine.
         went_in: what else the record says.
     """
-    for leftover in directory.glob(".*.tmp*"):
-        leftover.unlink()
+    remove_half_written(directory)
     write_bytes(directory / MODEL, model)
     result = build(directory / MODEL, directory)
     write_bytes(directory / LOG, result.log.encode())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect.utilities.annotations import quote
 
-from deploy.devices import FLEET, load_devices
+from deploy.devices import load_devices
 from deploy.targets import find_target
 from schemas.config import WorkflowConfig
 from schemas.errors import SpecError
@@ -73,7 +73,7 @@ def require_readable(settings: WorkflowConfig) -> None:
     for target in settings.targets:
         find_target(target)
     load_rules(settings.promotion_rules)
-    load_devices(Path(settings.devices) if settings.devices else FLEET)
+    load_devices(settings.devices)
 
 
 def load_experiment(settings: WorkflowConfig) -> ExperimentSpec:

@@ -16,13 +16,11 @@ from schemas.yamlspec import parse_spec
 from tasks.reuse import reuse_or_run
 from tasks.review.aliases import CHALLENGER, CHAMPION, recorded_version
 from tasks.review.tags import REPORT_HASH
-from tasks.tracking import mlflow_client
+from tasks.tracking import SPEC_ARTIFACT, mlflow_client
 from tasks.workspace import Workspace
 
 KERAS_FILE = "data/model.keras"
 """Where MLflow's Keras flavour keeps the network of a logged model."""
-SPEC_ARTIFACT = "experiment_spec.yaml"
-"""In the run that made a version."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ interrupts a conversion, the next one writes what is missing and gets the same f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from filelock import FileLock
 
 from schemas.config import ConversionSettings
 from schemas.records import Split
-from schemas.storage import make_folder, read_json
+from schemas.storage import make_folder, read_json, remove_half_written
 from tasks.face_records import BoxedFace, embedded_records, face_records
 from tasks.images import ImageIndex, Progress
 from tasks.reuse import reuse_or_run, step_key
@@ -85,7 +86,7 @@ def _complete(
 ) -> tuple[list[dict[str, Any]], int]:
     """Descriptions of all shards, and how many had to be written."""
     store = ShardStore(workspace.shards)
-    store.clear_leftovers()  # nobody else writes here under the lock
+    remove_half_written(workspace.shards)  # nobody else writes here under the lock
     keys = [shard.key for shard in plan.shards]
     described = [store.find(key) for key in keys]
     missing = [number for number, found in enumerate(described) if found is None]
@@ -93,14 +94,12 @@ def _complete(
     counter.advance(plan.faces - sum(len(plan.shards[number].rows_S) for number in missing))
     new = {number: _absent(plan.shards[number], there) for number in missing}
     faces = SnapshotFaces(snapshot, [plan.shards[number].rows_S[positions] for number, positions in new.items()])
-    index = ImageIndex(workspace.image_index)
-    with RecordReader() as reader:
+    with closing(ImageIndex(workspace.image_index)) as index, RecordReader() as reader:
         for number, positions in new.items():
             shard = plan.shards[number]
             made = _made(faces.of(shard, positions), settings, index)
             records = counter.watch(merged(shard.record_keys, there, reader, made))
             described[number] = store.add(keys[number], shard.record_keys, records)
-    index.close()
     return [found for found in described if found is not None], len(missing)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from schemas import sloth
+from schemas.annotation import NOTED
 from schemas.config import DatasetConvertSpec, ValidationRules
 from schemas.errors import AnnotationFileError, FpenetError, InputError, SourceEmptyError, ViolationsError
 from schemas.raw import RawRecord
@@ -26,7 +28,7 @@ from tasks.faceboxes import FaceBoxer
 from tasks.images import ImageIndex, Progress
 from tasks.pull_files import sloth_record
 from tasks.subjects import BY_ENTRY, SubjectOf, subject_finder
-from tasks.validate import Counts, Validation, validate
+from tasks.validate import Counts, Validation, summary, validate
 
 REPORT, INDEX, LOCK = "dataset_convert.json", "image-index.sqlite", ".dataset_convert.lock"
 _RULES = ValidationRules(max_rejected_share=1.0, require_subject=False)
@@ -87,11 +89,9 @@ def dataset_convert(
     save_root = Path(spec.save_root_path or "", spec.save_path)
     results = results_dir or save_root
     subject_of = subject_finder(spec.subject or BY_ENTRY)
-    index = ImageIndex(results / INDEX)
     make_folder(save_root)
-    with FileLock(save_root / LOCK):
+    with FileLock(save_root / LOCK), closing(ImageIndex(results / INDEX)) as index:
         ended = [_convert_set(spec, set_id, save_root, subject_of, index, progress) for set_id in spec.sets]
-    index.close()
     write_json(results / REPORT, {"spec": spec.model_dump(mode="json"), "sets": [_row(one) for one in ended]})
     if errors := [one.error for one in ended if isinstance(one, FailedSet)]:
         raise errors[0] if len(errors) == 1 else InputError("\n".join(map(str, errors)))
@@ -142,7 +142,9 @@ def _some(boxed: Iterator[BoxedFace], set_id: str, outcome: Validation, boxer: F
     """The same faces; if there is none, an error instead of a file without records."""
     yield from boxed
     if not boxer.faces:
-        raise ViolationsError(_nothing_left(set_id, outcome.counts, outcome.violations + boxer.dropped))
+        number = outcome.counts.annotations
+        reasons = summary([found for found in outcome.violations + boxer.dropped if found.code not in NOTED])
+        raise ViolationsError(f"set {set_id}: none of {number} annotations can be used: {reasons}")
 
 
 def _records(spec: DatasetConvertSpec, set_id: str, subject_of: SubjectOf) -> Iterator[RawRecord]:
@@ -166,12 +168,6 @@ def _records(spec: DatasetConvertSpec, set_id: str, subject_of: SubjectOf) -> It
             )
     if empty:
         raise SourceEmptyError(f"{folder}: no annotation in {len(files)} JSON files; check gt_root_path and gt_path")
-
-
-def _nothing_left(set_id: str, counts: Counts, dropped: list[Violation]) -> str:
-    codes = Counter(violation.code for violation in dropped)
-    reasons = ", ".join(f"{code} {number}" for code, number in codes.most_common(5))
-    return f"set {set_id}: none of {counts.annotations} annotations can be used: {reasons}. The first: {dropped[0]}"
 
 
 def _row(one: ConvertedSet | FailedSet) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -15,12 +14,13 @@ from prefect.events import emit_event
 from rich.markup import escape
 from rich.table import Table
 
-from deploy.devices import FLEET, load_devices
+from deploy.devices import load_devices
 from schemas.errors import InputError
 from schemas.storage import write_json
 from tasks.drift.devices import References, judge, watch_device
 from tasks.drift.records import files_of_folder, read_records, window_start
 from tasks.drift.watch import DeviceDrift
+from tasks.fleet.threads import at_once
 from tasks.fleet.work_pool import open_device
 from tasks.run import Run
 from tasks.steps import step_task
@@ -32,12 +32,12 @@ DEVICES_AT_ONCE = 16
 @step_task(name="ask devices")
 def ask_devices(run: Run) -> list[DeviceDrift]:
     """Every device of the configuration's targets, side by side."""
-    devices = load_devices(Path(run.config.devices) if run.config.devices else FLEET)
+    devices = load_devices(run.config.devices)
     own = [device for device in devices.values() if device.target in run.config.targets]
     references = References(run.config, run.workspace)
     watch = partial(watch_device, references=references, **_window(run), open_shell=open_device)
-    with run.step("ask devices") as step, ThreadPoolExecutor(DEVICES_AT_ONCE) as pool:
-        found = [result for results in pool.map(watch, own) for result in results]
+    with run.step("ask devices") as step:
+        found = [result for results in at_once(watch, own, most=DEVICES_AT_ONCE) for result in results]
         step.detail = _counted(found)
     return found
 

@@ -23,8 +23,9 @@ import csv
 import hashlib
 import io
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -44,7 +45,7 @@ from tasks.lease import present
 from tasks.progress import StepProgress, silent
 from tasks.pull import pull
 from tasks.pull_files import task_data
-from tasks.validate import Counts, validate
+from tasks.validate import summary, validate
 from tasks.workspace import Workspace
 
 GT, IMAGES, MANIFEST, NOTES = "gt", "images", "manifest.csv", "fpenet-export.json"
@@ -99,20 +100,22 @@ def _export(
         raw = pull(source, workspace.for_exports, num_keypoints=num_keypoints, progress=progress).raw
     except SourceEmptyError as error:
         raise SourceEmptyError(f"{error}; {_empty(folder, source.name)}") from None
-    index = ImageIndex(workspace.image_index)
-    outcome = validate(
-        _with_own_sets(read_raw(raw)),
-        num_keypoints=num_keypoints,
-        rules=ValidationRules(max_rejected_share=1.0, require_subject=False),
-        index=index,
-        progress=lambda done, of: progress("images", done, of),
-    )
-    index.close()
+    with closing(ImageIndex(workspace.image_index)) as index:
+        outcome = validate(
+            _with_own_sets(read_raw(raw)),
+            num_keypoints=num_keypoints,
+            rules=ValidationRules(max_rejected_share=1.0, require_subject=False),
+            index=index,
+            progress=lambda done, of: progress("images", done, of),
+        )
     left_out = [violation for violation in outcome.violations if violation.code not in NOT_REJECTED]
     if not outcome.counts.accepted:
         written = _empty(folder, source.name)
         if left_out:
-            raise ViolationsError(_nothing_left(source.name, outcome.counts, left_out, written))
+            raise ViolationsError(
+                f"source '{source.name}': none of {outcome.counts.annotations} annotations can be used, and "
+                f"{written}: {summary(left_out)}"
+            )
         raise SourceEmptyError(f"source {source.name}: nothing in it is annotated; {written}")
     sets, images = write_folder(outcome.faces, folder, source=source.name, progress=progress)
     return FolderExport(folder, sets, images, left_out, outcome.counts.skipped)
@@ -124,15 +127,6 @@ def _empty(folder: Path, source: str) -> str:
         return "nothing was written"
     write_folder([], folder, source=source)
     return "the folder is empty now"
-
-
-def _nothing_left(source: str, counts: Counts, left_out: Sequence[Violation], written: str) -> str:
-    codes = Counter(violation.code for violation in left_out)
-    reasons = ", ".join(f"{code} {number}" for code, number in codes.most_common(5))
-    return (
-        f"source '{source}': none of {counts.annotations} annotations can be used, and {written}: "
-        f"{reasons}. The first: {left_out[0]}"
-    )
 
 
 def write_folder(

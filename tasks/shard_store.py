@@ -33,11 +33,6 @@ class ShardStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def clear_leftovers(self) -> None:
-        """What a run that was killed had begun; call it when nobody else writes here."""
-        for leftover in self._folder.glob(".*.tmp*"):
-            leftover.unlink()
-
     def find(self, key: str) -> dict[str, Any] | None:
         """`file`, `sha256`, `records` and `bytes` of a shard that is there and sound."""
         description = self._sound(key)

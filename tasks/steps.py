@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,12 +71,16 @@ def pull_source(run: Run, source: Source) -> PullResult:
 
 @step_task(name="validate")
 def validate_records(run: Run, pulls: Sequence[PullResult]) -> Validation:
-    with run.step("validate") as step, run.counting("validate") as progress:
+    with (
+        run.step("validate") as step,
+        run.counting("validate") as progress,
+        closing(ImageIndex(run.workspace.image_index)) as index,
+    ):
         validation = validate(
             (record for result in pulls for record in read_raw(result.raw)),
             num_keypoints=run.config.num_keypoints,
             rules=run.config.validation,
-            index=ImageIndex(run.workspace.image_index),
+            index=index,
             violations_path=run.workspace.violations,
             progress=partial(progress, "images"),
             expected=sum(result.records for result in pulls),

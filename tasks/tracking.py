@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from model.region_error import Unit
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mlflow.store.entities import PagedList
 
 KEY_TAG = "candidate_key"
+SPEC_ARTIFACT, ONNX_ARTIFACT = "experiment_spec.yaml", "onnx/model.onnx"
+"""In the run that made a version: what others read again."""
 HEALTH_TIMEOUT_S = 10.0
 PARAMETERS_AT_ONCE, METRICS_AT_ONCE = 100, 1000
 """MLflow's limits on one request."""
@@ -304,8 +306,8 @@ def _log_snapshot(client: MlflowClient, run_id: str, candidate: Candidate) -> No
 
 
 def _log_files(client: MlflowClient, run_id: str, candidate: Candidate) -> None:
-    client.log_text(run_id, dump_spec(candidate.spec), "experiment_spec.yaml")
-    client.log_artifact(run_id, str(candidate.onnx_model), "onnx")
+    client.log_text(run_id, dump_spec(candidate.spec), SPEC_ARTIFACT)
+    client.log_artifact(run_id, str(candidate.onnx_model), str(PurePosixPath(ONNX_ARTIFACT).parent))
     client.log_artifacts(run_id, str(candidate.evaluation), "evaluation")
     client.log_artifacts(run_id, str(candidate.figures), "figures")
 

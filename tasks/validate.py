@@ -115,6 +115,13 @@ def validate(
     return outcome
 
 
+def summary(violations: Sequence[Violation]) -> str:
+    """The most frequent codes with their numbers, and the first violation, for a message; there is at least one."""
+    codes = Counter(violation.code for violation in violations)
+    shown = ", ".join(f"{code} {number}" for code, number in codes.most_common(5))
+    return f"{shown}. The first: {violations[0]}"
+
+
 @contextmanager
 def _collector_paused() -> Iterator[None]:
     """No garbage collector: parsed records hold no cycles, and it would look at all of them over and over again."""
@@ -145,13 +152,11 @@ def _offset(progress: Progress, before: int, expected: int) -> Progress:
 
 def _complaint(outcome: Validation, rules: ValidationRules, violations_path: Path | None) -> str:
     counts = outcome.counts
-    codes = Counter(v.code for v in outcome.violations if v.code not in NOT_REJECTED)
-    shown = ", ".join(f"{code} {number}" for code, number in sorted(codes.items(), key=lambda item: -item[1])[:5])
-    first = next(v for v in outcome.violations if v.code not in NOT_REJECTED)
+    reasons = summary([violation for violation in outcome.violations if violation.code not in NOT_REJECTED])
     used = counts.annotations - counts.skipped
     table = f" All are listed in {violations_path}." if violations_path else ""
     return (
         f"{counts.rejected} of {used} annotations rejected ({counts.rejected_share:.1%}, allowed "
-        f"{rules.max_rejected_share:.1%}): {shown}. The first: {first}.{table} Correct them "
+        f"{rules.max_rejected_share:.1%}): {reasons}.{table} Correct them "
         "at the source, or raise validation.max_rejected_share"
     )

@@ -1,13 +1,13 @@
 import pytest
 
-from deploy.devices import FLEET, load_devices
+from deploy.devices import load_devices
 from schemas.errors import SpecError
 
 NANO = "devices: {{nano-1: {{target: {target}, ring: canary, reach: {{kind: local, directory: engines}}}}}}\n"
 
 
 def test_the_devices_that_come_with_the_project_load():
-    assert all(name == device.name for name, device in load_devices(FLEET).items())
+    assert all(name == device.name for name, device in load_devices().items())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from deploy.onnx_export import export_onnx
 from deploy.parity import keras_predictions
 from deploy.targets import ParityBound, find_target
 from schemas.errors import EngineBuildError, GateError, ModelFileError, StorageError
-from schemas.storage import read_json, sha256_file
+from schemas.storage import read_json, sha256_file, temporary_name
 from tests.killed import killed_at_fsync
 from tests.networks import crops, sharp_network
 
@@ -116,6 +116,16 @@ def test_a_damaged_engine_is_built_anew(file, onnx, tmp_path):
     again = build_engine(onnx, CPU, tmp_path)
     assert not again.reused
     assert again.sha256 == built.sha256
+
+
+def test_what_a_killed_build_left_goes_and_nothing_else(onnx, tmp_path):
+    directory = build_engine(onnx, CPU, tmp_path).directory
+    (directory / "build.json").unlink()
+    left = directory / f"{temporary_name('model.onnx')}.onnx"
+    left.write_bytes(b"half")
+    (directory / ".of a tool.tmp").mkdir()
+    build_engine(onnx, CPU, tmp_path)
+    assert not left.exists() and (directory / ".of a tool.tmp").is_dir()
 
 
 def test_an_engine_keeps_the_settings_that_it_was_built_for_and_takes_the_gates_of_today(onnx, tmp_path):

@@ -150,9 +150,12 @@ def test_report_lists_everything_that_was_left_out(tmp_path):
     assert row["violations"][0]["record"].endswith("afw/gt.json#0000001")
 
 
+WIDE = np.float32([[1, 2], [WIDTH - 2, 3], [20, 4], [30, 5], [40, HEIGHT - 30]])
+"""Points whose square reaches out of the frame."""
+
+
 def test_pad_keeps_what_drop_leaves_out(tmp_path):
-    wide = np.float32([[1, 2], [WIDTH - 2, 3], [20, 4], [30, 5], [40, HEIGHT - 30]])
-    write_set(tmp_path, "afw", range(2), points=lambda number: wide if number else some_points(0))
+    write_set(tmp_path, "afw", range(2), points=lambda number: WIDE if number else some_points(0))
     assert dataset_convert(make_spec(tmp_path, "afw"))[0].records == 1
     assert dataset_convert(make_spec(tmp_path, "afw", box_outside_frame="pad"))[0].records == 2
 
@@ -273,6 +276,17 @@ def test_broken_json_leaves_the_earlier_file_alone(tmp_path):
     assert done.file.read_bytes() == before
 
 
+def test_a_run_that_is_stopped_lets_go_of_its_index(tmp_path):
+    def stop(done, of):
+        raise KeyboardInterrupt
+
+    write_set(tmp_path, "afw", range(1))
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        dataset_convert(make_spec(tmp_path, "afw"), progress=stop)
+    opened = {file.resolve() for file in Path("/proc/self/fd").iterdir()}
+    assert (tmp_path / "out" / INDEX).is_file() and tmp_path / "out" / INDEX not in opened, stopped
+
+
 def test_sets_that_give_nothing(tmp_path):
     with pytest.raises(AnnotationFileError, match="no such folder for the set afw"):
         dataset_convert(make_spec(tmp_path, "afw"))
@@ -286,6 +300,15 @@ def test_sets_that_give_nothing(tmp_path):
     with pytest.raises(
         ViolationsError, match=r"set afw: none of 2 annotations can be used: image-missing 2\. The first"
     ):
+        dataset_convert(make_spec(tmp_path, "afw"))
+
+
+def test_what_keeps_no_face_from_being_used_is_no_reason(tmp_path):
+    entries = write_set(tmp_path, "afw", range(1), points=lambda number: WIDE)
+    sides = {f"face_tight_bbox{side}": 0 for side in ("x", "y", "width", "height")}
+    entries[0]["annotations"].insert(0, {"class": "FaceBbox", **sides})
+    (tmp_path / "gt" / "afw" / "gt.json").write_text(json.dumps(entries))
+    with pytest.raises(ViolationsError, match=r"none of 1 annotations can be used: (\S+) 1\. The first: .*\1"):
         dataset_convert(make_spec(tmp_path, "afw"))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from prefect.events.schemas.events import Event, ResourceSpecification
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deploy.delivery import CurrentEngine
 from deploy.devices import Device, LocalReach
@@ -19,10 +20,11 @@ from flows.entry.cli import main
 from schemas.config import DriftSettings, load_config
 from schemas.errors import DeviceOfflineError, InputError, SourceEmptyError
 from schemas.storage import sha256_file, write_bytes
+from tasks import drift_steps
 from tasks.drift.devices import References, judge, watch_device
 from tasks.drift.records import files_of_folder, parse_record, read_records, window_start
 from tasks.drift.reference import Reference
-from tasks.drift_steps import drift_event, read_folder
+from tasks.drift_steps import ask_devices, drift_event, read_folder
 from tasks.run import Run
 from tasks.workspace import Workspace
 from tests.drift_profiles import some_predictions, some_profile
@@ -254,6 +256,20 @@ def test_an_absent_device_is_offline(device, references):
 
     (found,) = watch_device(device, references, since=SINCE, now=NOW, open_shell=nobody)
     assert (found.state, found.why) == ("offline", "device 'dock-7' does not answer")
+
+
+def test_devices_are_asked_with_the_settings_of_the_run(references, tmp_path, monkeypatch):
+    def ask(device):
+        seen.append(PREFECT_API_URL.value())
+        return open_shell(device)
+
+    seen = []
+    monkeypatch.setattr(drift_steps, "open_device", ask)
+    monkeypatch.chdir(tmp_path)
+    with temporary_settings({PREFECT_API_URL: "http://prefect.test/api"}):
+        (found,) = ask_devices.fn(Run(references.config))
+    assert seen == ["http://prefect.test/api"]
+    assert (found.device, found.state) == ("this-machine", "no records")
 
 
 def test_records_that_somebody_brought_are_read_by_device(references, tmp_path, capsys):

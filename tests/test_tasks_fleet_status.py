@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deploy.shells.opening import open_shell
 from deploy.stages import promote, rollback, stage
@@ -111,6 +112,17 @@ def test_offline_is_told_apart_and_a_device_that_has_it_has_it(fleet, tmp_path):
         assert matrix(fleet)[0]["production"][1] == {"active": ("t4-b",), "offline": ("t4-ssh",)}
         promote(fleet.targets, "t4", **WHO, has_canaries=True)
         assert matrix(fleet)[1] == {"t4-a": "active", "t4-b": "pending", "t4-ssh": "pending"}, "not asked since"
+
+
+def test_a_device_is_asked_with_the_settings_of_whoever_asks(fleet):
+    def ask(device):
+        seen.append(PREFECT_API_URL.value())
+        return open_shell(device)
+
+    seen = []
+    with temporary_settings({PREFECT_API_URL: "http://prefect.test/api"}):
+        matrix(fleet, ask=ask)
+    assert seen == ["http://prefect.test/api"] * 2
 
 
 def test_a_device_that_has_not_heard_of_the_end_of_its_canary_is_pending(fleet):

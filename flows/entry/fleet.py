@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy.devices import FLEET, Device, load_devices
+from deploy.devices import Device, load_devices
 from deploy.pointers import Event, Pointer
 from deploy.stages import status as stages_of
 from deploy.targets import find_target
@@ -245,7 +245,7 @@ def _place(arguments: argparse.Namespace) -> _Place:
         from schemas.config import load_config
 
         config = load_config(arguments.config)
-        devices = load_devices(Path(config.devices) if config.devices else FLEET)
+        devices = load_devices(config.devices)
         return _Place(Workspace(Path(config.workspace)), tuple(config.targets), tuple(devices.values()), config)
     return _Place(workspace_of(arguments), (), tuple(load_devices().values()))
 

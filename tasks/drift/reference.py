@@ -15,8 +15,9 @@ from schemas.records import Split
 from schemas.storage import sha256_file
 from schemas.yamlspec import load_spec
 from tasks.convert import Conversion
-from tasks.fleet.material import ONNX_ARTIFACT, SPEC_ARTIFACT, fetch_files, find_conversion
+from tasks.fleet.material import fetch_files, find_conversion
 from tasks.reuse import reuse_or_run, step_key
+from tasks.tracking import ONNX_ARTIFACT, SPEC_ARTIFACT
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:

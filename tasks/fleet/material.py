@@ -24,18 +24,15 @@ from schemas.records import Split
 from schemas.storage import make_folder, read_json, sha256_file
 from schemas.yamlspec import load_spec
 from tasks.calibration import CalibrationCrops
-from tasks.champion import SPEC_ARTIFACT
 from tasks.convert import Conversion
 from tasks.evaluate import KpiCrops
 from tasks.reuse import reuse_or_run
-from tasks.tracking import mlflow_client
+from tasks.tracking import ONNX_ARTIFACT, SPEC_ARTIFACT, mlflow_client
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from deploy.builders.base import Predictions
     from deploy.calibration import Crops
-
-ONNX_ARTIFACT = "onnx/model.onnx"
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from schemas.storage import read_json
 from tasks.fleet.deliveries import DeviceRecord, Measured, Outcome, is_behind, outcome_of, read_records
 from tasks.fleet.pending import current_rollout
 from tasks.fleet.results import RolloutResult
+from tasks.fleet.threads import at_once
 from tasks.workspace import Workspace
 
 State = Literal["active", "pending", "offline", "refused", "failed", "changed", "idle", "gone"]
@@ -143,8 +143,7 @@ def _of_target(targets: Path, target: str, devices: Sequence[Device], ask: OpenS
     records = {record.device: record for record in read_records(targets, target)}
     found = [_of_device(device, records.get(device.name), status) for device in devices]
     if ask is not None:
-        with ThreadPoolExecutor(max(1, len(devices))) as pool:
-            found = list(pool.map(lambda pair: _asked(*pair, status, ask), zip(devices, found, strict=True)))
+        found = at_once(lambda pair: _asked(*pair, status, ask), zip(devices, found, strict=True))
     fleet = {device.name for device in devices}
     gone = [_gone(record) for name, record in records.items() if name not in fleet and record.current]
     rows, later = [], set[str]()

@@ -16,7 +16,7 @@ from prefect.futures import as_completed
 from prefect.utilities.annotations import quote
 from rich.markup import escape
 
-from deploy.devices import FLEET, Device, load_devices
+from deploy.devices import Device, load_devices
 from deploy.pointers import utc_now
 from deploy.targets import Target, find_target
 from schemas.errors import ReviewError
@@ -44,7 +44,7 @@ PROMOTED, GATED = "fpenet.engine.promoted", "fpenet.engine.gated"
 
 
 def fleet_of(run: Run) -> list[Device]:
-    return list(load_devices(Path(run.config.devices) if run.config.devices else FLEET).values())
+    return list(load_devices(run.config.devices).values())
 
 
 @step_task(name="roll back")
