@@ -117,13 +117,18 @@ def write_private(path: Path, data: bytes) -> None:
 def append_bytes(path: Path, data: bytes) -> None:
     """Add `data` to the end of `path` in one write, durably: a log, of which only the end can be lost.
 
+    What the disk has no room for is taken back, so that the next line does not follow half of one.
+
     Raises:
         StorageError: the disk is full, or the place can't be written.
     """
     make_folder(path.parent)
     try:
         with path.open("ab", buffering=0) as file:
-            file.write(data)
+            end = file.tell()
+            if file.write(data) < len(data):
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
     except OSError as error:
         if error.errno in _REFUSED:

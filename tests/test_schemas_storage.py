@@ -5,6 +5,7 @@ import pytest
 
 from schemas.errors import StorageError
 from schemas.storage import (
+    append_bytes,
     atomic_path,
     canonical_json,
     read_json,
@@ -13,6 +14,7 @@ from schemas.storage import (
     write_json,
     write_private,
 )
+from tests.small_files import small_files
 
 
 def test_a_write_replaces_whole_files(tmp_path):
@@ -62,6 +64,15 @@ def test_a_full_disk_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"file: can't be written: No space left"), atomic_path(tmp_path / "file"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_line_that_the_disk_has_no_room_for_is_taken_back(tmp_path):
+    log = tmp_path / "log.jsonl"
+    append_bytes(log, b"first\n")
+    with small_files(9), pytest.raises(StorageError, match=r"log\.jsonl: can't be written"):
+        append_bytes(log, b"second\n")
+    append_bytes(log, b"third\n")
+    assert log.read_bytes() == b"first\nthird\n"
 
 
 def test_a_folder_that_takes_no_files():

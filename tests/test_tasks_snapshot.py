@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import resource
 import shutil
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from tasks.images import ImageIndex
 from tasks.snapshot import load_snapshot, snapshot_id, take_snapshot
 from tasks.validate import validate
 from tests.raw_records import NUM_KEYPOINTS, sloth_record, sloth_records
+from tests.small_files import small_files
 
 POLICY = SplitPolicy(kpi_subjects=["d/000"], validation_share=0.4)
 
@@ -45,17 +44,6 @@ def snap(folder: Path, validation, policy=POLICY, **provenance):
         snapshots=folder / "snapshots",
         provenance=provenance,
     )
-
-
-@contextmanager
-def small_files():
-    """Writing fails as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture(scope="module")
