@@ -227,7 +227,7 @@ def test_an_engine_tampered_with_on_the_device_is_found_and_replaced(place, tmp_
         assert inspect(shell, "t4") == (current, "")
 
 
-@pytest.mark.parametrize("change", ["another engine", "an edit", "no JSON", "removed"])
+@pytest.mark.parametrize("change", ["another engine", "an edit", "a space", "no JSON", "removed"])
 def test_a_current_json_changed_by_hand_is_found(change, place, tmp_path):
     first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
     with open_shell(place.device) as shell:
@@ -240,6 +240,8 @@ def test_a_current_json_changed_by_hand_is_found(change, place, tmp_path):
                 place.current.write_bytes(earlier)
             case "an edit":
                 place.current.write_bytes(place.current.read_bytes().replace(b'"2"', b'"9"'))
+            case "a space":
+                place.current.write_bytes(place.current.read_bytes() + b" ")
             case "no JSON":
                 place.current.write_bytes(b"{")
             case "removed":
