@@ -83,7 +83,9 @@ def test_every_face_that_was_added_removed_or_edited_counts_once_whichever_way_o
         (lambda f: replace(f, tight_box=None, source_key="ls:task/1/annotation/2"), {"boxes": True}),
         (lambda f: replace(f, outer_box=Box(0, 0, 40, 40)), {"boxes": True}),
         (
-            lambda f: replace(f, points_N2=np.ones((4, 2), np.float32), flags_N=np.zeros(4, np.int8)),
+            lambda f: replace(
+                f, points_N2=np.ones((4, 2), np.float32), flags_N=np.zeros(4, np.int8), source_key="ls:task/1/other"
+            ),
             {"moved": 4, "flags": 4},
         ),
         (lambda f: replace(f, source_key="ls:task/1/annotation/2"), None),

@@ -259,7 +259,7 @@ def test_a_file_system_without_locks_is_refused(folder, monkeypatch):
         take_turn(Lease(folder), LOOK, pytest.fail)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(20)
 def test_runs_do_not_wait_for_each_other_to_be_present(folder):
     with present(folder), present(folder):
         pass
