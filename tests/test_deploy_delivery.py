@@ -227,7 +227,7 @@ def test_an_engine_tampered_with_on_the_device_is_found_and_replaced(place, tmp_
         assert inspect(shell, "t4") == (current, "")
 
 
-@pytest.mark.parametrize("change", ["another engine", "an edit", "no JSON", "removed"])
+@pytest.mark.parametrize("change", ["another engine", "an edit", "a space", "no JSON", "removed"])
 def test_a_current_json_changed_by_hand_is_found(change, place, tmp_path):
     first, second = (engine_directory(tmp_path / "engines", name) for name in ("key1", "key2"))
     with open_shell(place.device) as shell:
@@ -240,6 +240,8 @@ def test_a_current_json_changed_by_hand_is_found(change, place, tmp_path):
                 place.current.write_bytes(earlier)
             case "an edit":
                 place.current.write_bytes(place.current.read_bytes().replace(b'"2"', b'"9"'))
+            case "a space":
+                place.current.write_bytes(place.current.read_bytes() + b" ")
             case "no JSON":
                 place.current.write_bytes(b"{")
             case "removed":
@@ -472,3 +474,28 @@ def test_killed_before_its_first_current_json_a_device_is_not_taken_for_changed(
         with open_shell(Device(name="pc", target="t4", ring="main", reach=reach)) as shell:
             assert changed_by_hand(shell, "t4") == ""
             assert bring(shell, engine).found == ""
+
+
+_RUN_NOTHING = """
+import sys
+from deploy.delivery import deactivate
+from deploy.shells.local import LocalShell
+deactivate(LocalShell("pc", sys.argv[1]), "t4")
+"""
+
+
+def test_killed_while_it_is_told_to_run_nothing_a_device_is_not_taken_for_changed(tmp_path, monkeypatch):
+    """Two files are written, before and after `current.json` goes."""
+    engine = engine_directory(tmp_path / "engines", "key1")
+    for at in range(1, 6):
+        place = tmp_path / str(at)
+        reach = LocalReach(kind="local", directory=str(place))
+        with open_shell(Device(name="pc", target="t4", ring="main", reach=reach)) as shell:
+            bring(shell, engine)
+            assert killed_at_fsync(at, _RUN_NOTHING, place) == (at < 5)
+            assert inspect(shell, "t4")[1] == ""
+            with monkeypatch.context() as later:
+                an_hour_later(later)
+                assert deactivate(shell, "t4") == ""
+            assert inspect(shell, "t4") == (None, "")
+            assert not list(place.rglob(".*"))

@@ -32,8 +32,9 @@ def test_a_named_device_is_built_for_ahead_of_time(onnx, tmp_path):
 
 def test_an_engine_of_a_sealed_file_runs(onnx, tmp_path):
     sealed = write_onnx(load_onnx(onnx), tmp_path / "model.onnx", key=Key("secret")).path
-    built = build_engine_file(sealed, tmp_path / "cpu.onnx", EngineOptions(target="cpu"), key=Key("secret"))
+    built = build_engine_file(sealed, tmp_path / "cpu.onnx", EngineOptions(target="cpu-int8"), key=Key("secret"))
     assert not built.not_runnable
+    assert built.target.precision == "fp32", "that of the file"
     assert OnnxRuntimeEngine(built.path).predict(crops(2)).keypoints_BN2.shape == (2, 80, 2)
 
 
@@ -75,3 +76,8 @@ def test_a_workspace_that_is_not_set_leaves_build_keys_alone():
     assert "workspace_bytes" not in find_target("rtx").build_settings()
     limited = adjusted(find_target("rtx"), EngineOptions(workspace_bytes=1 << 30))
     assert limited.build_settings()["workspace_bytes"] == 1 << 30
+
+
+def test_a_workspace_of_less_than_a_mib_is_one():
+    assert adjusted(find_target("t4"), EngineOptions(workspace_bytes=1)).workspace_mib == 1
+    assert adjusted(find_target("t4"), EngineOptions(workspace_bytes=3 << 20)).workspace_mib == 3

@@ -34,6 +34,12 @@ def test_a_moved_point_shows_in_its_regions_only():
     assert parity.max_confidence == 0
 
 
+def test_five_of_a_hundred_keypoints_of_all_faces_are_beyond_p95():
+    expected, by_px = predictions(), np.linspace(0, 1, 4 * 80, dtype=np.float32).reshape(4, 80)
+    found = expected._replace(keypoints_BN2=expected.keypoints_BN2 + np.stack([by_px, 0 * by_px], axis=-1))
+    assert compare(expected, found).p95_px["All"] == pytest.approx(0.95, abs=1e-4)
+
+
 def test_confidences_are_compared_too():
     expected = predictions()
     found = expected._replace(confidence_BN=expected.confidence_BN + np.eye(4, 80, dtype=np.float32) * 0.25)
@@ -89,6 +95,13 @@ def test_not_a_number_is_beyond_any_bound():
         )
 
 
+def test_a_confidence_that_is_not_a_number_is_as_far_off_as_one_can_be():
+    expected = predictions()
+    found = expected._replace(confidence_BN=np.where(np.eye(4, 80), np.nan, expected.confidence_BN))
+    parity = compare(expected, found)
+    assert (parity.max_confidence, parity.mean_confidence) == (1.0, np.inf)
+
+
 @pytest.mark.parametrize("found", [predictions(faces=3), predictions(num_keypoints=68)])
 def test_predictions_of_other_faces_are_refused(found):
     with pytest.raises(ModelFileError, match="predictions of the same faces"):
@@ -130,3 +143,11 @@ def test_latency_warms_up_and_keeps_its_batch(batch):
     assert (latency.batch, latency.runs) == (batch, 10)
     assert 0 < latency.p50_ms <= latency.p90_ms <= latency.p99_ms
     assert latency.faces_per_second == pytest.approx(1000 * batch / latency.p50_ms)
+
+
+def test_slow_first_calls_are_not_counted(monkeypatch):
+    """By a clock that only the calls turn."""
+    engine, seconds = Counting(), [9.0, 9.0] + [0.001] * 10
+    monkeypatch.setattr("deploy.parity.time.perf_counter", lambda: sum(seconds[: len(engine.batches)]))
+    latency = measure_latency(engine, crops(1), batch=1, warm_up=2, runs=10)
+    assert latency.p99_ms == pytest.approx(1.0)

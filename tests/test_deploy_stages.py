@@ -156,11 +156,14 @@ def test_a_damaged_pointer_is_named(tmp_path):
 
 def test_a_damaged_log_is_named_with_its_line(tmp_path):
     put_in_production(tmp_path, "key1")
+    stages.promote(tmp_path / "targets", "cpu", **WHO, to="canary", has_canaries=True)
+    stages.stage(tmp_path / "targets", "cpu", engine(tmp_path, "key2"), **WHO)
     log = tmp_path / "targets" / "cpu" / "log.jsonl"
     log.write_bytes(log.read_bytes()[:-40])
     lines = len(log.read_bytes().splitlines())
-    with pytest.raises(StorageError, match=rf"log\.jsonl:{lines}: not a change"):
-        stages.history(tmp_path / "targets", "cpu")
+    for read in (stages.history, stages.status):
+        with pytest.raises(StorageError, match=rf"log\.jsonl:{lines}: not a change"):
+            read(tmp_path / "targets", "cpu")
 
 
 def test_production_is_reached_by_way_of_the_canary_devices(tmp_path):
@@ -199,6 +202,7 @@ def test_canary_devices_want_what_changed_last(tmp_path):
             now = stages.status(targets, "cpu")
             wanted.append([found and found[1].engine.build_key for found in map(now.wanted, ("canary", "main"))])
     assert wanted == [["key1", None], ["key1", "key1"], ["key2", "key1"], ["key2", "key2"]]
+    assert now.canary.earlier == [], "nobody goes back to a canary"
     stages.rollback(targets, "cpu", **WHO)
     now = stages.status(targets, "cpu")
     assert {now.wanted(ring)[1].engine.build_key for ring in ("canary", "main")} == {"key1"}
@@ -327,6 +331,7 @@ def test_rollback_ends_a_bad_canary_alone(before, note, tmp_path):
     stages.promote(targets, "cpu", **WHO, to="canary", has_canaries=True)
     event = stages.rollback(targets, "cpu", **WHO).event
     assert (event.action, event.engine.build_key) == ("end", "key3")
+    assert stages.status(targets, "cpu").ended.event == event
     assert re.search(note, event.note)
     assert production(tmp_path) == (before[-1] if before else "")
     with pytest.raises(InputError, match="nothing is at canary"):
@@ -334,6 +339,7 @@ def test_rollback_ends_a_bad_canary_alone(before, note, tmp_path):
     if before:
         assert stages.status(targets, "cpu").wanted("canary")[1].engine.build_key == "key2"
         assert stages.rollback(targets, "cpu", **WHO).engine.build_key == "key1", "the next one changes production"
+        assert stages.status(targets, "cpu").ended is None, "what its devices are to run is told by production now"
 
 
 class Stages(RuleBasedStateMachine):

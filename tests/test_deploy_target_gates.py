@@ -48,6 +48,8 @@ def test_a_region_has_the_bound_that_was_made_for_it():
     (beyond,) = failures(gates)
     assert (beyond.name, beyond.value, beyond.bound, beyond.unit) == ("parity Eyes mean", 0.02, 0.01, "px")
     assert beyond.words == "parity Eyes mean 0.02 px (at most 0.01 px)"
+    gates = gate_engine(TARGET, parity=parity(largest={"Eyes": 0.75, "Mouth": 0.75}), latency=FAST, size=1)
+    assert [gate.words for gate in failures(gates)] == ["parity Eyes max 0.75 px (at most 0.5 px)"]
 
 
 @pytest.mark.parametrize(

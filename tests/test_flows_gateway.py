@@ -1,5 +1,6 @@
 """The webhook gateway as a process, over real HTTP: what it takes, what it refuses, and what it survives."""
 
+import asyncio
 import json
 import socket
 import sqlite3
@@ -14,9 +15,16 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.entry.cli import main
+from flows.entry.gateway_app import build_app
 from tasks.gateway.journal import FILE, Journal, read_status
 from tasks.gateway.prefect_events import prefect_api_url
-from tasks.gateway.settings import LABEL_STUDIO_SECRET_ENV, MLFLOW_SECRET_ENV, SECRET_HEADER, GatewaySettings
+from tasks.gateway.settings import (
+    LABEL_STUDIO_SECRET_ENV,
+    MLFLOW_SECRET_ENV,
+    SECRET_HEADER,
+    GatewaySettings,
+    SharedSecret,
+)
 from tests.gateways import (
     LABEL_STUDIO_PATH,
     MLFLOW_PATH,
@@ -202,6 +210,27 @@ def test_health_tells_that_prefect_is_away_and_that_deliveries_are_kept(gateway)
     told = answer.json()
     assert (told["status"], told["journal"]) == ("degraded", "ok")
     assert told["prefect"] != "ok"
+
+
+def test_a_gateway_whose_forwarder_has_ended_says_so_and_lets_the_journal_go_when_it_ends(tmp_path):
+    app = build_app(Journal(tmp_path), GatewaySettings(), label_studio=SharedSecret(SECRET.encode()), mlflow=None)
+
+    async def health():
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://gateway") as client,
+        ):
+            assert (await client.get("/healthz")).status_code == 200
+            app.state.gateway._forwarding.cancel()
+            await asyncio.wait([app.state.gateway._forwarding])
+            return await client.get("/healthz")
+
+    with temporary_settings({PREFECT_API_URL: NOBODY}):
+        answer = asyncio.run(health())
+    assert (answer.status_code, answer.json()["status"]) == (503, "failing")
+    assert "the forwarder has ended" in answer.json()["journal"]
+    Journal(tmp_path).close()
 
 
 def test_asking_an_idle_gateway_for_its_health_often_writes_seldom(tmp_path):

@@ -87,3 +87,25 @@ def test_no_work_is_done_in_a_workspace_whose_lease_another_may_have(project, tr
         work_on_project(str(config), "retrain")
     assert seeds == [1]
     assert Lease(Workspace(Path(tmp_path / "workspace")).lease).requests() == {}
+
+
+def test_a_look_that_waits_is_part_of_a_retraining(project, train, tmp_path):
+    config = project(**split(1))
+    Lease(Workspace(tmp_path / "workspace").lease).leave(this_request("look", config=str(config)))
+    seeds = train(lambda lease: None)
+    assert work_on_project(str(config), "retrain") == "page 1"
+    assert seeds == [1]
+
+
+def test_who_asks_for_the_quality_of_the_labels_starts_no_training(project, train, monkeypatch):
+    seeds = train(lambda lease: None)
+    monkeypatch.setattr(flows.turn, "inspect_labels", lambda settings: "page of the labels")
+    assert work_on_project(str(project()), "quality") == "page of the labels"
+    assert seeds == []
+
+
+def test_an_event_of_a_project_that_is_no_source_pulls_nothing(project, monkeypatch):
+    monkeypatch.setattr(flows.turn, "pull_for", pytest.fail)
+    monkeypatch.setattr(flows.turn, "tell_look", lambda run, look: look.decision)
+    told = work_on_project(str(project()), "look", project_id=99)
+    assert told == "unchanged: no source of this configuration is Label Studio project 99"

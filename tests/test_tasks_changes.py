@@ -69,6 +69,7 @@ def test_every_face_that_was_added_removed_or_edited_counts_once_whichever_way_o
     expected = {Kind.ADDED: len(added), Kind.REMOVED: len(removed), Kind.CHANGED: len(edited & kept)}
     assert counts(forward) == expected
     assert len(forward) == sum(expected.values())
+    assert forward.share == len(forward) / max(1, len(before))
     assert counts(backward) == expected | {Kind.ADDED: len(removed), Kind.REMOVED: len(added)}
     assert {c.source_key for c in forward.faces} == {c.source_key for c in backward.faces}
     assert all(c.furthest_px == 5 for c in forward.faces + backward.faces if c.kind is Kind.CHANGED)
@@ -79,9 +80,12 @@ def test_every_face_that_was_added_removed_or_edited_counts_once_whichever_way_o
     [
         (lambda f: moved(moved(f, 1, 0, 0.25), 2, 3, 4), {"moved": 2, "furthest_px": 5.0}),
         (lambda f: replace(f, flags_N=np.array([1, 0, -1], np.int8)), {"flags": 2}),
-        (lambda f: replace(f, tight_box=None), {"boxes": True}),
+        (lambda f: replace(f, tight_box=None, source_key="ls:task/1/annotation/2"), {"boxes": True}),
+        (lambda f: replace(f, outer_box=Box(0, 0, 40, 40)), {"boxes": True}),
         (
-            lambda f: replace(f, points_N2=np.ones((4, 2), np.float32), flags_N=np.zeros(4, np.int8)),
+            lambda f: replace(
+                f, points_N2=np.ones((4, 2), np.float32), flags_N=np.zeros(4, np.int8), source_key="ls:task/1/other"
+            ),
             {"moved": 4, "flags": 4},
         ),
         (lambda f: replace(f, source_key="ls:task/1/annotation/2"), None),
@@ -97,6 +101,11 @@ def test_what_of_a_face_changed(edit, told):
 def test_another_person_in_the_same_image_is_another_face():
     changes = compare([face(1)], [replace(face(1), subject="d/other")])
     assert counts(changes) == {Kind.ADDED: 1, Kind.REMOVED: 1, Kind.CHANGED: 0}
+
+
+def test_of_equal_faces_those_are_new_that_there_are_more_of():
+    twice = [face(1), replace(face(1), source_key="ls:task/1/annotation/2")]
+    assert counts(compare(twice[:1], twice)) == {Kind.ADDED: 1, Kind.REMOVED: 0, Kind.CHANGED: 0}
 
 
 def test_several_unknown_people_in_an_image_are_told_apart_by_where_they_are():

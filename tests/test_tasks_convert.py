@@ -129,6 +129,7 @@ def test_second_conversion_writes_nothing(snapshot, workspace):
 
 
 def test_one_changed_annotation_rewrites_one_shard(snapshot, altered, workspace, tmp_path):
+    convert(snapshot, SETTINGS.model_copy(update={"bbox_enlarge_ratio": 1.5}), workspace)  # older, of other crops
     first = convert(snapshot, SETTINGS, workspace)
     changed = altered({0: {"flags_N": 1 - snapshot.faces[0].flags_N}})
     images = tmp_path / "images"

@@ -54,6 +54,7 @@ def test_without_a_previous_secret_none_is_taken():
     assert reason(check_secret, only, OLD) == "wrong-secret"
     assert reason(check_secret, only, "None") == "wrong-secret"
     assert reason(stamp(headers(OLD)).check, only, BODY) == "wrong-secret"
+    assert check_secret(only, NEW) is stamp(headers(NEW)).check(only, BODY) is False
 
 
 def test_every_part_of_a_delivery_is_signed():
@@ -80,7 +81,8 @@ def test_a_stale_delivery_says_how_far_the_clocks_are_apart(late_s, says):
 @pytest.mark.parametrize(
     "change",
     [{name: ""} for name in (DELIVERY_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER)]
-    + [{DELIVERY_HEADER: "a.b"}, {DELIVERY_HEADER: "x" * 101}, {TIMESTAMP_HEADER: "-5"}, {TIMESTAMP_HEADER: "²"}],
+    + [{DELIVERY_HEADER: "a.b"}, {DELIVERY_HEADER: "x" * 101}, {TIMESTAMP_HEADER: "-5"}, {TIMESTAMP_HEADER: "²"}]
+    + [{TIMESTAMP_HEADER: f"{int(NOW)}.5"}],
 )
 def test_headers_that_are_missing_or_misshapen(change):
     assert reason(stamp, headers() | change) == "no-secret"

@@ -1,5 +1,7 @@
 """The lease of a project, between real processes."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -10,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import GateError, SourceUnreachableError, SplitError, TrackingError
-from tasks.lease import Lease, Request, take_turn
+from schemas.errors import GateError, SourceUnreachableError, SplitError, StorageError, TrackingError
+from tasks.lease import Lease, Request, present, take_turn
 
 LOOK, RETRAIN = Request("look", "sync", project_id=7), Request("retrain", "retrain")
 QUALITY = Request("quality", "labels")
@@ -244,3 +246,28 @@ def test_a_mistake_of_ours_lets_go_too_and_leaves_the_others_requests_to_the_nex
         take_turn(lease, LOOK, wrong)
     assert take_turn(lease, LOOK, worked.append) is None
     assert worked == [[QUALITY], [RETRAIN, LOOK]]
+
+
+def test_a_file_system_without_locks_is_refused(folder, monkeypatch):
+    """A lock by the mere existence of a file would outlive a holder that is killed."""
+
+    def without_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    with pytest.raises(StorageError, match="lock: can't be locked: Function not implemented; put the workspace on"):
+        take_turn(Lease(folder), LOOK, pytest.fail)
+
+
+@pytest.mark.timeout(20)
+def test_runs_do_not_wait_for_each_other_to_be_present(folder):
+    with present(folder), present(folder):
+        pass
+
+
+def test_a_name_of_the_holder_that_can_t_be_read_hinders_nobody(folder):
+    lease = Lease(folder)
+    with lease.attempt("nightly"):
+        (folder / "holder.json").write_text('{"by": "nightly", "ho')
+        assert lease.holder() is None
+        assert take_turn(lease, LOOK, pytest.fail) == "another run"

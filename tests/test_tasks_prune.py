@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from flows.entry.cli import main
 from schemas.config import Tracking
 from schemas.errors import InputError
 from schemas.storage import write_bytes, write_json
+from tasks.fleet.pending import begin
 from tasks.lease import present
 from tasks.prune import DAY_S, Retention, find_leftovers, prune_workspace
 from tasks.reuse import reuse_or_run
 from tasks.review.aliases import CHALLENGER, CHAMPION, move
+from tasks.review.approval import Accepted
 from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 from tests.lineage_histories import (
@@ -145,6 +148,25 @@ def test_what_nobody_may_want_any_more_goes_and_nothing_else(workspace):
     after = {path: there - expected.get(path, set()) for path, there in before.items()}
     assert {path: names(path) for path in before} == after
     assert find_leftovers(workspace, TRACKING, RETENTION).leftovers == []
+
+
+@pytest.mark.parametrize("why", ["accepted", "rolled out last"])
+def test_a_version_on_its_way_to_the_devices_stays(workspace, why):
+    accepted = Accepted("fpenet", str(FIRST), "a" * 64, "Ann", "better", None, "2026-01-01T00:00:00+00:00")
+    if why == "accepted":
+        write_json(workspace.accepted, asdict(accepted))
+    else:
+        begin(accepted, ["cpu"], workspace.rollouts)
+    found = find_leftovers(workspace, TRACKING, RETENTION)
+    assert found.kept["fpenet", str(FIRST)] == why
+    assert {left.kind for left in found.leftovers} == {"evaluations", "runs of quality"}
+
+
+def test_the_last_conversion_and_the_last_page_stay_whatever_they_are_of(workspace):
+    for place, name in ((workspace.conversions, "c1"), (workspace.reports, "r1")):
+        age(shutil.copytree(place / name, place / "last"), 40)
+    gone = {left.path.name for left in find_leftovers(workspace, TRACKING, RETENTION).leftovers}
+    assert gone >= {"c1", "r1"} and gone.isdisjoint({"last", "own1.tfrecords", "own1.json"})
 
 
 def test_sizes_are_those_of_the_files(workspace):

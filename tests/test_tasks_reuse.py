@@ -133,6 +133,13 @@ def test_an_output_stands_until_its_replacement_is_complete(tmp_path, at):
     assert not (tmp_path / ".key.replaced").exists()
 
 
+def test_what_an_output_has_replaced_does_not_stay(tmp_path):
+    reuse_or_run(tmp_path, "key", make("hello"))
+    replacement = reuse_or_run(tmp_path, "key", make("new"), is_current=lambda files: False)
+    assert (replacement.directory / "out.txt").read_text() == "new"
+    assert not (tmp_path / ".key.replaced").exists()
+
+
 def test_an_output_that_was_moved_aside_for_nothing_comes_back(tmp_path):
     reuse_or_run(tmp_path, "key", make("hello")).directory.rename(tmp_path / ".key.replaced")
     assert reuse_or_run(tmp_path, "key", must_not_run).reused
@@ -200,6 +207,8 @@ def test_what_a_killed_run_left_half_written_is_not_part_of_the_output(tmp_path)
     partial.mkdir()
     (partial / f"{temporary_name('out.txt')}.txt").write_text("hal")
     (partial / "finished.txt").write_text("kept")
+    (partial / "manifest.json").write_text("killed before the exchange")
     output = reuse_or_run(tmp_path, "key", make("hello"))
     names = {path.name for path in output.directory.iterdir()}
     assert names == {"finished.txt", "out.txt", "manifest.json"}
+    assert reuse_or_run(tmp_path, "key", must_not_run).reused

@@ -34,6 +34,8 @@ def test_how_it_is_written_does_not_matter(written):
 def test_the_beginning_of_the_hash_names_the_report():
     assert decided(WAITING | APPROVAL | {"review.report": REPORT[:12]}).standing is Standing.APPROVED
     assert decided(WAITING | APPROVAL | {"review.report": REPORT[:11]}).standing is Standing.REFUSED
+    its_end = {"review_sha256": OTHER[:32] + REPORT[:32], "review.report": REPORT[:32]}
+    assert decided(WAITING | APPROVAL | its_end).standing is Standing.REFUSED
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,12 @@ def test_the_first_champion_is_approved_against_nobody():
     tags = WAITING | APPROVAL | {"review.champion": "none"}
     assert decided(tags, champion=None).standing is Standing.APPROVED
     assert decided(tags, champion="1").standing is Standing.REFUSED
+
+
+def test_a_report_against_a_champion_that_is_gone_is_none_against_nobody():
+    decision = decided(WAITING | APPROVAL, champion=None)
+    assert decision.standing is Standing.REFUSED
+    assert "compares it with champion 3, and that is none now" in decision.words
 
 
 def test_tags_half_set_are_told():

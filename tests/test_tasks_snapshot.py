@@ -9,14 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.config import SplitPolicy, ValidationRules
-from schemas.errors import StorageError
+from schemas.errors import StorageError, SubjectLeakError
 from schemas.geometry import Box
 from schemas.records import Flag, Split
+from schemas.storage import read_json
 from tasks.images import ImageIndex
 from tasks.snapshot import load_snapshot, snapshot_id, take_snapshot
 from tasks.validate import validate
@@ -71,7 +73,7 @@ def test_snapshot_reads_back(tmp_path):
     assert snapshot.violations == validation.violations and snapshot.kpi_subjects == {"d/000"}
     assert output.result["rejected"] == {"duplicate-face": 1} and output.result["counts"]["accepted"] == 8
     assert sum(split["faces"] for split in output.result["splits"].values()) == 8
-    assert (output.directory / "provenance.json").is_file()
+    assert read_json(output.directory / "provenance.json")["sources"] == ["s", "t"]
 
 
 @given(order=st.randoms(use_true_random=False))
@@ -111,6 +113,12 @@ def test_id_changes_with_every_field_of_the_content(faces, which, field):
     assert snapshot_id(changed, POLICY) != snapshot_id(faces, POLICY)
 
 
+def test_id_changes_with_the_version_of_the_schema(faces, monkeypatch):
+    first = snapshot_id(faces, POLICY)
+    monkeypatch.setattr("tasks.snapshot.SCHEMA_VERSION", "another")
+    assert snapshot_id(faces, POLICY) != first
+
+
 def test_id_changes_with_the_policy_and_the_faces_but_not_with_file_names(tmp_path, faces):
     first = snapshot_id(faces, POLICY)
     assert snapshot_id(faces[1:], POLICY) != first
@@ -119,6 +127,37 @@ def test_id_changes_with_the_policy_and_the_faces_but_not_with_file_names(tmp_pa
     (tmp_path / "kpi.txt").write_text("000\n")
     from_file = {"kpi_subjects": [], "kpi_subject_files": {"d": str(tmp_path / "kpi.txt")}}
     assert snapshot_id(faces, POLICY.model_copy(update=from_file)) == first
+
+
+def test_summary_counts_known_people_and_unknown_flags(tmp_path):
+    validation = validated(tmp_path, sloth_records(tmp_path, 6))
+    nobody = {"subject": None, "flags_N": np.full(NUM_KEYPOINTS, Flag.UNKNOWN, np.int8)}
+    faces = [replace(face, **nobody) if face.subject == "d/001" else face for face in validation.faces]
+    policy = POLICY.model_copy(update={"validation_share": 0.0})
+    told = snap(tmp_path, replace(validation, faces=faces), policy).result
+    assert told["splits"]["kpi"] == {"faces": 2, "subjects": 1, "images": 2}
+    assert told["splits"]["train"] == {"faces": 4, "subjects": 1, "images": 4}
+    assert told["unknown_flags"] == 2 / 6
+
+
+def test_superseded_faces_are_kept_by_source_key_each_with_the_split_of_its_subject(tmp_path):
+    validation = validated(tmp_path, sloth_records(tmp_path, 8))
+    superseded = [replace(face, source_key=f"t:{number}") for number, face in enumerate(validation.faces)]
+    output = snap(tmp_path, replace(validation, superseded=superseded[::-1]))
+    snapshot = load_snapshot(output.directory)
+    assert [face.source_key for face in snapshot.superseded] == [face.source_key for face in superseded]
+    split_of = dict(zip((face.subject for face in snapshot.faces), snapshot.splits, strict=True))
+    told = pq.read_table(output.directory / "superseded.parquet")["split"].to_pylist()
+    assert told == [split_of[face.subject] for face in superseded]
+
+
+def test_an_image_of_a_kpi_subject_under_another_name_is_refused(tmp_path):
+    validation = validated(tmp_path, sloth_records(tmp_path, 8))
+    held_out = next(face for face in validation.faces if face.subject == "d/000")
+    leaked = [replace(face, image_sha256=held_out.image_sha256) for face in validation.faces]
+    with pytest.raises(SubjectLeakError, match="snapshot, split train"):
+        snap(tmp_path, replace(validation, faces=leaked))
+    assert not (tmp_path / "snapshots").exists()
 
 
 def test_same_content_is_reused(tmp_path):

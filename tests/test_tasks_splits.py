@@ -62,8 +62,9 @@ def test_validation_share_is_met_and_depends_on_the_seed():
 
 
 def test_at_least_one_subject_validates_if_a_share_is_asked_for():
-    splits = split_by_subject(["k/1", "d/1", "d/2"], policy("k/1", validation_share=1e-9))
-    assert sorted(splits.values()) == [Split.KPI, Split.TRAIN, Split.VALIDATION]
+    for seed in range(9):  # the lowest draw is that of the KPI subject too
+        splits = split_by_subject(["k/1", "d/1", "d/2"], policy("k/1", validation_share=1e-9, seed=seed))
+        assert sorted(splits.values()) == [Split.KPI, Split.TRAIN, Split.VALIDATION]
     assert (
         Split.VALIDATION not in split_by_subject(["k/1", "d/1", "d/2"], policy("k/1", validation_share=0.0)).values()
     )
@@ -102,8 +103,9 @@ def test_unusable_kpi_lists_are_refused(tmp_path):
     (tmp_path / "kpi.txt").write_bytes("007\nJosé\n".encode("latin-1"))
     with pytest.raises(SpecError, match=r"split.kpi_subject_files.w300: .*kpi.txt is no text in UTF-8: line 2 has"):
         kpi_subjects(policy(kpi_subject_files={"w300": str(tmp_path / "kpi.txt")}))
-    with pytest.raises(SpecError, match="KPI subject '079' is not <dataset>/<id>"):
-        kpi_subjects(policy("079"))
+    for wrong in ("079", "d/079/left"):
+        with pytest.raises(SpecError, match=f"KPI subject '{wrong}' is not <dataset>/<id>"):
+            kpi_subjects(policy(wrong))
 
 
 def test_no_kpi_faces_is_an_error_with_examples_of_both_sides():

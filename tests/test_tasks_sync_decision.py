@@ -1,7 +1,7 @@
 """Whether changed annotations are worth a new model now."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.config import SyncSettings
@@ -53,6 +53,9 @@ def test_what_is_taken_back_to_the_champion_s_faces_needs_no_model():
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
+@example(500.0, 100.0)
+@example(100.0, 500.0)
+@example(SETTINGS.quiet_s, SETTINGS.quiet_s)
 def test_it_waits_for_the_source_that_changed_last_and_then_no_longer(a, b):
     decision = decide([compared(50)], SETTINGS, lambda: {"a": a, "b": b})
     later = {"a": a + decision.wait_s, "b": b + decision.wait_s}

@@ -18,6 +18,7 @@ def test_a_grave_lasts_and_names_nobody(tmp_path):
     assert not kept.cover("team/70") and not kept.cover(None)
     assert b"team/" not in (tmp_path / FILE).read_bytes() and "team/" not in repr(kept)
     assert kept.redacted("team/7") != kept.redacted("team/8")
+    assert len(bytes.fromhex((tmp_path / KEY_FILE).read_text())) == 32, "nobody can try all keys"
 
 
 @pytest.mark.parametrize("forgotten", ["team/j\u00f6rg", "team/jo\u0308rg"])

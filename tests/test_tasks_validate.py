@@ -65,6 +65,7 @@ def test_sound_records_become_faces(tmp_path, check):
     assert (face.source_key, face.subject, face.set_id) == ("s:gt/all.json#3", "d/001", "all")
     assert (face.frame_width, face.frame_height) == (WIDTH, HEIGHT)
     assert (face.points_N2 == some_points(3)).all() and (face.flags_N == some_flags(3)).all()
+    assert not list(tmp_path.glob(".faces*")), "the file that they are read from has no name"
 
 
 BROKEN = {
@@ -155,6 +156,16 @@ def test_exact_duplicate_counts_once_whatever_the_order(tmp_path, check):
         outcome = check(records)
         assert [face.source_key for face in outcome.faces] == [first.source_key]
         assert codes(outcome) == ["duplicate-face"] and first.source_key in outcome.violations[0].value
+
+
+def test_each_duplicate_is_told_the_face_of_the_image_that_it_repeats(tmp_path, check):
+    first, second = sloth_record(tmp_path, 0), sloth_record(tmp_path, 1)
+    faces = first.payload["annotations"] + second.payload["annotations"]
+    both = replace(first, payload=first.payload | {"annotations": faces})
+    outcome = check([both, replace(both, source="t")])
+    kept = [face.source_key for face in outcome.faces]
+    assert len(kept) == 2 and codes(outcome) == ["duplicate-face"] * 2
+    assert all(key in violation.value for key, violation in zip(kept, outcome.violations, strict=True))
 
 
 def test_same_image_under_two_subjects_is_used_by_neither(tmp_path, check):
