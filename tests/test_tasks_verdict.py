@@ -221,6 +221,15 @@ def test_a_champion_of_another_crop_is_measured_through_its_own(case, one, other
     assert whole(verdict).champion_px == pytest.approx(whole(own).challenger_px, abs=1.0)
     assert abs(whole(verdict).champion_px - whole(alone).challenger_px) > 2.0
     assert verdict.champion == champion.version
+    scored = read_faces(verdict.directory)
+    lengths = [
+        np.linalg.norm(points_FN2 - scored.true_FN2, axis=-1).mean(axis=-1) / px_F
+        for points_FN2, px_F in (
+            (scored.challenger_FN2, scored.challenger_px_F),
+            (scored.champion_FN2, scored.champion_px_F),
+        )
+    ]
+    assert np.allclose(*lengths, rtol=1e-3), "the points of both lie in the frame: a crop pixel is as long for either"
 
 
 @pytest.mark.parametrize("split", [Split.TRAIN, Split.VALIDATION])
