@@ -176,6 +176,20 @@ def test_what_keys_mean_that_are_left_out():
     assert (parameters.width, parameters.confidence, parameters.stride_of_maps) == (64, "peak", 1)
 
 
+def test_set_lists_are_separated_by_spaces():
+    info = load_spec(ExperimentSpec, DATA / "tao_experiment_spec.yaml").dataloader.dataset_info
+    folder, file = info.tfrecord_folder_name, info.tfrecord_file_name
+    root = Path(info.tfrecords_directory_path)
+    assert info.files(" a  b,c ") == [root / "a" / folder / file, root / "b,c" / folder / file]
+
+
+@pytest.mark.parametrize(("share", "faces"), [(0.01, 1), (0.5, 4), (0.7, 6), (0.99, 7)])
+def test_a_batch_holds_labelled_and_unlabelled_faces_whatever_the_share(share, faces):
+    elt = f"enable_elt_loss: true, unlabelled_sets: a, unlabelled_share: {share}"
+    text = f"dataloader: {{batch_size: 8}}\nloss: {{elt_loss_info: {{{elt}}}}}"
+    assert parse_spec(ExperimentSpec, text, "spec").unlabelled_in_batch == faces
+
+
 def test_the_soft_start_may_end_where_annealing_begins():
     text = "dataloader: {}\noptimizer: {learning_rate_schedule: {soft_start: 0.4, annealing: 0.4}}"
     assert parse_spec(ExperimentSpec, text, "spec").optimizer.learning_rate_schedule.annealing == 0.4
