@@ -108,6 +108,24 @@ def test_missing_point_is_a_problem_and_not_the_origin(name):
     assert np.isnan(face.points_N2).any()
 
 
+def test_what_is_missing_is_named():
+    for number, keypoint, value in (
+        (5, "P5", "4 of 5; missing P5"),
+        (13, None, "4 of 13; missing P5, P6, P7, P8, P9, P10, P11, P12 and 1 more"),
+    ):
+        _, (problem,) = read(entry(keypoints(FOUR)), num_keypoints=number, flags_known=True)
+        assert (problem.keypoint, problem.value) == (keypoint, value)
+
+
+def test_what_float32_does_not_hold_is_no_coordinate():
+    (face,), problems = read(entry(keypoints(FOUR, P1x=1e39, P3y="-4e38")), num_keypoints=4, flags_known=True)
+    assert [(problem.code, problem.keypoint) for problem in problems] == [
+        ("keypoint-not-finite", "P1"),
+        ("keypoint-not-finite", "P3"),
+    ]
+    assert np.isnan(face.points_N2[[0, 2]]).all() and np.isfinite(face.points_N2[[1, 3]]).all()
+
+
 def test_points_above_n_are_ignored_as_by_the_reference():
     (face,), codes = read_points(entry(keypoints([*FOUR, (9, 9)], P5occluded=True)))
     assert codes == [] and face.points_N2.tolist() == [list(p) for p in FOUR]
