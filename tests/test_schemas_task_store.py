@@ -2,6 +2,7 @@ import json
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -119,6 +120,16 @@ def test_the_images_move_with_the_store(path, tmp_path):
     path.rename(moved / path.name)
     (record,) = read_raw(moved / path.name)
     assert record.image == str(moved / "images/3.png")
+
+
+def test_an_image_elsewhere_stays_there(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open_store(tmp_path / "deep" / path.name) as store:
+        put(store, stored(3))
+        with store.transaction():
+            store.set_files({"/data/3.png": Path("images/3.png")})
+    (record,) = read_raw(tmp_path / "deep" / path.name)
+    assert record.image == str(tmp_path / "images/3.png")
 
 
 @given(
