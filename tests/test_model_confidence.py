@@ -50,7 +50,8 @@ def test_a_perfect_and_a_useless_confidence():
     perfect = confidence_quality((flags != Flag.OCCLUDED) * 0.5, flags, subjects)
     assert perfect.auc == 1.0 and perfect.interval.low == 1.0
     assert perfect.roc[0] == (0.0, 0.0) and perfect.roc[1] == (0.0, 1.0)
-    assert confidence_quality(np.full(flags.shape, 0.5), flags, subjects).auc == 0.5
+    useless = confidence_quality(np.full(flags.shape, 0.5), flags, subjects)
+    assert useless.auc == useless.interval.low == useless.interval.high == 0.5
 
 
 def test_the_roc_curve_rises_from_corner_to_corner():
