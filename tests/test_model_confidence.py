@@ -31,6 +31,7 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order():
     assert 0.7 < quality.auc < 0.82
     assert quality.interval.low < quality.auc < quality.interval.high
     assert (quality.visible, quality.occluded) == ((flags == 0).sum(), (flags == 1).sum())
+    assert sum(part.points * part.visible_share for part in quality.bins) == pytest.approx(quality.visible)
 
 
 def test_the_interval_is_that_of_drawing_subjects_one_by_one():

@@ -3,6 +3,7 @@ import sys
 from dataclasses import replace
 from itertools import islice
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from model.tfrecords import write_records
 from model.training import train
 from schemas.errors import ImageError, ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.geometry import Box
+from schemas.layouts import layout
 from schemas.records import Flag
 from tasks.shared_sets import divide
 from tests.shard_files import blob_face, face_record, small_spec, write_images, write_shard
@@ -69,6 +71,39 @@ def test_without_augmentation_training_sees_what_evaluation_sees(shards):
             np.testing.assert_allclose(points, expected[image.tobytes()], atol=1e-3)
             seen.add(image.tobytes())
     assert len(seen) == 16
+
+
+MOVED = """
+  augmentation_info:
+    enable_online_augmentation: true
+    modulus_spatial_augmentation: {hflip_probability: %s, rotate_rad_max: 0.5, translate_max_x: 6.0,
+                                   translate_max_y: 3.0, zoom_min: 0.8, zoom_max: 1.2}
+"""
+
+
+@pytest.mark.parametrize("mirrored", [0.0, 1.0])
+@pytest.mark.parametrize("axis", [0, 1], ids="xy")
+def test_keypoints_and_their_flags_stay_on_their_pixels(tmp_path, axis, mirrored):
+    """Pictures as bright everywhere as their column (or row) is far: what is seen at a point tells which it is."""
+    ramp = np.indices(FACES[0].image.shape, np.uint8)[1 - axis]
+    shard = write_shard(tmp_path / "ramps", [replace(face, image=ramp) for face in FACES[:8]])
+    mask = "loss: {mask_occ: true}\n"
+    plain, moved = (batches([shard], spec_with(mask, augmentation=how), steps=1)[0] for how in ("", MOVED % mirrored))
+    order = list(layout(68).flip) if mirrored else list(range(68))
+    inside_BN = ((moved["points_BN2"] > 0) & (moved["points_BN2"] < 79)).all(axis=2)
+    assert inside_BN.mean() > 0.8 and np.abs(moved["points_BN2"] - plain["points_BN2"][:, order]).max() > 5
+    np.testing.assert_allclose(gray_at(moved)[inside_BN], gray_at(plain)[:, order][inside_BN], atol=1.0)
+    for name in ("counted_BN", "visible_BN", "judged_BN"):
+        assert 0.2 < moved[name].mean() < 0.8
+        np.testing.assert_array_equal(moved[name], plain[name][:, order])
+
+
+def gray_at(batch):
+    """(B, N): what the images show at the points."""
+    pairs = zip(batch["image_BHWC"], batch["points_BN2"], strict=True)
+    return np.stack(
+        [cv2.remap(image, points_N2[:, None], None, cv2.INTER_LINEAR)[:, 0] for image, points_N2 in pairs]
+    )
 
 
 @pytest.mark.parametrize("kept", ["", "  memory_mib: 0\n"])
