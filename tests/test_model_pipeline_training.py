@@ -119,6 +119,16 @@ def test_order_and_changes_come_from_the_seed_the_epoch_and_the_step(shards, kep
     assert not np.array_equal(first[0]["image_BHWC"], reseeded[0]["image_BHWC"])
 
 
+@pytest.mark.parametrize("kept", ["", "  memory_mib: 0\n"])
+def test_the_order_alone_comes_from_the_seed_and_the_epoch(shards, kept):
+    orders = []
+    for seed in (0, 43):
+        given = batches(shards, spec_with(f"random_seed: {seed}\n", augmentation=kept), epochs=range(2), steps=3)
+        sums = [tuple(batch["points_BN2"].sum(axis=(1, 2))) for batch in given]
+        orders += [sum(sums[:3], ()), sum(sums[3:], ())]
+    assert len(set(orders)) == 4 and len({frozenset(order) for order in orders}) == 1
+
+
 def test_read_anew_or_kept_the_same_faces_come_once_an_epoch(shards):
     sums = []
     for kept in ("", "  memory_mib: 0\n"):
