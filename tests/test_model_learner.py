@@ -58,6 +58,17 @@ def test_a_validation_loss_does_not_grow_with_the_batch(loss):
     assert float(few) == pytest.approx(float(many), rel=1e-4)
 
 
+def test_a_validation_loss_is_of_as_many_faces_as_are_labelled_in_a_batch():
+    network = "model: {model_parameters: {type: ResidualUNet, width: 4}}\n"
+    elt = "elt_loss_info: {enable_elt_loss: true, unlabelled_sets: a, unlabelled_share: 0.75}"
+    losses = []
+    for loss in ("{loss_type: l1}", f"{{loss_type: l1, {elt}}}"):
+        spec = small_spec(f"loss: {loss}\n{network}")
+        batch = batch_of_one(spec)
+        losses.append(float(Learner(spec).assess(batch["image_BHWC"], batch)[0]))
+    assert losses[0] == pytest.approx(4 * losses[1], rel=1e-5)
+
+
 def batch_of_one(spec: ExperimentSpec) -> dict[str, tf.Tensor]:
     points = spec.num_keypoints
     return {
