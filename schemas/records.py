@@ -134,7 +134,8 @@ def box_bytes(box: Box | tuple[float, ...]) -> bytes:
     try:
         return _PACK_BOX(*box)
     except OverflowError:  # NumPy writes infinity
-        return np.asarray(box, "<f4").tobytes()
+        with np.errstate(over="ignore"):
+            return np.asarray(box, "<f4").tobytes()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -222,8 +223,9 @@ def _is_of_kind(chunk: Mapping[str, Any], kind: str) -> bool:
 def _keypoints(
     chunk: Mapping[str, Any], num_keypoints: int, flags_known: bool, face: str
 ) -> tuple[np.ndarray, np.ndarray, list[Problem]]:
-    xs: list[tuple[int, float]] = []
+    xs: dict[int, list[float]] = {}
     ys: dict[int, list[float]] = {}
+    flagged: set[int] = set()
     flags_N = np.full(num_keypoints, Flag.VISIBLE if flags_known else Flag.UNKNOWN, np.int8)
     problems = []
     for key, value in chunk.items():
@@ -236,12 +238,20 @@ def _keypoints(
         if number > num_keypoints:
             continue
         if what == "x":
-            xs.append((number, float(value)))
+            xs.setdefault(number, []).append(float(value))
         elif what == "y":
             ys.setdefault(number, []).append(float(value))
+        elif number in flagged:
+            problems.append(duplicate_label(f"P{number}", face))
         elif number > 0:
+            flagged.add(number)
             flags_N[number - 1] = Flag.OCCLUDED if _is_true(value) else Flag.VISIBLE
-    found = [(f"P{number}", x, ys[number].pop(0)) for number, x in xs if ys.get(number)]
+    found = [  # half of a second place is a duplicate, too
+        (f"P{number}", x, y)
+        for number in xs
+        if number in ys
+        for x, y in zip_longest(xs[number], ys[number], fillvalue=np.nan)
+    ]
     points_N2, of_points = collect_points(found, num_keypoints, face)
     return points_N2, flags_N, problems + of_points
 

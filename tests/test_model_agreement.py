@@ -81,6 +81,12 @@ def test_a_spread_is_the_mean_distance_between_two_annotators():
     assert spreads([view]).source_px_BK.tolist() == [[pytest.approx((5 + 5 + 0) / 3), 0.0]]
 
 
+def test_a_point_is_visible_if_all_say_so_and_occluded_if_one_does():
+    (view,) = some_views(faces=1, num_keypoints=5)
+    flags_AK = np.array([[0, 0, 0, -1, 1], [0, 1, -1, -1, -1]], np.int8)
+    assert spreads([replace(view, flags_AK=flags_AK)]).flags_BK.tolist() == [[0, 1, -1, -1, 1]]
+
+
 def test_sides_that_one_annotator_swapped_do_not_shrink_the_face():
     """The mean of the two has its eyes in the middle: per cent of that would be infinite."""
     (view,) = some_views(faces=1)

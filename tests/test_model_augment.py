@@ -115,6 +115,14 @@ def test_the_centre_stays_and_sizes_keep_their_bounds():
     assert -0.3 <= angle_B.min() < -0.29 and 0.29 < angle_B.max() <= 0.3
 
 
+def test_shifts_go_both_ways_as_far_as_asked_for_each_axis():
+    spatial = SpatialAugmentation(translate_max_x=3.0, translate_max_y=7.0)
+    map_B33, _ = random_affine(spatial, draws(1, 2000), size=80)
+    for axis, most in enumerate((3.0, 7.0)):
+        shift_B = map_B33[:, axis, 2].numpy()
+        assert -most <= shift_B.min() < -0.98 * most and 0.98 * most < shift_B.max() <= most
+
+
 @pytest.mark.parametrize("num_keypoints", [68, 80, 104])
 def test_mirrored_samples_change_their_order(num_keypoints):
     flip = layout(num_keypoints).flip

@@ -1,8 +1,9 @@
 """Intervals by bootstrap over subjects."""
 
 import numpy as np
+import pytest
 
-from model.bootstrap import estimates_of, intervals_of, ratio
+from model.bootstrap import Estimate, estimates_of, intervals_of, ratio
 
 
 def mean(sums_DX):
@@ -50,3 +51,16 @@ def test_a_statistic_that_some_draws_lack_has_the_interval_of_the_others():
 
     (estimate,) = estimates_of(["a", "b"], values_BX, of_kind)
     assert (estimate.value, estimate.low, estimate.high) == (3.0, 3.0, 3.0)
+    assert estimates_of(["a", "b"], 0 * values_BX, of_kind) == [Estimate(None)]
+
+
+def test_an_interval_is_of_as_many_draws_as_were_asked_for():
+    drawn = []
+
+    def noted(sums_DX):
+        drawn.extend(mean(sums_DX)[:, 0])
+        return mean(sums_DX)
+
+    (interval,) = intervals_of(list("abcdefg"), counted(np.arange(7.0) ** 2), noted, draws=41)
+    assert len(drawn) == 41
+    assert (interval.low, interval.high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), rel=1e-12)

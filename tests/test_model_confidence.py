@@ -31,6 +31,7 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order():
     assert 0.7 < quality.auc < 0.82
     assert quality.interval.low < quality.auc < quality.interval.high
     assert (quality.visible, quality.occluded) == ((flags == 0).sum(), (flags == 1).sum())
+    assert sum(part.points * part.visible_share for part in quality.bins) == pytest.approx(quality.visible)
 
 
 def test_the_interval_is_that_of_drawing_subjects_one_by_one():
@@ -50,7 +51,8 @@ def test_a_perfect_and_a_useless_confidence():
     perfect = confidence_quality((flags != Flag.OCCLUDED) * 0.5, flags, subjects)
     assert perfect.auc == 1.0 and perfect.interval.low == 1.0
     assert perfect.roc[0] == (0.0, 0.0) and perfect.roc[1] == (0.0, 1.0)
-    assert confidence_quality(np.full(flags.shape, 0.5), flags, subjects).auc == 0.5
+    useless = confidence_quality(np.full(flags.shape, 0.5), flags, subjects)
+    assert useless.auc == useless.interval.low == useless.interval.high == 0.5
 
 
 def test_the_roc_curve_rises_from_corner_to_corner():

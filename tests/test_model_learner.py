@@ -58,12 +58,38 @@ def test_a_validation_loss_does_not_grow_with_the_batch(loss):
     assert float(few) == pytest.approx(float(many), rel=1e-4)
 
 
+def test_a_validation_loss_is_of_as_many_faces_as_are_labelled_in_a_batch():
+    network = "model: {model_parameters: {type: ResidualUNet, width: 4}}\n"
+    elt = "elt_loss_info: {enable_elt_loss: true, unlabelled_sets: a, unlabelled_share: 0.75}"
+    losses = []
+    for loss in ("{loss_type: l1}", f"{{loss_type: l1, {elt}}}"):
+        spec = small_spec(f"loss: {loss}\n{network}")
+        batch = batch_of_one(spec)
+        losses.append(float(Learner(spec).assess(batch["image_BHWC"], batch)[0]))
+    assert losses[0] == pytest.approx(4 * losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("term", ["heatmap", "visibility"])
+def test_a_term_weighs_what_the_spec_says(term):
+    confidence = "visibility" if term == "visibility" else "peak"
+    network = f"model: {{model_parameters: {{type: ResidualUNet, width: 4, confidence: {confidence}}}}}\n"
+    losses = []
+    for weight in (1, 2, 4):
+        spec = small_spec(f"loss: {{{term}_coeff: {weight}}}\n{network}")
+        batch = batch_of_one(spec)
+        losses.append(float(Learner(spec).assess(batch["image_BHWC"], batch)[0]))
+    once, twice = losses[1] - losses[0], losses[2] - losses[1]
+    assert once > 0.1 and twice == pytest.approx(2 * once, rel=1e-3)
+
+
 def batch_of_one(spec: ExperimentSpec) -> dict[str, tf.Tensor]:
     points = spec.num_keypoints
     return {
         "image_BHWC": tf.random.stateless_uniform((1, 80, 80, 1), (0, 1), 0, 255),
         "points_BN2": tf.random.stateless_uniform((1, points, 2), (0, 2), 5, 74),
         "counted_BN": tf.ones((1, points)),
+        "visible_BN": tf.ones((1, points)),
+        "judged_BN": tf.ones((1, points)),
     }
 
 

@@ -137,6 +137,8 @@ def test_masked_points_add_nothing_to_the_heatmap_loss():
     masked = heatmap_cross_entropy(logits, truth, counted, **arguments)
     np.testing.assert_array_equal(masked, heatmap_cross_entropy(logits, other, counted, **arguments))
     assert float(masked) > 0
+    flat = heatmap_cross_entropy(tf.zeros_like(logits), truth, counted, **arguments)
+    assert float(flat) == pytest.approx(np.log(400) * 3 / 6, rel=1e-5), "nor do they make the others dearer"
 
 
 def quarter_turn(size: int) -> tf.Tensor:

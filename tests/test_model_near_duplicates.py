@@ -146,3 +146,8 @@ def test_a_face_at_the_edge_of_its_frame_has_a_view(shots):
     view = face_view(np.ascontiguousarray(gray[:y, :x]), points)
     assert view.shape == (64, 64) and view.dtype == np.uint8
     np.testing.assert_array_less(np.abs(view[8:28, 8:28].astype(int) - face_view(gray, points)[8:28, 8:28]), 3)
+
+
+def test_what_is_finer_than_a_view_s_pixels_leaves_no_trace():
+    fine = (np.indices((500, 600)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    assert face_view(fine, some_points(1) * 9.3).std() < FLAT

@@ -114,6 +114,11 @@ def test_without_a_champion_the_interval_is_near_the_evaluations_own():
     assert (row.low_px, row.high_px) == pytest.approx((told.low, told.high), abs=0.1 * (told.high - told.low))
 
 
+def test_what_is_no_worse_at_all_passes_where_nothing_is_allowed():
+    strict = RULES.model_copy(update={"allowance_crop_px": Allowances(regions={"All": 0.0})})
+    assert compare(some_errors(), some_errors(), {}, strict)[0].outcome is Outcome.PASSED
+
+
 def test_too_few_subjects_are_inconclusive_however_good_the_challenger_is():
     challenger = some_errors(30, 3)
     champion = replace(challenger, crop_px_BK=challenger.crop_px_BK + 5)
@@ -125,7 +130,13 @@ def test_too_few_subjects_are_inconclusive_however_good_the_challenger_is():
 def test_faces_of_unknown_subjects_are_inconclusive():
     challenger = replace(some_errors(8, 8), subjects=("", *(f"{i}" for i in range(7))))
     row = compare(challenger, challenger, {}, RULES)[0]
-    assert (row.outcome, row.high_px) == (Outcome.INCONCLUSIVE, None)
+    assert (row.outcome, row.high_px, row.subjects) == (Outcome.INCONCLUSIVE, None, 7)
+
+
+def test_one_failure_outweighs_what_is_inconclusive():
+    row = hold_against_bounds(some_errors(), RULES)[0]
+    found = [replace(row, outcome=outcome) for outcome in Outcome]
+    assert overall(found) is overall(found[::-1]) is Outcome.FAILED
 
 
 def test_a_region_without_an_allowance_is_shown_and_decides_nothing():

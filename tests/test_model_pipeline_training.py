@@ -3,6 +3,7 @@ import sys
 from dataclasses import replace
 from itertools import islice
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from model.tfrecords import write_records
 from model.training import train
 from schemas.errors import ImageError, ShardError, SubjectLeakError, UnknownSubjectError
 from schemas.geometry import Box
+from schemas.layouts import layout
 from schemas.records import Flag
 from tasks.shared_sets import divide
 from tests.shard_files import blob_face, face_record, small_spec, write_images, write_shard
@@ -71,6 +73,39 @@ def test_without_augmentation_training_sees_what_evaluation_sees(shards):
     assert len(seen) == 16
 
 
+MOVED = """
+  augmentation_info:
+    enable_online_augmentation: true
+    modulus_spatial_augmentation: {hflip_probability: %s, rotate_rad_max: 0.5, translate_max_x: 6.0,
+                                   translate_max_y: 3.0, zoom_min: 0.8, zoom_max: 1.2}
+"""
+
+
+@pytest.mark.parametrize("mirrored", [0.0, 1.0])
+@pytest.mark.parametrize("axis", [0, 1], ids="xy")
+def test_keypoints_and_their_flags_stay_on_their_pixels(tmp_path, axis, mirrored):
+    """Pictures as bright everywhere as their column (or row) is far: what is seen at a point tells which it is."""
+    ramp = np.indices(FACES[0].image.shape, np.uint8)[1 - axis]
+    shard = write_shard(tmp_path / "ramps", [replace(face, image=ramp) for face in FACES[:8]])
+    mask = "loss: {mask_occ: true}\n"
+    plain, moved = (batches([shard], spec_with(mask, augmentation=how), steps=1)[0] for how in ("", MOVED % mirrored))
+    order = list(layout(68).flip) if mirrored else list(range(68))
+    inside_BN = ((moved["points_BN2"] > 0) & (moved["points_BN2"] < 79)).all(axis=2)
+    assert inside_BN.mean() > 0.8 and np.abs(moved["points_BN2"] - plain["points_BN2"][:, order]).max() > 5
+    np.testing.assert_allclose(gray_at(moved)[inside_BN], gray_at(plain)[:, order][inside_BN], atol=1.0)
+    for name in ("counted_BN", "visible_BN", "judged_BN"):
+        assert 0.2 < moved[name].mean() < 0.8
+        np.testing.assert_array_equal(moved[name], plain[name][:, order])
+
+
+def gray_at(batch):
+    """(B, N): what the images show at the points."""
+    pairs = zip(batch["image_BHWC"], batch["points_BN2"], strict=True)
+    return np.stack(
+        [cv2.remap(image, points_N2[:, None], None, cv2.INTER_LINEAR)[:, 0] for image, points_N2 in pairs]
+    )
+
+
 @pytest.mark.parametrize("kept", ["", "  memory_mib: 0\n"])
 def test_order_and_changes_come_from_the_seed_the_epoch_and_the_step(shards, kept):
     spec = spec_with("random_seed: 0\n", augmentation=RANDOM + kept)
@@ -82,6 +117,16 @@ def test_order_and_changes_come_from_the_seed_the_epoch_and_the_step(shards, kep
     assert len(set(orders)) == 6
     reseeded = batches(shards, spec_with("random_seed: 43\n", augmentation=RANDOM))
     assert not np.array_equal(first[0]["image_BHWC"], reseeded[0]["image_BHWC"])
+
+
+@pytest.mark.parametrize("kept", ["", "  memory_mib: 0\n"])
+def test_the_order_alone_comes_from_the_seed_and_the_epoch(shards, kept):
+    orders = []
+    for seed in (0, 43):
+        given = batches(shards, spec_with(f"random_seed: {seed}\n", augmentation=kept), epochs=range(2), steps=3)
+        sums = [tuple(batch["points_BN2"].sum(axis=(1, 2))) for batch in given]
+        orders += [sum(sums[:3], ()), sum(sums[3:], ())]
+    assert len(set(orders)) == 4 and len({frozenset(order) for order in orders}) == 1
 
 
 def test_read_anew_or_kept_the_same_faces_come_once_an_epoch(shards):
@@ -185,6 +230,13 @@ def test_without_masking_every_point_counts(shards):
     assert (batches(shards, spec_with(augmentation=RANDOM))[0]["counted_BN"] == 1).all()
 
 
+def test_augmentation_that_is_switched_off_changes_nothing(shards):
+    off = RANDOM.replace("enable_online_augmentation: true", "enable_online_augmentation: false")
+    (plain,), (same,) = (batches(shards, spec_with(augmentation=how), steps=1) for how in ("", off))
+    for name in plain:
+        np.testing.assert_array_equal(same[name], plain[name])
+
+
 @pytest.mark.parametrize("unflagged", [False, True])
 def test_which_points_are_judged_for_their_visibility(shards, unflagged):
     """Those that somebody flagged, and the others where that is to mean visible."""
@@ -201,13 +253,15 @@ def test_which_points_are_judged_for_their_visibility(shards, unflagged):
 
 def test_a_patch_hides_points_for_visibility_even_where_they_count_for_their_place(shards):
     kept = RANDOM.replace("mask_augmentation_patch: true", "mask_augmentation_patch: false")
-    (plain,), (patched,) = (batches(shards, spec_with(augmentation=how), steps=1) for how in ("", kept))
-    assert (patched["counted_BN"] == 1).all()
+    mask = "loss: {mask_occ: true}\n"
+    (plain,), (patched,) = (batches(shards, spec_with(mask, augmentation=how), steps=1) for how in ("", kept))
+    assert patched["counted_BN"].sum() == plain["counted_BN"].sum() < plain["counted_BN"].size
     assert patched["visible_BN"].sum() < plain["visible_BN"].sum()
 
 
-def test_validation_compares_with_what_training_does_without_augmentation(shards):
-    spec = spec_with("loss: {mask_occ: true}\n")
+@pytest.mark.parametrize("exempt", ["null", "blobs"])
+def test_validation_compares_with_what_training_does_without_augmentation(shards, exempt):
+    spec = spec_with("loss: {mask_occ: true}\n", exempt=exempt)
     (whole,) = evaluation_batches(shards, spec, batch_size=21)
     expected = {name: values.numpy() for name, values in targets(whole, spec).items()}
     faces = {image.tobytes(): number for number, image in enumerate(whole.images_BHWC)}

@@ -186,10 +186,15 @@ def test_impossible_input_is_refused():
     true[0, 0] = 9
     with pytest.raises(ValueError, match="face 1: all its true points coincide"):
         face_errors(true, true, np.ones((2, 3)), ["a", "b"])
-    with pytest.raises(ValueError, match="not a finite number"):
-        face_errors(true, true * np.nan, np.ones((2, 3)), ["a", "b"])
+    for odd in (np.nan, np.inf):
+        predicted = true.copy()
+        predicted[1, 2, 0] = odd
+        with pytest.raises(ValueError, match="not a finite number"):
+            face_errors(true, predicted, np.ones((2, 3)), ["a", "b"])
     with pytest.raises(ValueError, match="shapes differ"):
         face_errors(true, true[:, :2], np.ones((2, 3)), ["a", "b"])
+    with pytest.raises(ValueError, match="shapes differ"):
+        face_errors(true, true, np.ones((2, 2)), ["a", "b"])
     with pytest.raises(ValueError, match="2 faces but 1 subjects"):
         face_errors(true, true, np.ones((2, 3)), ["a"])
 

@@ -169,3 +169,12 @@ def test_a_damaged_length_is_an_error_of_that_file(tmp_path):
     file.write_bytes(b"\xff" * 8 + file.read_bytes()[8:])
     with pytest.raises(ShardError, match=r"a\.tfrecords: ends within a record"):
         count_records([file])
+
+
+@pytest.mark.parametrize("lost", [1, 4, 5, 13])
+def test_a_file_that_lost_its_end_is_an_error_of_that_file(tmp_path, lost):
+    file = tmp_path / "a.tfrecords"
+    write_records(file, [b"record"] * 3)
+    file.write_bytes(file.read_bytes()[:-lost])
+    with pytest.raises(ShardError, match=r"a\.tfrecords: ends within a record"):
+        count_records([file])

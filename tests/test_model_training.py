@@ -92,6 +92,17 @@ def test_the_model_is_the_epoch_with_the_lowest_validation_error(undisturbed, sh
     assert np.mean(distances) == pytest.approx(result.best.validation_error_px, rel=1e-4)
 
 
+def test_of_equal_epochs_the_first_is_the_best(shards, tmp_path):
+    """Steps so small that no weight changes."""
+    still = small_spec(
+        "optimizer: {learning_rate_schedule: {base_learning_rate: 1.0e-30, min_learning_rate: 1.0e-30}}\n"
+    )
+    result = run(shards, tmp_path, spec=still)
+    first, second = (epoch.validation_error_px for epoch in result.history)
+    assert first == second and [epoch.best for epoch in result.history] == [True, False]
+    assert result.best.epoch == 1
+
+
 KILLED_AFTER = 3
 """Epochs: the last checkpoint is then one epoch old."""
 
@@ -270,7 +281,15 @@ def test_a_damaged_checkpoint_is_named(shards, tmp_path):
 
 
 def test_without_validation_faces_the_last_epoch_is_kept(shards, tmp_path):
-    result = run((shards[0], []), tmp_path, spec=small_spec())
+    class Listener(Watcher):
+        losses = []
+
+        def step(self, number, terms, learning_rate):
+            self.losses.append(terms["loss"])
+
+    result = run((shards[0], []), tmp_path, spec=small_spec(), progress=Listener())
+    means = np.reshape(Listener.losses, (2, 5)).mean(axis=1)
+    assert [epoch.loss for epoch in result.history] == pytest.approx(means), "an epoch's loss is that of its steps"
     assert result.best.epoch == 2 and result.best.validation_error_px is None
     assert (tmp_path / MODEL_FILE).exists()
 

@@ -86,6 +86,16 @@ def test_labels_of_unlabelled_sets_are_never_read(shards, memory):
         assert (batch["counted_BN"][:2] == 1).all() and (batch["counted_BN"][2:] == 0).all()
 
 
+def test_unlabelled_faces_are_in_no_loss_but_elt(shards):
+    flags = "  visibility_coeff: 1.0\n  unflagged_are_visible: true\n"
+    text = (ELT % 0.5).replace("beta: 1.0", "beta: 1.0, confidence: visibility")
+    spec = small_spec(text.replace("loss:\n", f"loss:\n{flags}"))
+    dataset = training_batches(shards["labelled"], spec, epochs=range(1), steps=1, unlabelled_files=shards["plain"])
+    (batch,) = dataset.as_numpy_iterator()
+    for name in ("counted_BN", "judged_BN"):
+        assert (batch[name][:2] == 1).all() and (batch[name][2:] == 0).all()
+
+
 @pytest.mark.parametrize("memory", [0, 1024])
 def test_mixed_batches_go_on_where_they_stopped(shards, memory):
     whole = batches(shards, "plain", memory=memory)

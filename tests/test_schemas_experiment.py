@@ -57,8 +57,14 @@ def test_a_dumped_spec_reads_back_equal():
         ("num_keypoints: 6800000", "spec:1: num_keypoints: input should be less than or equal to 1000, not 6800000"),
         ("num_keypoints: 68", "num_keypoints is 68 here and 80 in dataloader"),
         ("loss: {weights_dict: {face: 0.5, eyes: 0.4, mouth: 0.3}}", "must sum to 1, not 1.2"),
+        ("loss: {weights_dict: {face: 0.5, eyes: 0.3, mouth: 0.21}}", "must sum to 1, not 1.01"),
         ("loss: {weights_dict: {face: 0.5, eyes: 0.5}}", "weights_dict lacks mouth"),
         ("loss: {elt_loss_info: {unlabelled_sets: a}}", "unlabelled_sets are used by ELT alone"),
+        (
+            "loss: {elt_loss_info: {enable_elt_loss: true, elt_alpha: 0, unlabelled_sets: a}}",
+            "unlabelled_sets are used by ELT alone",
+        ),
+        ("dataloader: {bbox_enlarge_ratio: 0.9}", "bbox_enlarge_ratio: input should be greater than or equal to 1"),
         ("loss: {unflagged_are_visible: true}", "unflagged_are_visible is used by visibility_coeff alone"),
         (
             "dataloader: {augmentation_info: {occluder_probability: 0.3}}",
@@ -93,7 +99,7 @@ def test_a_dumped_spec_reads_back_equal():
         ),
         ("model: {model_parameters: {type: ResidualUNet, map_stride: 1}}", "map_stride must be 2 or 4"),
         ("model: {model_parameters: {type: ResidualUNet, map_stride: 4, width: 9}}", "width must be even"),
-        ("checkpoint_n_epoch: 50", "checkpoint_n_epoch 50 is above num_epoch 40"),
+        ("checkpoint_n_epoch: 41", "checkpoint_n_epoch 41 is above num_epoch 40"),
         (
             "dataloader: {augmentation_info: {modulus_spatial_augmentation: {zoom_min: 1.2, zoom_max: 0.8}}}",
             "zoom_min 1.2 is above zoom_max 0.8",
@@ -154,6 +160,40 @@ def test_mirroring_needs_a_known_face():
     )
     with pytest.raises(SpecError, match="only 68, 80 and 104 can be mirrored"):
         parse_spec(ExperimentSpec, text, "spec")
+    moved = "loss: {elt_loss_info: {modulus_spatial_augmentation: {hflip_probability: 0.5}}}"
+    with pytest.raises(SpecError, match="elt_loss_info must be 0 with 10 keypoints"):
+        parse_spec(ExperimentSpec, f"num_keypoints: 10\ndataloader: {{num_keypoints: 10}}\n{moved}", "spec")
+
+
+def test_what_keys_mean_that_are_left_out():
+    """The same in every release, or a file would train another model; and nothing of ours acts."""
+    spec = parse_spec(ExperimentSpec, "dataloader: {}", "spec")
+    loss, parameters, schedule = spec.loss, spec.model.model_parameters, spec.optimizer.learning_rate_schedule
+    assert (spec.num_epoch, spec.checkpoint_n_epoch, spec.random_seed, spec.num_keypoints) == (40, 1, 42, 80)
+    assert (loss.loss_type, loss.kpts_coeff, loss.mask_occ, loss.weights_dict) == ("l1", 0.01, False, None)
+    assert (schedule.soft_start, schedule.annealing, schedule.base_learning_rate) == (0.3, 0.5, 5e-4)
+    assert (loss.heatmap_coeff, loss.visibility_coeff, spec.unlabelled_in_batch) == (0, 0, 0)
+    assert (spec.dataloader.bbox_enlarge_ratio, spec.training_precision) == (1.0, "float32")
+    assert (parameters.width, parameters.confidence, parameters.stride_of_maps) == (64, "peak", 1)
+
+
+def test_set_lists_are_separated_by_spaces():
+    info = load_spec(ExperimentSpec, DATA / "tao_experiment_spec.yaml").dataloader.dataset_info
+    folder, file = info.tfrecord_folder_name, info.tfrecord_file_name
+    root = Path(info.tfrecords_directory_path)
+    assert info.files(" a  b,c ") == [root / "a" / folder / file, root / "b,c" / folder / file]
+
+
+@pytest.mark.parametrize(("share", "faces"), [(0.01, 1), (0.5, 4), (0.7, 6), (0.99, 7)])
+def test_a_batch_holds_labelled_and_unlabelled_faces_whatever_the_share(share, faces):
+    elt = f"enable_elt_loss: true, unlabelled_sets: a, unlabelled_share: {share}"
+    text = f"dataloader: {{batch_size: 8}}\nloss: {{elt_loss_info: {{{elt}}}}}"
+    assert parse_spec(ExperimentSpec, text, "spec").unlabelled_in_batch == faces
+
+
+def test_the_soft_start_may_end_where_annealing_begins():
+    text = "dataloader: {}\noptimizer: {learning_rate_schedule: {soft_start: 0.4, annealing: 0.4}}"
+    assert parse_spec(ExperimentSpec, text, "spec").optimizer.learning_rate_schedule.annealing == 0.4
 
 
 @pytest.mark.parametrize("n", [68, 80, 104])

@@ -29,6 +29,8 @@ def test_tight_square_holds_every_point(points_N2):
 def test_crop_round_trip(points_N2, side, size):
     crop = SquareCrop(-3.25, 17.5, side, size)
     np.testing.assert_allclose(crop.to_frame(crop.to_crop(points_N2)), points_N2, atol=1e-6)
+    for change in (crop.to_crop, crop.to_frame):
+        assert [change(points_N2.astype(kind)).dtype for kind in ("f4", "f8")] == ["f4", "f8"]
 
 
 def test_crop_maps_pixel_edges_to_pixel_edges():

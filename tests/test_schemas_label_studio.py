@@ -102,8 +102,8 @@ def test_an_imported_annotation_is_not_reviewed_yet():
 
 
 def test_keypoints_above_n_serve_a_smaller_network():
-    (face,), (problem,) = read(some_task(9, occluded=(2, 8)), num_keypoints=5, flags_known=True)
-    assert (problem.code, problem.value) == ("keypoints-beyond-layout", "4 keypoints, P6 to P9")
+    (face,), (problem,) = read(some_task(10, occluded=(2, 8)), num_keypoints=5, flags_known=True)
+    assert (problem.code, problem.value) == ("keypoints-beyond-layout", "5 keypoints, P6 to P10")
     assert problem.code in NOTED
     assert face.flags_N.tolist() == [0, 1, 0, 0, 0]
     np.testing.assert_allclose(face.points_N2, some_points(5), rtol=0, atol=1e-5)
@@ -201,8 +201,11 @@ def broken(change):
             ["unknown-label"],
         ),
         (lambda t: region(t, "FaceBbox", "rectanglelabels")["value"].update(rotation=12.5), ["rotated-face-box"]),
+        (lambda t: region(t, "FaceBbox", "rectanglelabels")["value"].update(rotation=-3), ["rotated-face-box"]),
+        (lambda t: region(t, "FaceBbox", "rectanglelabels")["value"].update(rotation=360), []),
         (lambda t: region(t, "FaceBbox", "rectanglelabels")["value"].update(width=0), ["degenerate-face-box"]),
         (lambda t: region(t, "P2").update(image_rotation=90), ["rotated-image"]),
+        (lambda t: region(t, "P2").update(image_rotation=180), ["rotated-image"]),
         (lambda t: region(t, "P2").update(original_width=640), ["frame-size-conflict"]),
         (lambda t: t["annotations"][0].update(result=[]), ["wrong-keypoint-count"]),
     ],
@@ -211,9 +214,22 @@ def test_bad_regions_become_problems(change, expected):
     assert codes(broken(change)) == expected
 
 
-def test_a_choice_that_is_not_ours():
+def test_a_frame_of_two_sizes_has_none():
+    (face,), _ = read(broken(lambda t: region(t, "P2").update(original_width=640)), num_keypoints=5, flags_known=True)
+    assert face.frame_size is None
+
+
+def test_a_choice_that_was_taken_back_says_nothing():
     task = some_task(occluded=(2,))
-    region(task, "P2", "choices")["value"]["choices"] = ["occluded?"]
+    region(task, "P2", "choices")["value"]["choices"] = []
+    (face,), problems = read(task, num_keypoints=5, flags_known=True)
+    assert problems == [] and face.flags_N.tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("choices", [["occluded?"], ["occluded", "blurred"]])
+def test_a_choice_that_is_not_ours(choices):
+    task = some_task(occluded=(2,))
+    region(task, "P2", "choices")["value"]["choices"] = choices
     (face,), (problem,) = read(task, num_keypoints=5, flags_known=True)
     assert (problem.code, problem.keypoint) == ("unknown-choice", "P2")
     assert face.flags_N.tolist() == [0] * 5
@@ -229,7 +245,7 @@ def test_two_face_boxes():
     task = some_task()
     task["annotations"][0]["result"].append(dict(region(task, "FaceBbox", "rectanglelabels"), id="second"))
     (face,), (problem,) = read(task, num_keypoints=5, flags_known=True)
-    assert problem.code == "several-face-boxes"
+    assert (problem.code, problem.face) == ("several-face-boxes", "/annotation/41")
     assert face.tight_box is None
 
 

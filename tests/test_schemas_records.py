@@ -79,3 +79,8 @@ def test_content_hash_is_of_the_canonical_json(subject, points_N2, flags_N, tigh
     changes = {"points_N2": points_N2, "flags_N": flags_N, "tight_box": tight, "outer_box": outer}
     found = face(15, 4, subject=subject, **changes).content_hash()
     assert found == sha256(canonical).hexdigest()
+
+
+def test_a_box_beyond_float32_has_the_hash_of_an_endless_one():
+    far, endless = (face(0, tight_box=Box(0, 0, side, side)) for side in (1e39, np.inf))
+    assert far.content_hash() == endless.content_hash() != face(0).content_hash()

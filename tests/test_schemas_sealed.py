@@ -12,6 +12,7 @@ import schemas.sealed
 from schemas.errors import SealedFileError
 from schemas.sealed import (
     MAGIC,
+    SCRYPT,
     Key,
     Kind,
     existing,
@@ -57,6 +58,14 @@ def test_nothing_of_content_or_key_is_readable_and_no_two_files_are_alike():
     first, second = (seal(CONTENT, Kind.TRAINABLE, KEY) for _ in range(2))
     assert CONTENT[:16] not in first and b"horse" not in first
     assert first[-200:-100] != second[-200:-100]
+    one, other = (json.loads(data[12 : 12 + int.from_bytes(data[8:12], "big")]) for data in (first, second))
+    assert one["nonce"] != other["nonce"] and one["kdf"]["salt"] != other["kdf"]["salt"]
+
+
+def test_a_key_costs_what_owasp_asks_for_at_least():
+    """Its settings of scrypt, from the "Password Storage Cheat Sheet": less of one for more of another."""
+    smallest = [(2**17, 8, 1), (2**16, 8, 2), (2**15, 8, 3), (2**14, 8, 5), (2**13, 8, 10)]
+    assert tuple(SCRYPT.values()) in smallest
 
 
 def test_a_changed_byte_anywhere_is_damage_not_a_wrong_key():
@@ -84,6 +93,8 @@ def test_a_truncated_file_is_damage(length):
         {"kdf": {"name": "none"}},
         {"kdf": {"n": 2**30}},
         {"kdf": {"n": 17}},
+        {"kdf": {"n": 1}},
+        {"note": "x" * 4096},
         {"kdf": {"r": 0}},
         {"kdf": {"p": True}},
         {"kdf": {"salt": 5}},
@@ -130,6 +141,14 @@ def test_files_are_known_by_their_content(tmp_path):
     assert kind_of(path) is Kind.DEPLOYABLE
     assert read_content(plain, Kind.DEPLOYABLE, None) == read_content(path, Kind.DEPLOYABLE, KEY) == CONTENT
     assert sorted(tmp_path.iterdir()) == [plain, path]
+    with pytest.raises(SealedFileError, match=r"renamed\.bin: encrypted"):
+        read_content(path, Kind.DEPLOYABLE, None)
+
+
+def test_a_file_opens_whatever_a_key_costs_by_then(monkeypatch):
+    data = seal(CONTENT, Kind.TRAINABLE, KEY)
+    monkeypatch.setattr(schemas.sealed, "SCRYPT", {"n": 32, "r": 4, "p": 2})
+    assert unseal(data, Kind.TRAINABLE, KEY, "model") == CONTENT
 
 
 def test_a_file_that_is_only_called_sealed_is_damaged(tmp_path):

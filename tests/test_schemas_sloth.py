@@ -14,7 +14,15 @@ from hypothesis.extra import numpy as hnp
 from schemas.errors import AnnotationFileError
 from schemas.geometry import Box
 from schemas.records import Flag
-from schemas.sloth import face_to_sloth, image_entry, load_sloth_file, read, read_face_boxes
+from schemas.sloth import (
+    face_to_sloth,
+    flags_known_in,
+    has_flags,
+    image_entry,
+    load_sloth_file,
+    read,
+    read_face_boxes,
+)
 
 QUIRKS = json.loads((Path(__file__).parent / "golden" / "json_parse_quirks.json").read_text())
 
@@ -89,8 +97,8 @@ def test_sub_pixel_positions_survive_where_the_reference_truncates():
 
 
 def test_text_false_is_not_occluded_where_the_reference_says_it_is():
-    (face,), _ = read_points(entry(keypoints(FOUR, P3occluded="False", P4occluded="True")))
-    assert face.flags_N.tolist() == [0, 0, 0, 1]
+    (face,), _ = read_points(entry(keypoints(FOUR, P2occluded="1", P3occluded="False", P4occluded="True")))
+    assert face.flags_N.tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("name", ["missing_points_zero", "number_over_N_ignored", "tool_version_skipped_Version_not"])
@@ -98,6 +106,24 @@ def test_missing_point_is_a_problem_and_not_the_origin(name):
     (face,), codes = quirk(name)
     assert codes == ["wrong-keypoint-count"]
     assert np.isnan(face.points_N2).any()
+
+
+def test_what_is_missing_is_named():
+    for number, keypoint, value in (
+        (5, "P5", "4 of 5; missing P5"),
+        (13, None, "4 of 13; missing P5, P6, P7, P8, P9, P10, P11, P12 and 1 more"),
+    ):
+        _, (problem,) = read(entry(keypoints(FOUR)), num_keypoints=number, flags_known=True)
+        assert (problem.keypoint, problem.value) == (keypoint, value)
+
+
+def test_what_float32_does_not_hold_is_no_coordinate():
+    (face,), problems = read(entry(keypoints(FOUR, P1x=1e39, P3y="-4e38")), num_keypoints=4, flags_known=True)
+    assert [(problem.code, problem.keypoint) for problem in problems] == [
+        ("keypoint-not-finite", "P1"),
+        ("keypoint-not-finite", "P3"),
+    ]
+    assert np.isnan(face.points_N2[[0, 2]]).all() and np.isfinite(face.points_N2[[1, 3]]).all()
 
 
 def test_points_above_n_are_ignored_as_by_the_reference():
@@ -113,8 +139,8 @@ def test_faces_of_an_image_do_not_inherit_from_each_other():
 
 
 def test_number_zero_is_an_unknown_label_and_not_the_last_point():
-    (face,), codes = read_points(entry(keypoints(FOUR, P0x=6, P0y=6)))
-    assert codes == ["unknown-label"] and face.points_N2[3].tolist() == [7, 8]
+    (face,), codes = read_points(entry(keypoints(FOUR, P0x=6, P0y=6, P0occluded=True)))
+    assert codes == ["unknown-label"] and face.points_N2[3].tolist() == [7, 8] and face.flags_N[3] == Flag.VISIBLE
 
 
 @pytest.mark.parametrize("key", ["P1x_2", "P1xy", "P1ocluded"])
@@ -128,10 +154,12 @@ def test_keys_about_something_else_are_left_alone(key):
     assert read_points(entry(keypoints(FOUR, **{key: "v"})))[1] == []
 
 
-def test_two_spellings_of_one_key_are_a_duplicate():
-    chunk = keypoints(FOUR) | {"p1X": 3, "p1Y": 4}
-    _, codes = read_points(entry(chunk))
-    assert codes == ["duplicate-label"]
+@pytest.mark.parametrize(
+    "again", [{"p1X": 3, "p1Y": 4}, {"p1X": 3}, {"p1Y": 4}, {"P1occluded": True, "P1occ": False}]
+)
+def test_two_spellings_of_one_key_are_a_duplicate(again):
+    (face,), codes = read_points(entry(keypoints(FOUR) | again))
+    assert codes == ["duplicate-label"] and face.points_N2[0].tolist() == [1.5, 2.5]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +206,38 @@ def test_box_goes_to_the_face_inside_it_when_boxes_and_faces_differ_in_number():
     near = face_to_sloth(np.float32(FOUR), np.zeros(4))
     first, second = read_points(image_entry("a", [near, far]))[0]
     assert first.tight_box is None and second.tight_box == Box(100, 100, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("others", "found"),
+    [
+        ([Box(100, 100, 20, 20)], Box(0, 0, 20, 9)),
+        ([Box(2, 3, 9, 9)], None),  # around it, too
+        ([Box(0, 0, 20, 4.5)], Box(0, 0, 20, 9)),  # ends above its centre
+    ],
+)
+def test_a_face_that_has_more_boxes_than_it_takes_the_one_around_it(others, found):
+    (around, chunk), *more = (
+        face_to_sloth(np.float32(FOUR), np.zeros(4), tight_box=box) for box in (Box(0, 0, 20, 9), *others)
+    )
+    (face,), codes = read_points(entry(*(boxes for boxes, _ in more), around, chunk))
+    assert codes == [] and face.tight_box == found
+
+
+def test_coordinates_are_written_as_short_as_they_read_back():
+    (chunk,) = face_to_sloth(np.float32([[0.1, 1e-7]]), np.zeros(1))
+    assert (chunk["P1x"], chunk["P1y"]) == (0.1, 1e-7)
+
+
+@pytest.mark.parametrize(("key", "says"), [("p2OCC", True), ("P2occluded", True), ("P2X", False), ("note", False)])
+def test_has_flags_where_a_key_says_so(key, says):
+    assert has_flags(entry(keypoints(FOUR[:1], **{key: 0}))) is says
+
+
+@pytest.mark.parametrize("otherwise", [True, False])
+def test_an_entry_says_what_a_missing_flag_means(otherwise):
+    entries = [entry(), entry(occlusion="flagged"), entry(occlusion="unknown"), entry(occlusion=[])]
+    assert [flags_known_in(e, otherwise) for e in entries] == [otherwise, True, False, otherwise]
 
 
 def test_broken_json_has_line_and_column(tmp_path):

@@ -1,4 +1,5 @@
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from schemas.storage import (
     atomic_path,
     canonical_json,
     read_json,
+    remove_half_written,
     sha256_of,
+    temporary_name,
     write_bytes,
     write_json,
     write_private,
@@ -39,6 +42,53 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """What was made durable, in order: the file's or folder's name, and the names of the files in its folder then."""
+    fsync, seen = os.fsync, []
+
+    def noting(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        folder = path if path.is_dir() else path.parent
+        seen.append((path.name, [file.name for file in folder.iterdir()]))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    return seen
+
+
+def test_a_write_is_durable_before_it_has_its_name_and_so_is_the_name(tmp_path, synced):
+    write_bytes(tmp_path / "file", b"content")
+    (temporary, first), last = synced
+    assert first == [temporary] and temporary != "file"
+    assert last == (tmp_path.name, ["file"])
+
+
+def test_a_log_grows_durably(tmp_path, synced):
+    for line in (b"one\n", b"two\n"):
+        append_bytes(tmp_path / "log", line)
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
+    assert synced == [("log", ["log"])] * 2
+
+
+def test_what_was_cut_off_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "deep").mkdir()
+    cut_off = [temporary_name("a"), f"{temporary_name('a.json')}.json", f"deep/{temporary_name('b')}"]
+    others = [".notes.tmp", "a.tmp", f"x{temporary_name('a')}", "deep/a.json"]
+    for name in (*cut_off, *others):
+        (tmp_path / name).touch()
+    (tmp_path / temporary_name("folder")).mkdir()
+    remove_half_written(tmp_path)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == sorted(others) and len(list(tmp_path.iterdir())) == 5
+
+
+def test_equal_values_give_equal_files(tmp_path):
+    for name, value in (("a", {"x": 1, "y": [{"b": 2, "a": 3}]}), ("b", {"y": [{"a": 3, "b": 2}], "x": 1})):
+        write_json(tmp_path / name, value)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_what_is_private_is_its_owners_whatever_was_there(tmp_path):

@@ -1,6 +1,8 @@
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -46,6 +48,53 @@ def test_only_rows_that_differ_are_written(path):
         assert put(store, stored(1), stored(2, version=1)) == Change(0, 0)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"updated_at": "2026-11-23T08:00:00.000000Z"},
+        {"annotations": 2},
+        {"submitted": False},
+        {"flagged": False},
+        {"subject": "team/2"},
+        {"image": "/data/b.png"},
+        {"payload": b"{}"},
+    ],
+)
+def test_a_row_that_differs_in_anything_is_written(path, change):
+    changed = replace(stored(1), **change)
+    with open_store(path) as store:
+        put(store, stored(1), stored(2))
+        assert put(store, changed, stored(2)) == Change(new=0, changed=1)
+        assert list(store.tasks()) == [changed, stored(2)]
+
+
+def test_an_image_s_file_is_forgotten_with_the_image_and_not_before(path):
+    """Or one person's keypoints would lie on the picture of another."""
+    file = path.parent / "images/1.png"
+    with open_store(path) as store:
+        put(store, stored(1))
+        with store.transaction():
+            store.set_files({"/data/1.png": file})
+        for task, kept in ((stored(1, version=1), str(file)), (replace(stored(1), image="/data/b.png"), None)):
+            put(store, task)
+            assert [record.image for record in read_raw(path)] == [kept]
+
+
+def test_rows_are_read_some_at_a_time_and_none_is_passed_over(path):
+    numbers = list(range(1, 601))
+    with open_store(path) as store:
+        put(store, *map(stored, numbers))
+        assert [task.id for task in store.tasks()] == numbers
+
+
+def test_places_of_forgotten_tasks_can_be_deleted(path):
+    with open_store(path) as store:
+        put(store, stored(1), stored(2, forgotten=True))
+        with store.transaction():
+            store.delete_places()
+        assert store.totals(Span()) == Totals(1, 1)
+
+
 def test_records_are_read_back_by_id(path):
     with open_store(path) as store:
         put(store, stored(7, subject="team/7"), stored(3), stored(5, forgotten=True))
@@ -73,6 +122,16 @@ def test_the_images_move_with_the_store(path, tmp_path):
     assert record.image == str(moved / "images/3.png")
 
 
+def test_an_image_elsewhere_stays_there(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open_store(tmp_path / "deep" / path.name) as store:
+        put(store, stored(3))
+        with store.transaction():
+            store.set_files({"/data/3.png": Path("images/3.png")})
+    (record,) = read_raw(tmp_path / "deep" / path.name)
+    assert record.image == str(tmp_path / "images/3.png")
+
+
 @given(
     st.lists(
         st.tuples(st.integers(1, 6), st.integers(0, 2), st.booleans()).map(
@@ -95,6 +154,30 @@ def test_the_content_hash_is_of_the_content(tmp_path_factory, tasks):
         before = one.content_hash()
         put(one, stored(9))
         assert one.content_hash() != before
+
+
+def test_the_content_hash_knows_what_is_read_and_no_more(path):
+    read = [{"subject": "team/2"}, {"flagged": False}, {"payload": b"{}"}]
+    unread = [{"updated_at": "2026-11-23T08:00:00.000000Z"}, {"annotations": 2}, {"image": "/data/b.png"}]
+    hashes = []
+    with open_store(path) as store:
+        for change in ({}, *read, *unread):
+            put(store, replace(stored(1), **change))
+            hashes.append(store.content_hash())
+        put(store, stored(1))
+        with store.transaction():
+            store.notes(image_field="picture")
+        hashes.append(store.content_hash())
+    assert len(set(hashes)) == 5 and set(hashes[4:7]) == {hashes[0]}
+
+
+def test_a_task_without_flags_says_so_of_itself(path):
+    with open_store(path) as store:
+        put(store, stored(1), replace(stored(2), flagged=False))
+        assert [record.flags_known for record in read_raw(path)] == [True, False]
+        with store.transaction():
+            store.notes(flags_known=False)
+        assert [record.flags_known for record in read_raw(path)] == [False, False]
 
 
 def test_spans_are_counted_halved_and_cleared(path):

@@ -38,6 +38,23 @@ def test_boxes_are_those_of_the_geometry(points_BN2, ratio):
         assert unreachable == ((crop_N2 < 0) | (crop_N2 > 79)).any(axis=1).sum()
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "inside"),
+    [
+        ((0, 0), (8, 8), True),
+        ((2, 0), (10, 8), True),
+        ((3, 0), (10.1, 8), False),
+        ((0, 1), (8, 8.1), False),
+        ((-0.1, 0), (7, 8), False),
+        ((0, -0.1), (8, 7), False),
+    ],
+)
+def test_a_square_may_touch_the_edges_of_its_frame(low, high, inside):
+    points_N2 = np.float32([low, high])
+    assert tight_square(points_N2).inside(10, 8) is inside
+    assert boxes_of(points_N2[None], np.array([[10, 8]]), enlarge_ratio=1.0).inside_B.tolist() == [inside]
+
+
 def test_boxes_and_drops_are_the_references(golden):
     compared = 0
     for case in golden("bbox_cases"):

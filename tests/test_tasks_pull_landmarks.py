@@ -265,7 +265,7 @@ def test_faces_of_coco_wholebody(tmp_path, faces_of):
     made = made_faces(2, 68)
     content = json.loads(write_coco(tmp_path / "a.json", made, field="face_kpts", box="face_box").read_text())
     content["annotations"][0]["face_kpts"][2] = 0.37  # how reliable the point is
-    content["annotations"][1] |= {"face_valid": False, "face_kpts": [0] * 204}
+    content["annotations"][1]["face_valid"] = False  # whatever its keypoints say
     (tmp_path / "a.json").write_text(json.dumps(content))
     outcome = faces_of(coco(tmp_path / "a.json", write_images(tmp_path, made), field="face_kpts"), 68)
     (face,) = outcome.faces
@@ -315,6 +315,7 @@ def test_broken_coco_annotations(tmp_path, faces_of):
         ("[]", r"\$.images is no list: this is not a COCO annotation file"),
         ('{"images": []}', r"\$.annotations is no list"),
         ('{"images": [{"id": 1}, {"file_name": "a"}], "annotations": []}', r"\$.images\[1\] is no object with an id"),
+        ('{"images": [{"id": true}], "annotations": []}', r"\$.images\[0\] is no object with an id"),
         ('{"images": [{"id": 1}, {"id": 1}], "annotations": []}', r"\$.images\[1\].id 1 is that of \$.images\[0\]"),
     ],
 )

@@ -232,6 +232,15 @@ def test_keypoints_of_a_larger_face_are_noted_and_the_annotation_is_used(tmp_pat
     assert outcome.counts == smaller.counts
 
 
+def test_a_face_box_without_an_area_is_noted_and_the_annotation_is_used(tmp_path, check):
+    record, sides = sloth_record(tmp_path, 1), {"x": 9, "y": 9, "width": 0, "height": 5}
+    boxed = copy.deepcopy(record.payload)
+    boxed["annotations"].append({"class": "FaceBbox"} | {f"face_tight_bbox{k}": v for k, v in sides.items()})
+    outcome = check([replace(record, payload=boxed)], share=0.0)
+    assert contents(outcome.faces) == contents(check([record]).faces)
+    assert codes(outcome) == ["degenerate-face-box"] and outcome.counts.accepted == 1
+
+
 def test_what_is_noted_of_a_rejected_annotation_is_listed_too(tmp_path, check):
     record = label_studio_record(tmp_path, {1: {}})
     result = record.payload["annotations"][0]["result"]
