@@ -6,7 +6,7 @@ from deploy.builders.registry import BUILDERS
 from deploy.onnx_export import export_onnx, load_onnx
 from deploy.onnx_graph import check_readable
 from deploy.parity import compare
-from deploy.precision import calibration_sha256, graph_in
+from deploy.precision import calibration_sha256, graph_in, reads_half_scales
 from deploy.qdq import always_float
 from deploy.quantise import predictions
 from deploy.targets import ParityBound, TargetGates, find_target
@@ -90,6 +90,17 @@ def test_a_bound_of_one_region_counts(exported, int8):
     prepared = graph_in(exported, bounded, calibration=CROPS)
     assert len(prepared.float_layers) > len(int8.float_layers)
     assert calibration_sha256(bounded, CROPS) != calibration_sha256(target_in("int8"), CROPS)
+
+
+def test_a_calibration_is_of_its_faces_and_of_the_type_of_its_scales():
+    assert calibration_sha256(target_in("int8"), CROPS) != calibration_sha256(
+        target_in("int8"), FixedCrops(pictures(33))
+    )
+    old, new = (
+        find_target("rtx").model_copy(update={"precision": "int8", "opset_ceiling": opset}) for opset in (18, 19)
+    )
+    assert (reads_half_scales(old), reads_half_scales(new)) == (False, True)
+    assert calibration_sha256(old, CROPS) != calibration_sha256(new, CROPS)
 
 
 @pytest.mark.parametrize("precision", ["int8", "mixed"])
