@@ -74,6 +74,7 @@ def test_what_int8_leaves_in_float_is_half_for_a_parser_that_reads_it(tmp_path):
     scales = {name for node in model.graph.node if node.op_type.endswith("Linear") for name in node.input[1:2]}
     kinds = {tensor.data_type for tensor in model.graph.initializer if tensor.name in scales}
     assert (model.opset_import[0].version, kinds) == (19, {onnx.TensorProto.FLOAT16})
+    assert model.ir_version >= onnx.helper.find_min_ir_version_for(list(model.opset_import))
     images = crops(8, seed=5)
     assert compare(predictions(load_onnx(exported), images), predictions(model, images)).mean_px["All"] < 2
     (tmp_path / "int8.onnx").write_bytes(prepared.model)
