@@ -47,8 +47,8 @@ class Fleet:
         self.accept(staged.model_version)
         return directory
 
-    def accept(self, version: str) -> None:
-        accepted = Accepted("fpenet", version, "0" * 64, "ada", "good", None, "2026-01-01T00:00:00+00:00")
+    def accept(self, version: str, *, name: str = "fpenet") -> None:
+        accepted = Accepted(name, version, "0" * 64, "ada", "good", None, "2026-01-01T00:00:00+00:00")
         self.workspace.accepted.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.workspace.accepted, asdict(accepted))
 

@@ -17,6 +17,7 @@ from deploy.bundle.signing import (
     KEY_VARIABLE,
     SIGNATURE,
     SUMS,
+    checksums,
     fingerprint,
     make_keys,
     read_public_key,
@@ -103,6 +104,12 @@ def test_unsigned_is_refused_unless_that_is_fine(keys, signed):
     assert verify(unsigned, unsigned_ok=True).fingerprint == ""
     with pytest.raises(SignatureError, match=r"README.md is another file"):
         verify({**unsigned, "README.md": b"other"}, unsigned_ok=True)
+
+
+def test_a_file_has_one_checksum():
+    sums = checksums({"README.md": b"one"}) + checksums({"README.md": b"other"})
+    with pytest.raises(SignatureError, match=f"{SUMS}:2: not a line of checksums"):
+        verify({"README.md": b"other", SUMS: sums}, unsigned_ok=True)
 
 
 @pytest.mark.parametrize("sums", [b"nonsense\n", b"ab  README.md\n", b"\xff\xfe\n"])

@@ -14,7 +14,7 @@ from tests.calibration_crops import FixedCrops
 from tests.layered_graphs import layered_graph
 from tests.small_graphs import pictures
 
-CROPS, IMAGES = FixedCrops(pictures(32)), pictures(4)
+CROPS, IMAGES = FixedCrops(pictures(32)), pictures(9)
 
 
 def target(mean_px, precision="int8"):
@@ -55,7 +55,7 @@ def test_what_int8_and_mixed_lose_is_told_before_fp16_is_taken(exported, expecte
     for rung in (int8, mixed):
         assert f"(at most {2 * half:g} px)" in rung.failure
         assert "; no layer errs by more than its rounding: it adds up; conv_" in str(rung)
-        assert str(rung).endswith(" px on 4 faces")
+        assert str(rung).endswith(" px on 8 faces")
         assert rung.relief.parity.worst_px < rung.relief.before.worst_px
     assert set(int8.float_layers) < set(mixed.float_layers)
     assert (fp16.failure, fp16.divergence, fp16.float_layers) == ("", None, ())

@@ -4,7 +4,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.onnx_export import export_onnx, load_onnx, onnx_model, write_onnx
-from deploy.onnx_graph import canonical, check_readable, to_float16
+from deploy.onnx_graph import canonical, check_readable, to_float16, unreadable
 from deploy.qdq import insert
 from schemas.errors import ModelFileError
 from tests.networks import WITH_VISIBILITY, sharp_network
@@ -132,3 +132,10 @@ def test_a_weight_too_large_for_fp16_is_named(model):
 def test_fp16_needs_the_heatmap_tensor(model):
     with pytest.raises(ModelFileError, match="no tensor 'conv_keypoints_m68'"):
         to_float16(model, 68)
+
+
+def test_an_operator_of_another_domain_is_foreign_whatever_it_is_called():
+    model = small_graph()
+    assert unreadable(model) == []
+    model.graph.node[0].domain = "com.microsoft"
+    assert unreadable(model) == ["Conv (node 'conv_1')"]

@@ -6,7 +6,7 @@ from deploy.builders.registry import BUILDERS
 from deploy.onnx_export import export_onnx, load_onnx
 from deploy.onnx_graph import check_readable
 from deploy.parity import compare
-from deploy.precision import calibration_sha256, graph_in
+from deploy.precision import calibration_sha256, graph_in, reads_half_scales
 from deploy.qdq import always_float
 from deploy.quantise import predictions
 from deploy.targets import ParityBound, TargetGates, find_target
@@ -74,6 +74,7 @@ def test_what_int8_leaves_in_float_is_half_for_a_parser_that_reads_it(tmp_path):
     scales = {name for node in model.graph.node if node.op_type.endswith("Linear") for name in node.input[1:2]}
     kinds = {tensor.data_type for tensor in model.graph.initializer if tensor.name in scales}
     assert (model.opset_import[0].version, kinds) == (19, {onnx.TensorProto.FLOAT16})
+    assert model.ir_version >= onnx.helper.find_min_ir_version_for(list(model.opset_import))
     images = crops(8, seed=5)
     assert compare(predictions(load_onnx(exported), images), predictions(model, images)).mean_px["All"] < 2
     (tmp_path / "int8.onnx").write_bytes(prepared.model)
@@ -90,6 +91,17 @@ def test_a_bound_of_one_region_counts(exported, int8):
     prepared = graph_in(exported, bounded, calibration=CROPS)
     assert len(prepared.float_layers) > len(int8.float_layers)
     assert calibration_sha256(bounded, CROPS) != calibration_sha256(target_in("int8"), CROPS)
+
+
+def test_a_calibration_is_of_its_faces_and_of_the_type_of_its_scales():
+    assert calibration_sha256(target_in("int8"), CROPS) != calibration_sha256(
+        target_in("int8"), FixedCrops(pictures(33))
+    )
+    old, new = (
+        find_target("rtx").model_copy(update={"precision": "int8", "opset_ceiling": opset}) for opset in (18, 19)
+    )
+    assert (reads_half_scales(old), reads_half_scales(new)) == (False, True)
+    assert calibration_sha256(old, CROPS) != calibration_sha256(new, CROPS)
 
 
 @pytest.mark.parametrize("precision", ["int8", "mixed"])

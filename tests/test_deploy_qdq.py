@@ -66,6 +66,8 @@ def test_what_is_quantised_and_what_stays_in_float(both):
     zeros = [onnx.numpy_helper.to_array(tensor) for name, tensor in stored.items() if name.endswith("/zero")]
     assert not any(zero.any() for zero in zeros), "symmetric, as TensorRT wants it"
     assert writers["softargmax"].op_type == "Add"
+    read = {name for node in made.model.graph.node for name in node.input}
+    assert set(stored) <= read, "no weight is in the file twice"
 
 
 def test_what_only_moves_values_has_one_scale(both):

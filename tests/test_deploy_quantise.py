@@ -4,9 +4,11 @@ import pytest
 
 from deploy.onnx_export import onnx_model
 from deploy.onnx_graph import INPUT_NAME
-from deploy.qdq import SMALLEST_SCALE, convolutions, outermost
-from deploy.quantise import best_scale, calibrate, first_faces, quantise, with_scales
+from deploy.qdq import LEVELS, ONE_SIDED_LEVELS, SMALLEST_SCALE, convolutions, outermost
+from deploy.quantise import Calibrated, best_scale, calibrate, first_faces, quantise, with_scales
+from tests.layered_graphs import layered_graph
 from tests.networks import crops, sharp_network
+from tests.small_graphs import pictures
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,15 @@ def test_a_lone_outlier_is_clipped():
     counts[:1024] = 10_000
     counts[-1] = 1
     assert best_scale(counts, 254.0) == pytest.approx(0.5, rel=0.1)
+
+
+def test_the_steps_are_those_of_the_8_bits():
+    assert np.iinfo(np.int8).max == LEVELS
+    assert np.iinfo(np.uint8).max == ONE_SIDED_LEVELS
+
+
+def test_magnitudes_lie_in_the_middle_of_their_bin():
+    assert best_scale(np.array([0, 1]), 1.0, levels=1) == pytest.approx(0.75)
 
 
 def test_a_tensor_of_zeros_has_a_scale():
@@ -43,13 +54,27 @@ def test_calibration_sees_every_batch_and_takes_the_largest_of_a_group(model):
 @pytest.mark.parametrize("side", [5, 7, 77])
 def test_calibration_sees_every_column_whatever_the_side(side):
     """Also of maps whose side is a multiple of the stride in which values are counted."""
-    shape = ["B", 1, side, side]
-    ends = [[onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)] for name in (INPUT_NAME, "y")]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", [INPUT_NAME], ["y"])], "g", *ends)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
     images_BSSC = np.random.default_rng(0).uniform(0, 254, (200, side, side, 1)).astype(np.float32)
     images_BSSC[:, :, 0] = 0
-    assert calibrate(model, {"y": "y"}, [images_BSSC])["y"] == pytest.approx(2.0, rel=0.1)
+    assert calibrate(_operator("Relu", side), {"y": "y"}, [images_BSSC])["y"] == pytest.approx(2.0, rel=0.1)
+
+
+def test_calibration_sees_the_last_face_of_a_batch():
+    images_BSSC = np.random.default_rng(0).uniform(0, 254, (8, 64, 64, 1)).astype(np.float32)
+    images_BSSC[:7] = 0
+    assert calibrate(_operator("Relu", 64), {"y": "y"}, [images_BSSC])["y"] == pytest.approx(2.0, rel=0.1)
+
+
+def test_calibration_sees_negative_values():
+    images_BSSC = np.random.default_rng(0).uniform(0, 254, (8, 64, 64, 1)).astype(np.float32)
+    assert calibrate(_operator("Neg", 64), {"y": "y"}, [images_BSSC])["y"] == pytest.approx(2.0, rel=0.1)
+
+
+def _operator(kind, side):
+    shape = ["B", 1, side, side]
+    ends = [[onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)] for name in (INPUT_NAME, "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node(kind, [INPUT_NAME], ["y"])], "g", *ends)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
 
 
 def test_a_scale_is_none_that_fp16_has_not():
@@ -74,6 +99,22 @@ def test_layers_that_move_keypoints_too_far_stay_in_float(model):
     again = with_scales(model, tighter.scales, tighter.float_layers, [crops(4)])
     assert again.model.SerializeToString(deterministic=True) == tighter.model.SerializeToString(deterministic=True)
     assert again.shift == tighter.shift
+
+
+def test_layers_stay_in_float_in_the_order_in_which_they_move_keypoints():
+    model = layered_graph(3)
+    calibrated = Calibrated(model, [pictures(8)])
+    fixed, ranking = outermost(model), calibrated.ranking
+    assert {*fixed, *ranking} == {*calibrated.layers}
+
+    def moved_by(name):
+        others = [other for other in calibrated.layers if other != name]
+        return calibrated.with_float(others).shift.worst_px
+
+    assert sorted(ranking, key=moved_by, reverse=True) == list(ranking)
+    for count in range(3):
+        made = calibrated.within(lambda shift: False, share=(len(fixed) + count + 0.5) / len(calibrated.layers))
+        assert set(made.float_layers) == {*fixed, *ranking[:count]}
 
 
 def test_where_the_bound_is_out_of_reach_half_of_the_layers_stay_int8(model):

@@ -163,6 +163,31 @@ def test_patches_come_as_often_as_asked_and_lie_inside():
     assert top.min() >= 0 and (top + height).max() <= 80
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_patch_hides_as_far_as_the_edge_of_its_outermost_pixels(axis):
+    patch = Patches(*(tf.constant([value]) for value in (20.0, 20.0, 10.0, 10.0, 0.0)))
+    points = np.full((1, 4, 2), 25.0, np.float32)
+    points[0, :, axis] = 19.4, 19.6, 29.4, 29.6
+    assert hidden_by(patch, tf.constant(points)).numpy().tolist() == [[False, True, True, False]]
+
+
+def test_a_patch_has_ten_pixels_where_a_share_of_the_image_would_be_smaller():
+    patches = random_patches(Augmentation(patch_probability=1.0, size_to_image_ratio=0.05), draws(3), size=80)
+    assert set(patches.height_B.numpy()) == set(patches.width_B.numpy()) == {10.0}
+
+
+def test_no_map_shears_or_stretches_a_face():
+    spatial = SpatialAugmentation(hflip_probability=0.5, rotate_rad_max=0.6, zoom_min=0.8, zoom_max=1.25)
+    map_B33, mirrored_B = random_affine(spatial, draws(4), size=80)
+    linear_B22 = map_B33.numpy()[:, :2, :2]
+    sides = np.where(mirrored_B, -1.0, 1.0)
+    assert set(sides) == {-1.0, 1.0}
+    area_B = np.linalg.det(linear_B22) * sides
+    np.testing.assert_allclose(
+        linear_B22.transpose(0, 2, 1) @ linear_B22, area_B[:, None, None] * np.eye(2), atol=1e-5
+    )
+
+
 def test_probabilities_are_those_of_the_thing_happening():
     assert float(tf.reduce_mean(tf.cast(draws(1, 20000).happens(0.3), tf.float32))) == pytest.approx(0.3, abs=0.02)
     assert not draws(1, 1000).happens(0.0).numpy().any()

@@ -237,6 +237,18 @@ def test_a_model_that_predicts_no_number_is_named(infer, tmp_path, output):
         infer([entry("a.png", (10, 10, 60, 60))], predict)
 
 
+def test_a_face_without_numbers_is_told_though_its_neighbour_has_some(infer, tmp_path):
+    def predict(images):
+        keypoints, confidences = corners(images)
+        keypoints = np.array(keypoints)
+        keypoints[0] = np.nan
+        return keypoints, confidences
+
+    write_image(tmp_path / "a.png")
+    with pytest.raises(ModelFileError, match=r"not a number for a\.png"):
+        infer([entry("a.png", (10, 10, 60, 60), (20, 20, 50, 50))], predict)
+
+
 def test_without_drawing_the_results_are_the_same_and_no_image_is_written(infer, tmp_path):
     write_image(tmp_path / "a.png")
     entries = [entry("a.png", (10, 10, 60, 60))]

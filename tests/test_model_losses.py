@@ -164,6 +164,12 @@ def test_elt_pulls_both_predictions_and_leaves_out_points_beyond_the_crop():
     assert gradients[0][1] == gradients[1][1] == 0
 
 
+@pytest.mark.parametrize(("x", "counts"), [(-0.6, False), (-0.4, True), (79.4, True), (79.6, False)])
+def test_elt_counts_points_as_far_as_the_edge_of_the_outermost_pixels(x, counts):
+    loss = elt_loss(LossSpec(), tf.constant([[[x, 40.0]]]), tf.zeros((1, 1, 2)), tf.eye(3)[None], input_size=80)
+    assert (float(loss) > 0) == counts
+
+
 def test_visibility_costs_what_was_thought_of_what_is_true():
     """Points that nobody judged cost nothing, and make the others no dearer."""
     confidence = tf.constant([[0.9, 0.2, 0.5, 0.0]])

@@ -32,7 +32,7 @@ def test_occlusion_bins_take_faces_whose_flags_are_all_known():
     flags = np.zeros((7, 10), np.int8)
     for face, occluded in enumerate((0, 1, 2, 3, 6, 7)):
         flags[face, :occluded] = Flag.OCCLUDED
-    flags[6, 0] = Flag.UNKNOWN
+    flags[6, 0], flags[6, 1:3] = Flag.UNKNOWN, Flag.OCCLUDED
     assert members(occlusion_slices(flags)) == {
         "none": [0],
         "up to 10 %": [1],

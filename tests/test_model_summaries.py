@@ -3,8 +3,9 @@ import pytest
 import tensorflow as tf
 
 from model.checkpoint import EpochResult
+from model.figures import OTHER_COLOUR
 from model.progress import Plan
-from model.summaries import Summaries, forget_after, scalar_name
+from model.summaries import Summaries, drawn_face, forget_after, scalar_name
 from schemas.errors import SpecError
 from tests.event_files import events, pictures, scalars
 from tests.shard_files import small_spec
@@ -106,3 +107,13 @@ def test_starting_anew_leaves_nothing_of_before(tmp_path):
     watch(tmp_path)
     forget_after(tmp_path, 0)
     assert not list(events(tmp_path)) and not list(tmp_path.iterdir())
+
+
+def test_a_keypoint_is_drawn_on_its_pixel_and_in_its_colour():
+    drawn_HW3 = drawn_face(np.zeros((20, 20, 1), np.uint8), np.array([[10.0, 5.0]])).astype(float)
+    rows, columns = np.indices(drawn_HW3.shape[:2])
+    light_HW = drawn_HW3.sum(axis=2)
+    centre = [(light_HW * places).sum() / light_HW.sum() for places in (columns, rows)]
+    assert centre == pytest.approx([31, 16], abs=0.2), "pixel 10 covers 30 to 32"
+    brightest = np.unravel_index(light_HW.argmax(), light_HW.shape)
+    assert drawn_HW3[brightest].tolist() == pytest.approx(OTHER_COLOUR[::-1], abs=3)

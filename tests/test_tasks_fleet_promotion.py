@@ -223,6 +223,9 @@ def test_only_the_version_that_was_accepted_goes_to_devices(fleet):
     fleet.accept("1")
     with pytest.raises(ReviewError, match=r"version 2, engine key2 .* not the version that was approved .*version 1"):
         fleet.promote("canary")
+    fleet.accept("2", name="other")
+    with pytest.raises(ReviewError, match=r"\(accepted is other version 2"):
+        fleet.promote("canary")
     fleet.workspace.accepted.unlink()
     with pytest.raises(ReviewError, match="no version was accepted yet"):
         fleet.promote("canary")
@@ -475,6 +478,17 @@ def test_a_rollback_that_was_cut_off_is_completed_though_something_was_staged_me
     fleet.stage("key4")
     done = roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
     assert (done.changed, done.pointer.engine.build_key) == (False, "key1")
+    assert fleet.running() == {"t4-a": "key1", "t4-b": "key1"}
+
+
+def test_a_promotion_after_a_rollback_that_was_cut_off_is_taken_back_itself(fleet):
+    fleet.release("key1")
+    fleet.release("key2")
+    write_json(fleet.targets / "t4" / UNFINISHED, {"number": len(stages.history(fleet.targets, "t4")) + 1})
+    stages.rollback(fleet.targets, "t4", **WHO)
+    fleet.release("key3")
+    done = roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
+    assert (done.changed, done.pointer.engine.build_key) == (True, "key1")
     assert fleet.running() == {"t4-a": "key1", "t4-b": "key1"}
 
 

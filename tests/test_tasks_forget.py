@@ -3,14 +3,17 @@
 import base64
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from schemas.config import Tracking
 from schemas.errors import StorageError
 from schemas.raw import RawRecord, write_raw
+from schemas.storage import sha256_file
 from schemas.task_store import StoredTask, open_store
 from schemas.urls import without_credentials
-from tasks.forget.forget import forget_subject
+from tasks.forget.forget import QUALITY_LIST, forget_subject
 from tasks.forget.search import find_traces
 from tasks.label_studio.pull import IMAGES, STORE_FILE
 from tasks.pull import RAW_FILE
@@ -22,6 +25,27 @@ def test_thumbnails_go_with_what_a_killed_run_left_of_them(tmp_path):
         (tmp_path / f"face-signatures.sqlite{ending}").write_bytes(b"thumbnails of faces")
     forget_subject("team/1", Workspace(tmp_path), Tracking(), by="test", why="asked to")
     assert not list(tmp_path.glob("face-signatures*"))
+
+
+def test_pictures_of_people_that_nobody_knows_go(tmp_path):
+    workspace = Workspace(tmp_path)
+    thumbnail, unlisted, listed = (
+        workspace.labelling / ".images/a.png",
+        workspace.quality / "1/pictures/a.png",
+        workspace.quality / "2/pictures/a.png",
+    )
+    for path in (thumbnail, unlisted, listed):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"pixels")
+    (workspace.quality / "2" / QUALITY_LIST).write_text("[]")
+    forget_subject("team/1", workspace, Tracking(), by="test", why="asked to")
+    assert [path for path in (thumbnail, unlisted, listed) if path.exists()] == [listed]
+
+
+def test_what_is_left_that_names_the_subject_is_told(tmp_path):
+    (tmp_path / "notes.bin").write_bytes(b"faces of team/1")
+    with pytest.raises(StorageError, match=r"1 files still tell of redacted/\w+: .*notes\.bin"):
+        forget_subject("team/1", Workspace(tmp_path), Tracking(), by="test", why="asked to")
 
 
 @pytest.mark.parametrize("content", [b'{"subject": "team/1", ', b'{"subject": "team/1"}\xff'])
@@ -50,6 +74,35 @@ def test_names_are_those_of_the_field_with_the_image(tmp_path):
     assert find_traces(workspace, [], subject="team/079", mark="m").names == {"079_x.png"}
 
 
+def test_a_frame_goes_by_its_name_if_no_other_subject_s_frame_has_it(tmp_path):
+    """Faces that another annotation of them has superseded are kept beside the table, and are found too."""
+    rows = {
+        "faces": [("jo\u0308rg", "a.png"), ("jo\u0308rg", "1.png"), ("2", "1.png")],
+        "superseded": [("jo\u0308rg", "b.png")],
+    }
+    for table, faces in rows.items():
+        columns = {
+            "subject": [f"team/{subject}" for subject, _ in faces],
+            "image_name": [name for _, name in faces],
+            **{column: ["train"] * len(faces) for column in ("split", "image_sha256", "source_key", "content_hash")},
+        }
+        path = tmp_path / f"snapshots/1/{table}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), path)
+    found = find_traces(Workspace(tmp_path), [], subject="team/j\u00f6rg", mark="m")
+    assert (found.names, found.snapshots) == ({"a.png", "b.png"}, {"1": {"train": 3}})
+
+
+@pytest.mark.parametrize("folder", [".", "figures", "pictures"])
+def test_pictures_are_found_where_what_names_them_was_moved(tmp_path, folder):
+    picture = tmp_path / folder / "face.png"
+    picture.parent.mkdir(exist_ok=True)
+    picture.write_bytes(b"pixels")
+    (tmp_path / "report.json").write_text(json.dumps([{"subject": "team/1", "picture": "face.png"}]))
+    found = find_traces(Workspace(tmp_path), [tmp_path], subject="team/1", mark="m")
+    assert found.figures == {sha256_file(picture)}
+
+
 @pytest.mark.parametrize("asked", ["team/j\u00f6rg", "team/jo\u0308rg"])
 @pytest.mark.parametrize("kept", ["team/j\u00f6rg", "team/jo\u0308rg"])
 def test_a_subject_goes_however_its_letters_are_composed(tmp_path, asked, kept):
@@ -61,6 +114,8 @@ def test_a_subject_goes_however_its_letters_are_composed(tmp_path, asked, kept):
     write_raw(raw, [RawRecord("sloth", "s", "p", "a.json#0", {"filename": "a.png"}, str(picture), True, kept)])
     done = forget_subject(asked, workspace, Tracking(), by="test", why="asked to")
     assert done.images == 1 and not picture.exists() and raw.read_bytes() == b""
+    (written_down,) = workspace.forgotten.iterdir()
+    assert "a.png" not in written_down.read_text() and "a.json" not in written_down.read_text()
     assert json.loads(told.read_text()) == {"of": f"faces of {done.mark}.", done.mark: None}
 
 

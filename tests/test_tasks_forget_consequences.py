@@ -6,7 +6,7 @@ from deploy.bundle.archive import write_bundle
 from schemas.config import Tracking
 from schemas.storage import canonical_json
 from tasks.fleet.promotion import roll_back_target
-from tasks.forget.consequences import affected_bundles, affected_engines, affected_models
+from tasks.forget.consequences import affected_bundles, affected_engines, affected_models, learnt_from
 from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 from tests.delivered_fleets import WHO, Fleet
@@ -23,6 +23,11 @@ def fleet(tmp_path) -> Fleet:
     roll_back_target(fleet.targets, "t4", fleet.devices, **WHO)
     fleet.stage("key4")
     return fleet
+
+
+@pytest.mark.parametrize(("split", "learnt"), [("train", True), ("validation", True), ("kpi", False)])
+def test_a_model_has_learnt_from_whom_it_was_trained_or_chosen_by(split, learnt):
+    assert learnt_from({split: 1}) is learnt
 
 
 def test_engines_on_devices_are_listed_whether_they_run_or_are_kept(fleet):

@@ -16,7 +16,7 @@ from model.summaries import write_images
 from model.tfrecords import record_spans
 from schemas.errors import ShardError, StorageError
 from schemas.storage import sha256_file
-from tasks.forget.files import purge_file, still_tells
+from tasks.forget.files import files_below, purge_file, still_tells
 from tasks.forget.traces import Traces
 from tests.event_files import pictures, scalars
 from tests.shard_files import blob_face, write_shard
@@ -63,10 +63,11 @@ def test_a_shards_description_stays_true(tmp_path):
     assert (now["sha256"], now["bytes"]) == (sha256_file(path), path.stat().st_size)
 
 
-def test_pictures_go_by_their_bytes(tmp_path):
+@pytest.mark.parametrize("kind", ["images", "figures"])
+def test_pictures_go_by_their_bytes(tmp_path, kind):
     for name, shade in (("theirs.png", 10), ("other.png", 20)):
         cv2.imwrite(str(tmp_path / name), np.full((4, 4), shade, np.uint8))
-    found = traces(images=frozenset({hashlib.sha256((tmp_path / "theirs.png").read_bytes()).hexdigest()}))
+    found = traces(**{kind: frozenset({hashlib.sha256((tmp_path / "theirs.png").read_bytes()).hexdigest()})})
     purged(tmp_path / "theirs.png", found)
     assert not purge_file(tmp_path / "other.png", found)
     assert [path.name for path in tmp_path.iterdir()] == ["other.png"]
@@ -113,6 +114,20 @@ def test_a_card_that_names_the_subject_keeps_its_numbers(tmp_path):
     assert card.read_text() == f"| set {MARK} | 2.1 |\n| set blobs/0010 | 2.2 |\n"
 
 
+def test_the_case_of_a_suffix_means_nothing(tmp_path):
+    notes = tmp_path / "NOTES.TXT"
+    notes.write_text(f"seen: {SUBJECT}\n")
+    purged(notes)
+    assert notes.read_text() == f"seen: {MARK}\n"
+
+
+def test_what_a_link_leads_to_is_elsewhere(tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there.txt").write_text(SUBJECT)
+    (tmp_path / "here/link.txt").symlink_to(tmp_path / "there.txt")
+    assert list(files_below(tmp_path / "here")) == []
+
+
 def test_lines_of_json_go(tmp_path):
     raw = tmp_path / "raw.jsonl"
     raw.write_text(f'{{"subject":"{SUBJECT}"}}\n{{"subject":"blobs/0010"}}\n{{"name":"images\\/0002.png"}}\n')
@@ -130,8 +145,9 @@ def test_a_value_a_line_is_json_too(tmp_path):
 def test_tables_keep_their_row_groups(tmp_path):
     path = tmp_path / "faces.parquet"
     table = pa.table({"subject": [face.subject for face in FACES], "number": list(range(6))})
-    pq.write_table(table, path, row_group_size=4)
+    pq.write_table(table, path, row_group_size=2)
     purged(path)
+    assert [pq.ParquetFile(path).metadata.row_group(group).num_rows for group in range(2)] == [2, 2]
     assert pq.read_table(path)["number"].to_pylist() == [0, 1, 4, 5]
 
 

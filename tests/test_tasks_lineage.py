@@ -295,6 +295,12 @@ def test_a_snapshot_is_read_once(workspace):
         assert index.read == 0
 
 
+def test_a_snapshot_that_is_being_made_is_none_yet(workspace):
+    shutil.copytree(workspace.snapshots / digest("snapshot"), workspace.snapshots / f".{digest('snapshot')}.tmp")
+    with open_index(workspace) as index:
+        assert list(index.snapshots()) == [digest("snapshot")]
+
+
 def test_a_damaged_snapshot_is_named_and_spoils_nothing(workspace):
     told = ask("multipie/004", workspace)
     write_snapshot(workspace, digest("new"), [Row("a:1", "w300/2", "train")], taken_at="2026-02")
