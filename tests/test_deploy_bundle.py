@@ -6,7 +6,7 @@ import json
 import os
 import posixpath
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 
 import numpy as np
@@ -36,7 +36,17 @@ from deploy.targets import find_target
 from flows.entry.cli import main
 from schemas.errors import GateError, InputError, ModelFileError, SpecError, StorageError
 from schemas.storage import read_json, write_json
-from tests.bundle_releases import NANO, NOT_RUN, PARITY, PASSED, SNAPSHOT, STAND_IN_PLAN, TIMINGS, staged
+from tests.bundle_releases import (
+    NANO,
+    NOT_RUN,
+    PARITY,
+    PASSED,
+    SNAPSHOT,
+    STAND_IN_PLAN,
+    TIMINGS,
+    engine_directory,
+    staged,
+)
 from tests.layered_graphs import layered_graph
 from tests.small_graphs import CELLS, POINTS, pictures
 from tests.stand_ins.devices import NANO as JETSON_NANO
@@ -359,6 +369,28 @@ def test_what_a_bundle_says_of_a_check_is_what_its_engine_was_staged_with(export
     write_json(release.directory / "manifest.json", edited)
     files = contents(release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path))
     assert json.loads(files["engine/manifest.json"])["check"]["state"] == "not run here"
+
+
+def test_a_bundle_names_the_version_that_its_engine_was_staged_for(exported, tmp_path):
+    """Another version of the same network has the same engine, and a manifest of its own."""
+    release = staged(tmp_path, exported, "rtx")
+    write_json(
+        release.directory / "manifest.json",
+        release.manifest | {"provenance": asdict(Provenance("fpenet", "8", SNAPSHOT))},
+    )
+    again = release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path)
+    assert again.provenance.model_version == "7"
+    stages.stage(tmp_path / "targets", "rtx", release.directory, by="test", why="test")
+    again = release_at(tmp_path / "targets", "rtx", "staging", exports=tmp_path)
+    assert again.provenance.model_version == "8"
+
+
+def test_what_was_quantised_is_known_of_an_engine_that_is_int8_in_part(exported, tmp_path):
+    mixed = find_target("orin").model_copy(update={"precision": "mixed"})
+    directory = engine_directory(tmp_path, exported, mixed)
+    stages.stage(tmp_path / "targets", "orin", directory, by="test", why="test")
+    release = release_at(tmp_path / "targets", "orin", "staging", exports=exported.parent.parent)
+    assert (release.precision, release.exported) == ("mixed", exported)
 
 
 def test_an_engine_that_failed_is_not_bundled(exported, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,9 @@ class Release:
         stage: where it is.
         since: UTC, ISO 8601: when it came there.
         directory: holds the files.
-        manifest: `manifest.json`, with the provenance of the pointer: an engine may serve several model versions.
+        manifest: `manifest.json` as the engine was staged with it: an engine may serve several model versions.
         onnx: what the builder was given.
-        exported: for INT8, the FP32 graph that was quantised; None for others.
+        exported: for INT8 and mixed, the FP32 graph that was quantised; None for others.
     """
 
     target: Target
@@ -114,8 +114,6 @@ def release_at(targets: Path, target: str, stage: Stage, *, exports: Path) -> Re
     staged = pointer.engine
     directory = (targets / target / staged.engine).resolve().parent
     manifest = _manifest(stages.manifest_path(targets, target, staged), staged.manifest_sha256)
-    provenance = Provenance(staged.model_name, staged.model_version, staged.snapshot_id)
-    manifest = {**manifest, "provenance": asdict(provenance)}
     _require_whole(directory, {**_written_down(manifest), manifest["engine"]: staged.engine_sha256})
     _require_passed(manifest["check"], target)
     built = target_as_built(manifest["target"])
