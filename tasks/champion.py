@@ -13,10 +13,11 @@ from schemas.errors import TrackingError
 from schemas.experiment import ExperimentSpec
 from schemas.urls import without_credentials
 from schemas.yamlspec import parse_spec
+from tasks.mlflow_client import mlflow_client
 from tasks.reuse import reuse_or_run
 from tasks.review.aliases import CHALLENGER, CHAMPION, recorded_version
 from tasks.review.tags import REPORT_HASH
-from tasks.tracking import SPEC_ARTIFACT, mlflow_client
+from tasks.tracking import SPEC_ARTIFACT
 from tasks.workspace import Workspace
 
 KERAS_FILE = "data/model.keras"

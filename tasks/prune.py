@@ -27,10 +27,10 @@ from tasks.fleet.pending import current_rollout
 from tasks.lease import alone
 from tasks.lineage.engines import engines_of
 from tasks.lineage.versions import VersionRecord, recorded_versions
+from tasks.mlflow_client import mlflow_client
 from tasks.report import PAGE
 from tasks.review.aliases import CHALLENGER, CHAMPION, recorded_version
 from tasks.review.approval import accepted_version
-from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 
 DAY_S = 24 * 60 * 60

@@ -21,11 +21,12 @@ from schemas.records import Split
 from schemas.storage import read_json, sha256_file, write_json
 from tasks.champion import CurrentModel
 from tasks.convert import Conversion
+from tasks.mlflow_client import mlflow_client
 from tasks.opponent import as_contender, champion_of
 from tasks.paired_scores import Contender, score_pair
 from tasks.reuse import StepOutput, reuse_or_run, step_key
 from tasks.review.tags import GATE, GATE_SUMMARY, NOBODY, REPORT_HASH
-from tasks.tracking import RegisteredVersion, mlflow_client
+from tasks.tracking import RegisteredVersion
 from tasks.train import MODEL
 from tasks.workspace import Workspace
 

@@ -18,9 +18,10 @@ from schemas.records import Split
 from schemas.storage import sha256_file, sha256_of, write_json
 from schemas.yamlspec import dump_spec
 from tasks.convert import Conversion
+from tasks.mlflow_client import mlflow_client
 from tasks.reuse import StepOutput
 from tasks.review.aliases import CHAMPION, move
-from tasks.tracking import SPEC_ARTIFACT, Candidate, RegisteredVersion, mlflow_client, register_candidate
+from tasks.tracking import SPEC_ARTIFACT, Candidate, RegisteredVersion, register_candidate
 from tasks.verdict import Verdict, judge
 from tasks.workspace import Workspace
 from tests.evaluation_sets import made_up_evaluation

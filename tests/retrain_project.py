@@ -14,8 +14,8 @@ import yaml
 
 from model.faces.dataset import render_dataset
 from schemas.config import load_config
+from tasks.mlflow_client import mlflow_client
 from tasks.review.tags import BY, DECISION, GATE, OVERRIDE, REASON, REPORT, REPORT_HASH, REVIEW
-from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 
 KPI = ["multipie-like/079", "multipie-like/080"]

@@ -17,10 +17,10 @@ from tasks.fleet import steps
 from tasks.fleet.pending import begin
 from tasks.fleet.results import DeviceRow, TargetRow, save_result
 from tasks.gateway.settings import MLFLOW_SECRET_ENV
+from tasks.mlflow_client import mlflow_client
 from tasks.review.aliases import move
 from tasks.review.approval import Accepted
 from tasks.run import Run
-from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 from tests.servers import free_port
 

@@ -7,9 +7,10 @@ import pytest
 from schemas.config import Tracking
 from schemas.errors import TrackingError
 from tasks.champion import CurrentModel, challenger_model, current_model, fetch_keras_model, newest_model
+from tasks.mlflow_client import mlflow_client
 from tasks.review.aliases import drop, move
 from tasks.review.tags import REPORT_HASH
-from tasks.tracking import mlflow_client, register_candidate
+from tasks.tracking import register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
 

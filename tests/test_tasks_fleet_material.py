@@ -8,7 +8,7 @@ from schemas.experiment import ExperimentSpec
 from schemas.records import Split
 from schemas.storage import sha256_file, write_json
 from tasks.fleet.material import fetch_files, find_conversion
-from tasks.tracking import mlflow_client
+from tasks.mlflow_client import mlflow_client
 from tasks.workspace import Workspace
 from tests.retrain_project import experiment
 

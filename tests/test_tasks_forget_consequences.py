@@ -7,7 +7,7 @@ from schemas.config import Tracking
 from schemas.storage import canonical_json
 from tasks.fleet.promotion import roll_back_target
 from tasks.forget.consequences import affected_bundles, affected_engines, affected_models, learnt_from
-from tasks.tracking import mlflow_client
+from tasks.mlflow_client import mlflow_client
 from tasks.workspace import Workspace
 from tests.delivered_fleets import WHO, Fleet
 

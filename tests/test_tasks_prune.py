@@ -16,11 +16,11 @@ from schemas.errors import InputError
 from schemas.storage import write_bytes, write_json
 from tasks.fleet.pending import begin
 from tasks.lease import present
+from tasks.mlflow_client import mlflow_client
 from tasks.prune import DAY_S, Retention, find_leftovers, prune_workspace
 from tasks.reuse import reuse_or_run
 from tasks.review.aliases import CHALLENGER, CHAMPION, move
 from tasks.review.approval import Accepted
-from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 from tests.lineage_histories import (
     digest,

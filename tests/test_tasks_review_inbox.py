@@ -12,11 +12,11 @@ from mlflow import MlflowClient
 from schemas.config import ReviewSettings, Tracking
 from schemas.errors import ReviewError
 from tasks.champion import current_model
+from tasks.mlflow_client import mlflow_client
 from tasks.review import inbox as inbox_module
 from tasks.review.aliases import move
 from tasks.review.approval import Standing, accepted_version
 from tasks.review.inbox import look, note_told, settle
-from tasks.tracking import mlflow_client
 from tasks.workspace import Workspace
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

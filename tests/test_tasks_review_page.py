@@ -14,10 +14,11 @@ from schemas.config import ReviewSettings, Tracking
 from schemas.geometry import SquareCrop
 from schemas.promotion_rules import load_rules
 from schemas.storage import sha256_of
+from tasks.mlflow_client import mlflow_client
 from tasks.paired_scores import ScoredFaces, write_faces
 from tasks.review.faces import draw_faces, most_changed
 from tasks.review.page import Review, headline, log_page, render, review_data
-from tasks.tracking import RegisteredVersion, mlflow_client
+from tasks.tracking import RegisteredVersion
 from tasks.verdict import State, Verdict
 from tasks.workspace import Workspace
 from tests.html_pages import Page

@@ -9,6 +9,7 @@ from schemas.errors import SourceUnreachableError
 from schemas.storage import write_json
 from tasks.changes import Changes, FaceChange, Kind
 from tasks.lease import Request
+from tasks.mlflow_client import mlflow_client
 from tasks.pull import PULL_FILE, PullResult
 from tasks.review.aliases import move
 from tasks.review.tags import REPORT_HASH
@@ -26,7 +27,6 @@ from tasks.sync_steps import (
     pull_for,
     unconcerned,
 )
-from tasks.tracking import mlflow_client
 from tasks.validate import Counts, Validation
 from tests.servers import HOST, free_port
 from tests.test_tasks_changes import N, face

@@ -1,23 +1,16 @@
 """Tracking, against MLflow itself: a SQLite file here; a server in tests/integration."""
 
-import re
-import traceback
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from filelock import FileLock, Timeout
-from urllib3.exceptions import InsecureRequestWarning
 
 from schemas.config import Tracking
-from schemas.errors import StorageError, TrackingError
+from schemas.errors import TrackingError
 from tasks.review.aliases import drop, move
-from tasks.tracking import RegisteredVersion, kpi_metrics, mlflow_client, register_candidate
+from tasks.tracking import RegisteredVersion, kpi_metrics, register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
-from tests.servers import HOST, free_port, self_signed, serving, speak_tls
-
-PASSWORD = "s3cret"
 
 
 @pytest.fixture(scope="module")
@@ -146,91 +139,6 @@ def test_a_run_that_died_on_the_way_is_closed_and_the_candidate_logged_anew(cand
     assert states == {died.info.run_id: "KILLED", registered.run_id: "FINISHED"}
 
 
-class Broken(BaseHTTPRequestHandler):
-    """Tells how it is, and hangs up on everything else."""
-
-    def do_GET(self):
-        if self.path == "/health":
-            self.server.credentials.append(self.headers["Authorization"])
-            self.send_response(self.server.health)
-            self.send_header("Location", "/login")
-            self.end_headers()
-
-    def log_message(self, *args):
-        """Not on the terminal."""
-
-
-@pytest.fixture
-def broken_server():
-    server = ThreadingHTTPServer((HOST, 0), Broken)
-    server.health, server.credentials = 200, []
-    with serving(server):
-        yield server
-
-
-def test_a_server_that_is_of_no_use_is_named_without_its_password(
-    candidate, own_workspace, broken_server, monkeypatch
-):
-    """Nor has the traceback it, which Prefect writes into its log."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    here = f"http://{HOST}:{broken_server.server_port}"
-
-    def told(uri):
-        with pytest.raises(TrackingError) as error:
-            register_candidate(candidate, Tracking(uri=uri.replace("//", f"//team:{PASSWORD}@")), own_workspace)
-        text = "".join(traceback.format_exception(error.value))
-        assert PASSWORD not in text
-        return text
-
-    assert f"MLflow at {here} refused: API request to {here}/api/" in told(here)
-    for broken_server.health in (401, 302):  # by a proxy that lets in whom MLflow's own variables name
-        assert f"MLflow at {here} refused: API request to {here}/api/" in told(here)
-    broken_server.health = 503
-    assert f"MLflow at {here} answers HTTP 503; start it" in told(here)
-    down = f"http://{HOST}:{free_port()}"
-    assert f"MLflow at {down} can't be reached: " in told(down)
-    for nowhere in (f"http://{HOST}:many", "http://a..b", f"http://{HOST}:65536"):
-        assert f"MLflow at {nowhere} is no address; " in told(nowhere)
-
-
-def test_a_server_of_a_private_ca_is_asked_as_mlflow_s_variables_say(own_workspace, tmp_path, monkeypatch):
-    """By MLflow's own client, which has its credentials; the health is asked for without any."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", PASSWORD)
-    server = ThreadingHTTPServer((HOST, 0), Broken)
-    server.health, server.credentials = 200, []
-    certificate = self_signed(tmp_path)
-    speak_tls(server, certificate)
-    here = f"https://{HOST}:{server.server_port}"
-
-    def told():
-        tracking = Tracking(uri=here.replace("//", f"//team:{PASSWORD}@"))
-        with pytest.raises(TrackingError) as error, mlflow_client(tracking, own_workspace) as client:
-            client.search_experiments()
-        return str(error.value)
-
-    with serving(server):
-        assert re.search(rf"{here} can't be reached by TLS: .*; name the file of its CA in MLFLOW_TRACK", told())
-        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(tmp_path / "gone.pem"))
-        assert "gone.pem" in told()
-        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
-        assert f"MLflow at {here} refused: API request to endpoint /api/" in told()
-        monkeypatch.delenv("MLFLOW_TRACKING_SERVER_CERT_PATH")
-        monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "TRUE")
-        with pytest.warns(InsecureRequestWarning):
-            assert f"MLflow at {here} refused: API request to endpoint /api/" in told()
-    assert server.credentials == [None, None]
-
-
 def test_a_refusal_says_what_was_refused(candidate, own_workspace):
     with pytest.raises(TrackingError, match=r"refused: .*name"):
         register_candidate(candidate, Tracking(registered_model="with/slash"), own_workspace)
-
-
-def test_a_place_where_no_workspace_can_be_made_is_named(tmp_path):
-    (tmp_path / "workspace").write_text("no folder")
-    with (
-        pytest.raises(StorageError, match="workspace: can't be made"),
-        mlflow_client(Tracking(), Workspace(tmp_path / "workspace")),
-    ):
-        pass

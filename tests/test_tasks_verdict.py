@@ -15,9 +15,9 @@ from schemas.records import Split
 from schemas.source_code import OUR_PACKAGES, SOURCE_ROOT, code_version
 from tasks.forget.files import files_below, purge_file, still_tells
 from tasks.forget.traces import Traces
+from tasks.mlflow_client import mlflow_client
 from tasks.paired_scores import FACES, read_faces
 from tasks.review.tags import REPORT_HASH
-from tasks.tracking import mlflow_client
 from tasks.verdict import VERDICT, State, read_verdict
 from tests.gate_cases import KPI_FACES, conversion_of, gate_case, gate_spec, tags_of, write_snapshot
 from tests.networks import sharp_network

@@ -26,8 +26,9 @@ from schemas.yamlspec import load_spec
 from tasks.calibration import CalibrationCrops
 from tasks.convert import Conversion
 from tasks.evaluate import KpiCrops
+from tasks.mlflow_client import mlflow_client
 from tasks.reuse import reuse_or_run
-from tasks.tracking import ONNX_ARTIFACT, SPEC_ARTIFACT, mlflow_client
+from tasks.tracking import ONNX_ARTIFACT, SPEC_ARTIFACT
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from schemas.config import Tracking
 from schemas.errors import ShardError, StorageError
 from tasks.forget.files import can_tell, purge_file
 from tasks.forget.traces import Traces
-from tasks.tracking import all_pages, mlflow_client
+from tasks.mlflow_client import all_pages, mlflow_client
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:

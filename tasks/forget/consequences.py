@@ -13,7 +13,7 @@ from schemas.config import Tracking
 from schemas.errors import SignatureError
 from schemas.records import Split
 from tasks.fleet.deliveries import read_records
-from tasks.tracking import mlflow_client
+from tasks.mlflow_client import mlflow_client
 from tasks.workspace import Workspace
 
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from schemas.config import ReviewSettings, Tracking
 from schemas.storage import append_bytes, canonical_json, write_json
+from tasks.mlflow_client import all_pages, mlflow_client
 from tasks.review import aliases
 from tasks.review.aliases import CHALLENGER, CHAMPION, MovedByHand
 from tasks.review.approval import (
@@ -25,7 +26,6 @@ from tasks.review.approval import (
     stamped,
 )
 from tasks.review.tags import BY, GATE, NOTED, REASON, REPORT_HASH, STATE, USED
-from tasks.tracking import all_pages, mlflow_client
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from model.paired import Outcome
 from schemas.config import ReviewSettings, Tracking
 from schemas.experiment import ExperimentSpec
 from schemas.storage import sha256_of, write_bytes, write_json
+from tasks.mlflow_client import mlflow_client
 from tasks.model_card import CARD
 from tasks.pages import render_page
 from tasks.paired_scores import FACES, ScoredFaces, read_faces
@@ -34,7 +35,7 @@ from tasks.review.tags import (
     STATE,
 )
 from tasks.summary import EngineSummary, LaterEngine, RunSummary, SourceSummary, SplitSummary
-from tasks.tracking import RegisteredVersion, mlflow_client
+from tasks.tracking import RegisteredVersion
 from tasks.verdict import ARTIFACT_FOLDER, State, Verdict
 from tasks.workspace import Workspace
 

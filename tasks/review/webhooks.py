@@ -10,7 +10,7 @@ from schemas.errors import InputError, TrackingError
 from schemas.urls import without_credentials
 from tasks.addresses import is_address
 from tasks.gateway.settings import MLFLOW_SECRET_ENV, required_secret
-from tasks.tracking import all_pages, mlflow_client
+from tasks.mlflow_client import all_pages, mlflow_client
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:

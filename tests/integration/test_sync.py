@@ -18,11 +18,11 @@ from tasks.changes import Kind, changes_since
 from tasks.images import ImageIndex
 from tasks.label_studio.folder_import import import_folder
 from tasks.lease import Lease
+from tasks.mlflow_client import mlflow_client
 from tasks.pull import pull
 from tasks.quiet import look_at, quiet_for_s, server_time
 from tasks.review.tags import REPORT_HASH
 from tasks.snapshot import load_snapshot, take_snapshot
-from tasks.tracking import mlflow_client
 from tasks.validate import validate
 from tasks.workspace import Workspace
 from tests.retrain_project import render_faces, run, write_project

@@ -6,7 +6,8 @@ import pytest
 
 from schemas.config import Tracking
 from schemas.errors import TrackingError
-from tasks.tracking import mlflow_client, register_candidate
+from tasks.mlflow_client import mlflow_client
+from tasks.tracking import register_candidate
 from tasks.workspace import Workspace
 from tests.candidates import make_candidate
 from tests.mlflow_servers import mlflow_server
