@@ -1,7 +1,7 @@
 """A graph in a lower precision beside the float graph that it was made of: which tensor belongs to which.
 
-`deploy.qdq` and `deploy.onnx_graph` keep the names of the nodes, and put `/dequantised` and `/fp16` behind those of
-the tensors that they change.
+`deploy.qdq` and `deploy.float16_graph` keep the names of the nodes, and put `/dequantised` and `/fp16` behind
+those of the tensors that they change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy.onnx_graph import LARGEST_FLOAT16, OUTPUT_CHANNELS, with_outputs
+from deploy.float16_graph import LARGEST_FLOAT16
+from deploy.onnx_graph import OUTPUT_CHANNELS, with_outputs
 from deploy.qdq import Placement, dequantised, quantised_weights, scale_groups
 from schemas.errors import ModelFileError
 

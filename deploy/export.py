@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deploy.calibration_cache import CacheOrigin, read_cache, read_origin, require_scales, write_cache
+from deploy.float16_graph import to_float16
 from deploy.onnx_export import DEFAULT_OPSET, OnnxSummary, onnx_model, write_onnx
-from deploy.onnx_graph import Naming, check_readable, to_float16, with_interface
+from deploy.onnx_graph import Naming, check_readable, with_interface
 from deploy.qdq import OPSET as INT8_OPSET
 from deploy.qdq import outermost, scale_groups
 from schemas.errors import CalibrationError, GateError, InputError

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.calibration import Crops, require_usable
+from deploy.float16_graph import HALF_SCALES_OPSET, to_float16, with_half_scales
 from deploy.onnx_export import OnnxSummary, load_onnx, summarise
-from deploy.onnx_graph import HALF_SCALES_OPSET, to_float16, with_half_scales
 from deploy.qdq import Placement
 from deploy.quantise import INT8_FLOAT_SHARE, Calibrated, Quantised
 from deploy.targets import Precision, Target, TargetGates

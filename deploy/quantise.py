@@ -15,7 +15,8 @@ import numpy as np
 
 from deploy.builders.base import Predictions, channels_first
 from deploy.builders.onnxruntime import PROVIDERS, OnnxRuntimeEngine, session_options
-from deploy.onnx_graph import INPUT_NAME, with_half_rounding, with_outputs
+from deploy.float16_graph import with_half_rounding
+from deploy.onnx_graph import INPUT_NAME, with_outputs
 from deploy.parity import Parity, compare
 from deploy.qdq import (
     LEVELS,

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from deploy.onnx_graph import CONFIDENCE_NAME, INPUT_NAME, IR_VERSION, KEYPOINTS_NAME, heatmap_name, to_float16
+from deploy.float16_graph import to_float16
+from deploy.onnx_graph import CONFIDENCE_NAME, INPUT_NAME, IR_VERSION, KEYPOINTS_NAME, heatmap_name
 
 SIDE, CELLS, POINTS = 80, 10, 80
 

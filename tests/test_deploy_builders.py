@@ -9,8 +9,8 @@ from deploy.builders.base import build_with_module, probe_module
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
 from deploy.builders.process import run_module
 from deploy.builders.registry import BUILDERS
+from deploy.float16_graph import to_float16
 from deploy.onnx_export import export_onnx, load_onnx
-from deploy.onnx_graph import to_float16
 from deploy.targets import find_target
 from schemas.errors import EngineBuildError, ModelFileError
 from schemas.storage import write_bytes

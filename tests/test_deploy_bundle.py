@@ -26,8 +26,9 @@ from deploy.bundle.release import release_at
 from deploy.bundle.signing import SIGNATURE, make_keys, read_public_key
 from deploy.calibration_cache import read_cache, require_scales
 from deploy.engine import Provenance, build_engine_on, write_manifest
+from deploy.float16_graph import with_half_scales
 from deploy.onnx_export import load_onnx
-from deploy.onnx_graph import with_half_scales, with_heatmap
+from deploy.onnx_graph import with_heatmap
 from deploy.precision import reads_half_scales
 from deploy.qdq import insert, scale_groups
 from deploy.shells.local import LocalShell

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.divergence import TIMES_CLEAN, bisect_layers, find_divergence
-from deploy.onnx_graph import to_float16, with_half_scales, with_outputs
+from deploy.float16_graph import to_float16, with_half_scales
+from deploy.onnx_graph import with_outputs
 from deploy.qdq import Placement, convolutions, one_sided
 from deploy.quantise import Calibrated, calibrate, predictions
 from schemas.errors import ModelFileError

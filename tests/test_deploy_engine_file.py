@@ -2,9 +2,10 @@ import pytest
 
 from deploy.builders.onnxruntime import OnnxRuntimeEngine
 from deploy.engine_file import EngineOptions, adjusted, build_engine_file
+from deploy.float16_graph import to_float16
 from deploy.gpus import find_gpu
 from deploy.onnx_export import export_onnx, load_onnx, write_onnx
-from deploy.onnx_graph import to_float16, with_interface
+from deploy.onnx_graph import with_interface
 from deploy.targets import find_target
 from schemas.errors import EngineBuildError, InputError, SpecError
 from schemas.sealed import Key

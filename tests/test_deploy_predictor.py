@@ -6,8 +6,9 @@ import onnx
 import pytest
 
 from deploy.engine import build_engine
+from deploy.float16_graph import to_float16
 from deploy.onnx_export import export_onnx, load_onnx, write_onnx
-from deploy.onnx_graph import to_float16, with_interface
+from deploy.onnx_graph import with_interface
 from deploy.predictor import load_predictor
 from deploy.targets import find_target
 from model.evaluation import evaluate
