@@ -41,7 +41,7 @@ def test_redacting_is_done_once(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["a/7_1.png", "images/a/7_1.png, a/7_10.png", "of ls:task/17", "ls:task/17/annotation/4"],
+    ["a/7_1.png", "Too dark: a/7_1.png.", "images/a/7_1.png, a/7_10.png", "of ls:task/17", "ls:task/17/annotation/4"],
 )
 def test_lines_that_name_a_frame_or_a_record_are_gone(text):
     assert TRACES.within(text)
