@@ -119,6 +119,30 @@ def test_pts_without_flags_in_folders(tmp_path, faces_of):
     assert {flag for face in flagged.faces for flag in face.flags_N} == {Flag.VISIBLE}
 
 
+def test_one_file_with_flags_makes_points_without_one_visible(tmp_path, faces_of):
+    made = made_faces(2, 5)
+    write_pts(write_images(tmp_path, made), made[:1])
+    write_pts(tmp_path, made[1:], flags=False)
+    assert [set(face.flags_N) for face in faces_of(pts(tmp_path), 5).faces][1] == {Flag.VISIBLE}
+
+
+def test_an_image_s_suffix_may_be_in_capitals(tmp_path, faces_of):
+    made = made_faces(1, 5)
+    write_pts(write_images(tmp_path, made), made)
+    (tmp_path / "000_0.png").rename(tmp_path / "000_0.PNG")
+    assert [face.image_name for face in faces_of(pts(tmp_path), 5).faces] == ["000_0.PNG"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path, faces_of):
+    made = made_faces(1, 98)
+    images = write_images(tmp_path, made)
+    (tmp_path / "000_0.pts").write_text(pts_text(made[0].points_N2), encoding="utf-8-sig")
+    (tmp_path / "list.txt").write_text(wflw_line(made[0]), encoding="utf-8-sig")
+    for source in (pts(images), wflw(tmp_path / "list.txt", images)):
+        outcome = faces_of(source, 98)
+        assert (len(outcome.faces), outcome.violations) == (1, [])
+
+
 def test_origin_is_a_setting(tmp_path, faces_of):
     made = made_faces(1, 5)
     write_pts(write_images(tmp_path, made), made)
@@ -261,6 +285,15 @@ def test_several_faces_in_a_coco_image(tmp_path, faces_of):
     assert (outcome.counts.accepted, outcome.counts.skipped) == (3, 3)
 
 
+def test_a_coco_image_says_whose_face_it_shows(tmp_path, faces_of):
+    made = made_faces(1, 5)
+    content = json.loads(write_coco(tmp_path / "a.json", made).read_text())
+    content["images"][0]["subject"] = "team/7"
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    source = coco(tmp_path / "a.json", write_images(tmp_path, made), subject=SubjectRule(field="subject"))
+    assert [face.subject for face in faces_of(source, 5).faces] == ["team/7"]
+
+
 def test_faces_of_coco_wholebody(tmp_path, faces_of):
     made = made_faces(2, 68)
     content = json.loads(write_coco(tmp_path / "a.json", made, field="face_kpts", box="face_box").read_text())
@@ -400,6 +433,9 @@ def test_cofw_68(tmp_path, faces_of):
         faces_of(cofw(path, points_68=str(tmp_path / "points")), 68)
     with pytest.raises(AnnotationFileError, match=r"holds no files such as 1_points.mat"):
         faces_of(cofw(path, points_68=str(tmp_path)), 68)
+    write_cofw(tmp_path / "COFW_train_color.mat", made_faces(1, 29))
+    with pytest.raises(AnnotationFileError, match=r"belongs to the images of one file; name one in `files`"):
+        faces_of(cofw(tmp_path / "*.mat", points_68=str(tmp_path / "points")), 68)
 
 
 def test_broken_rows_of_cofw(tmp_path, faces_of):
