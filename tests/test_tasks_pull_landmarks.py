@@ -428,6 +428,11 @@ def test_cofw_68(tmp_path, faces_of):
     np.testing.assert_array_equal(face.points_N2, face_68.points_N2)
     np.testing.assert_array_equal(face.flags_N, face_68.occluded_N)
 
+    scipy.io.savemat(tmp_path / "points/2_points.mat", content | {"Occ": face_68.occluded_N[:67, None]})
+    with pytest.raises(
+        AnnotationFileError, match=r"2_points.mat: Points is \(68, 2\), Occ \(67, 1\), not N x 2 and N"
+    ):
+        faces_of(cofw(path, points_68=str(tmp_path / "points")), 68)
     (tmp_path / "points/2_points.mat").write_bytes(b"MATLAB")
     with pytest.raises(AnnotationFileError, match=r"2_points.mat: is no MATLAB file with Points and Occ"):
         faces_of(cofw(path, points_68=str(tmp_path / "points")), 68)
@@ -436,6 +441,14 @@ def test_cofw_68(tmp_path, faces_of):
     write_cofw(tmp_path / "COFW_train_color.mat", made_faces(1, 29))
     with pytest.raises(AnnotationFileError, match=r"belongs to the images of one file; name one in `files`"):
         faces_of(cofw(tmp_path / "*.mat", points_68=str(tmp_path / "points")), 68)
+
+
+def test_cofw_without_boxes(tmp_path, faces_of):
+    path = write_cofw(tmp_path / "COFW_train_color.mat", made_faces(2, 29))
+    with h5py.File(path, "r+") as file:
+        del file["bboxesTr"]
+    outcome = faces_of(cofw(path), 29)
+    assert ([face.tight_box for face in outcome.faces], outcome.violations) == ([None, None], [])
 
 
 def test_broken_rows_of_cofw(tmp_path, faces_of):
@@ -464,10 +477,18 @@ def too_few_images(path):
         file["phisTr"] = np.zeros((87, 5))
 
 
-def no_picture(path):
+def no_references(path):
     with h5py.File(path, "r+") as file:
-        del file["#refs#/0"]
-        file["IsTr"][0, 0] = file.create_dataset("#refs#/other", data=np.zeros((4, 4))).ref
+        del file["IsTr"]
+        file["IsTr"] = np.zeros((1, 2))
+
+
+def instead_of_a_picture(values):
+    def spoil(path):
+        with h5py.File(path, "r+") as file:
+            file["IsTr"][0, 0] = file.create_dataset("#refs#/other", data=values).ref
+
+    return spoil
 
 
 @pytest.mark.parametrize(
@@ -477,7 +498,9 @@ def no_picture(path):
         (lambda path: path.write_text("text"), "is no whole MATLAB 7.3 file"),
         (other_arrays, "has no arrays IsTr and phisTr, or IsT and phisT; it has pr"),
         (too_few_images, "Is, phis and bboxes are .*, not images and a row for each"),
-        (no_picture, r"image 1 is float64 of \(4, 4\), not a picture"),
+        (no_references, "Is, phis and bboxes are .*, not images and a row for each"),
+        (instead_of_a_picture(np.zeros((4, 4))), r"image 1 is float64 of \(4, 4\), not a picture"),
+        (instead_of_a_picture(np.zeros((4, 8, 8), np.uint8)), r"image 1 is uint8 of \(4, 8, 8\), not a picture"),
     ],
 )
 def test_files_that_are_no_cofw_file(tmp_path, faces_of, spoil, message):
