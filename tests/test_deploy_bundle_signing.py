@@ -131,16 +131,18 @@ def test_folders_and_archives_read_back_what_was_written(place, keys, signed, tm
 
 
 def test_an_archive_has_the_same_bytes_each_time_and_nothing_of_this_machine(signed, tmp_path):
-    for name in ("one.tar.gz", "two.tar.gz"):
-        write_bundle(tmp_path / name, "fpenet-x", signed)
-    assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
+    for name, files in (("one.tar.gz", signed), ("two.tar.gz", dict(reversed(signed.items())))):
+        write_bundle(tmp_path / name, "fpenet-x", files)
+    written = (tmp_path / "one.tar.gz").read_bytes()
+    assert (tmp_path / "two.tar.gz").read_bytes() == written
+    assert written[4:8] == bytes(4), "when it was compressed"
     listed = subprocess.run(["tar", "-tvzf", tmp_path / "one.tar.gz"], capture_output=True, text=True, check=True)
     assert "-rwxr-xr-x 0/0" in listed.stdout
     assert "fpenet-x/engine/reproduce.sh" in listed.stdout
 
 
-def test_an_archive_with_two_folders_or_a_file_twice_is_no_bundle(signed, tmp_path):
-    for folders in (("a", "b"), ("a", "a")):
+def test_an_archive_with_two_folders_or_none_or_a_file_twice_is_no_bundle(signed, tmp_path):
+    for folders in (("a", "b"), (), ("a", "a")):
         members = [(tarfile.TarInfo(f"{folder}/{name}"), signed[name]) for folder in folders for name in signed]
         path = _archive(tmp_path / "two.tar.gz", members)
         with pytest.raises(SignatureError, match="does not hold one folder, or holds a file twice"):
@@ -153,6 +155,7 @@ def test_an_archive_with_two_folders_or_a_file_twice_is_no_bundle(signed, tmp_pa
         ("//README.md", {}, "a path that leads out"),
         ("/fpenet-x/README.md", {}, "a path that leads out"),
         ("fpenet-x/../../README.md", {}, "a path that leads out"),
+        ("fpenet-x/./README.md", {}, "a path that leads out"),
         ("README.md", {}, "a path that leads out"),
         ("../../evil", {"type": tarfile.DIRTYPE, "mode": 0o777}, "a path that leads out"),
         ("/evil", {"type": tarfile.DIRTYPE, "mode": 0o755}, "a path that leads out"),
@@ -229,6 +232,16 @@ def test_an_archive_of_headers_about_headers_is_refused(tmp_path):
         read_bundle(path)
 
 
+def test_an_archive_with_a_map_of_holes_that_is_none_is_refused(tmp_path):
+    member = tarfile.TarInfo("fpenet-x/README.md")
+    member.pax_headers = {"GNU.sparse.map": "nonsense"}
+    path = tmp_path / "forged.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member)
+    with pytest.raises(SignatureError, match=f"^{path}: not a whole archive"):
+        read_bundle(path)
+
+
 @pytest.mark.parametrize("mode", [0o6777, 0o666])
 def test_an_archive_with_other_modes_is_refused(mode, signed, tmp_path):
     members = [(tarfile.TarInfo(f"fpenet-x/{name}"), content) for name, content in sorted(signed.items())]
@@ -254,6 +267,20 @@ def test_an_empty_folder_is_filled(signed, tmp_path):
     (tmp_path / "bundle").mkdir()
     write_bundle(tmp_path / "bundle", "fpenet-x", signed)
     assert read_bundle(tmp_path / "bundle") == signed
+    assert os.access(tmp_path / "bundle/engine/reproduce.sh", os.X_OK)
+
+
+def test_a_folder_that_can_t_be_written_whole_is_not_begun(tmp_path):
+    with pytest.raises(StorageError, match="can't be made"):
+        write_bundle(tmp_path / "bundle", "fpenet-x", {"engine": b"", "engine/engine.plan": b""})
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_bundle_of_the_same_files_is_left_alone(signed, tmp_path):
+    write_bundle(tmp_path / "bundle", "fpenet-x", signed)
+    with pytest.raises(InputError, match="is there and is not this bundle"):
+        write_bundle(tmp_path / "bundle", "fpenet-x", signed | {"README.md": b"another"})
+    assert read_bundle(tmp_path / "bundle") == signed
 
 
 def test_a_folder_with_something_else_is_left_alone(signed, tmp_path):
@@ -269,17 +296,23 @@ def test_links_and_cut_off_archives_are_no_bundles(signed, tmp_path):
     (tmp_path / "bundle" / "engine" / "more").symlink_to("/etc")
     with pytest.raises(SignatureError, match=f"^{tmp_path / 'bundle'}: engine/more: a link"):
         verify_bundle(tmp_path / "bundle", unsigned_ok=True)
+    (tmp_path / "bundle" / "engine" / "more").unlink()
+    os.mkfifo(tmp_path / "bundle" / "engine" / "pipe")
+    with pytest.raises(SignatureError, match="engine/pipe: a link or a special file"):
+        verify_bundle(tmp_path / "bundle", unsigned_ok=True)
     write_bundle(tmp_path / "whole.tar.gz", "fpenet-x", signed)
     whole = (tmp_path / "whole.tar.gz").read_bytes()
     (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SignatureError, match=rf"^{tmp_path}/cut.tar.gz: not a whole archive"):
         verify_bundle(tmp_path / "cut.tar.gz", unsigned_ok=True)
-    middle = len(whole) // 2
-    (tmp_path / "damaged.tar.gz").write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :])
-    with pytest.raises(SignatureError):
-        verify_bundle(tmp_path / "damaged.tar.gz", unsigned_ok=True)
-    with pytest.raises(InputError, match="there is no bundle"):
-        verify_bundle(tmp_path / "nowhere", unsigned_ok=True)
+    for at in (10, len(whole) // 2):  # where the compressed data begin, and in their middle
+        (tmp_path / "damaged.tar.gz").write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        with pytest.raises(SignatureError):
+            verify_bundle(tmp_path / "damaged.tar.gz", unsigned_ok=True)
+    (tmp_path / "whole.zip").write_bytes(whole)
+    for name in ("nowhere", "whole.zip"):
+        with pytest.raises(InputError, match=r"there is no bundle: neither a folder nor a file \*.tar.gz or \*.tgz"):
+            verify_bundle(tmp_path / name, unsigned_ok=True)
 
 
 def test_keys_are_the_owners_and_never_overwritten(tmp_path):

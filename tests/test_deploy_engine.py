@@ -45,6 +45,7 @@ def test_from_onnx_to_staging_on_a_target_that_runs_here(network, onnx, tmp_path
     assert (manifest["precision"], manifest["target"]["name"]) == ("fp32", "cpu")
     assert manifest["engine_sha256"] == sha256_file(built.file)
     assert manifest["versions"].keys() == {"onnxruntime"}
+    assert manifest["packages"].keys() >= {"keras", "onnx", "tf2onnx"}
     assert manifest["check"]["parity"]["mean_px"].keys() >= {"All", "Eyes", "Mouth"}
     pointer = stages.stage(tmp_path / "targets", "cpu", built.directory, by="flow", why="retrain")
     assert (tmp_path / "targets" / "cpu" / pointer.engine.engine).resolve() == built.file

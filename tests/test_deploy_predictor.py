@@ -55,11 +55,20 @@ def test_both_kinds_have_the_same_error_on_records(files, tmp_path):
     assert (report["faces"], report["subjects"], report["faces_without_subject"]) == (11, 6, 0)
 
 
-def test_a_spec_of_another_model_is_refused(files):
+@pytest.mark.parametrize(
+    ("image", "num_keypoints", "told"),
+    [
+        ("", 7, "has 5 keypoints, the spec says 7"),
+        ("height: 96, width: 96", 5, "has 80 pixels of input side, the spec says 96"),
+        ("channel: 3", 5, "has 1 channels, the spec says 3"),
+    ],
+)
+def test_a_spec_of_another_model_is_refused(files, image, num_keypoints, told):
     predictor = load_predictor(files / "model.onnx")
     predictor.require(small_spec())
-    with pytest.raises(ModelFileError, match="has 5 keypoints, the spec says 7"):
-        predictor.require(small_spec(num_keypoints=7))
+    changes = f"dataloader: {{num_keypoints: {num_keypoints}, image_info: {{image: {{{image}}}}}}}"
+    with pytest.raises(ModelFileError, match=told):
+        predictor.require(small_spec(changes, num_keypoints=num_keypoints))
 
 
 @pytest.mark.parametrize("name", ["gone.keras", "gone.onnx", "model.engine", "broken.keras", "broken.onnx"])

@@ -290,13 +290,38 @@ def test_a_canary_is_not_ended_where_what_its_devices_go_back_to_is_gone(gone, f
     assert fleet.outcomes() == {"t4-a": "active", "t4-b": "active"}
 
 
-def test_what_somebody_changed_on_a_device_is_told_and_set_right(fleet):
+@pytest.mark.parametrize(
+    ("name", "told"), [("current.json", "was changed by hand"), ("engine.onnx", "was changed on the device")]
+)
+def test_what_somebody_changed_on_a_device_is_told_and_set_right(name, told, fleet):
     fleet.release("key1")
-    current = fleet.root / "devices" / "t4-b" / "t4" / "current.json"
-    current.write_text("{}")
+    (file,) = (fleet.root / "devices" / "t4-b" / "t4").rglob(name)
+    file.write_text("{}")
     fleet.promote()
-    assert "was changed by hand" in read_record(fleet.targets, "t4", "t4-b").why
+    assert told in read_record(fleet.targets, "t4", "t4-b").why
     assert fleet.running() == {"t4-a": "key1", "t4-b": "key1"}
+
+
+def test_a_record_says_since_when_a_device_runs_its_engine(fleet):
+    def since() -> str:
+        return read_record(fleet.targets, "t4", "t4-b").since
+
+    fleet.release("key1")
+    first = since()
+    fleet.promote()  # asks it again
+    assert since() == first
+    fleet.release("key2")
+    assert since() > first
+
+
+def test_a_record_has_the_ring_in_which_a_device_was_asked_last(fleet, nano):
+    fleet.release("key1")
+    fleet.devices[-1] = fleet.devices[-1].model_copy(update={"ring": "canary"})
+    nano.vanish()
+    fleet.stage("key2")
+    fleet.promote("canary")
+    record = read_record(fleet.targets, "t4", "t4-ssh")
+    assert (record.outcome, record.stage, record.ring) == ("offline", "canary", "canary")
 
 
 def test_measurements_stay_with_the_engines_that_a_device_has(fleet):

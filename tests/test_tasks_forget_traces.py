@@ -23,7 +23,9 @@ def test_the_subject_is_found_as_a_word(text):
     assert not TRACES.within(TRACES.redacted_text(text))
 
 
-@pytest.mark.parametrize("text", ["team/70", "team/7-b", "team/7.5", "big-team/7", "steam/7", "team/07", "team", "7"])
+@pytest.mark.parametrize(
+    "text", ["team/70", "team/7-b", "team/7.5", "big-team/7", "my.team/7", "steam/7", "team/07", "team", "7"]
+)
 def test_other_subjects_are_left_alone(text):
     assert not TRACES.within(text)
     assert TRACES.redacted_text(text) == text
@@ -37,22 +39,35 @@ def test_redacting_is_done_once(text):
     assert TRACES.redacted_lines(once) == once
 
 
-def test_lines_that_name_a_frame_are_gone():
-    assert TRACES.redacted_lines("a/7_1.png 0.5\na/7_10.png 0.5\nteam/7 2\n") == f"a/7_10.png 0.5\n{MARK} 2\n"
+@pytest.mark.parametrize(
+    "text",
+    ["a/7_1.png", "Too dark: a/7_1.png.", "images/a/7_1.png, a/7_10.png", "of ls:task/17", "ls:task/17/annotation/4"],
+)
+def test_lines_that_name_a_frame_or_a_record_are_gone(text):
+    assert TRACES.within(text)
+    assert TRACES.redacted_lines(f"{text}\na/7_10.png 0.5\nteam/7 2\n") == f"a/7_10.png 0.5\n{MARK} 2\n"
+
+
+@pytest.mark.parametrize("text", ["a/7_10.png", "a/7_1.png.json", "aa/7_1.png", "ls:task/170", "ls:task/17.5"])
+def test_lines_that_name_other_frames_and_records_stay(text):
+    assert not TRACES.within(text)
+    assert TRACES.redacted_lines(f"{text}\n") == f"{text}\n"
 
 
 def test_json_keeps_its_form():
     value = {
         "faces": [{"name": "a/7_1.png", "error": 2.0}, {"name": "a/8_1.png", "of": "team/7"}, {"name": "a/9_1.png"}],
-        "by_subject": {"team/7": {"error": 2.0}, "team/70": {"error": 1.0}},
+        "by_subject": {"team/7": {"error": 2.0}, "team/70": {"error": 1.0}, "team/7 or team/8": {"error": 3.0}},
         "subjects": ["team/7", "team/70"],
+        "worst": "a/7_1.png",
         "note": "team/7 was held out",
         "nested": [[{"record": "ls:task/17"}, 3], None, True],
     }
     assert TRACES.redacted_json(value) == {
         "faces": [{"name": "a/9_1.png"}],
-        "by_subject": {MARK: None, "team/70": {"error": 1.0}},
+        "by_subject": {MARK: None, "team/70": {"error": 1.0}, f"{MARK} or team/8": {"error": 3.0}},
         "subjects": [MARK, "team/70"],
+        "worst": MARK,
         "note": f"{MARK} was held out",
         "nested": [[3], None, True],
     }

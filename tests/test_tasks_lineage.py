@@ -1,5 +1,6 @@
 """Lineage both ways: answers of the index against a walk over everything, for any history."""
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InputError, StorageError
+from schemas.storage import read_json, write_json
 from tasks.lineage.ask import FIRST, ask
 from tasks.lineage.index import drop_index, index_path, open_index
+from tasks.lineage.versions import VersionRecord
 from tasks.tombstones import Tombstones
 from tests.lineage_histories import (
     Row,
@@ -211,14 +214,66 @@ def test_a_device_that_went_on_keeps_the_engine_before(workspace):
     assert (engine.devices, engine.kept_on) == ((), ("dock-7",))
 
 
+def test_a_device_that_runs_nothing_any_more_keeps_its_engine(workspace):
+    path = workspace.targets / "t4/devices/dock-7.json"
+    write_json(path, read_json(path) | {"current": None})
+    (engine,) = (engine for engine in ask("3", workspace).versions[0].engines if engine.target == "t4")
+    assert (engine.devices, engine.kept_on) == ((), ("dock-7",))
+
+
+def test_an_engine_of_another_export_belongs_to_the_version_that_it_names(workspace):
+    exported_again = VersionRecord("fpenet", "3", digest("snapshot"), onnx_sha256=digest("exported again"))
+    key = write_engine(workspace, "rtx", exported_again)
+    assert key in [engine.build_key for engine in ask("fpenet/3", workspace).versions[0].engines]
+
+
+def test_an_engine_from_outside_the_registry_has_a_snapshot_and_no_version(workspace):
+    unregistered = VersionRecord("fpenet", "", digest("snapshot"), onnx_sha256=digest("unregistered"))
+    answer = ask(write_engine(workspace, "rtx", unregistered), workspace)
+    assert answer.versions == ()
+    assert [contents.snapshot for contents in answer.snapshots] == [digest("snapshot")]
+
+
+def test_an_engine_that_is_being_made_is_none_yet(workspace):
+    for folder in list(workspace.engines.iterdir()):
+        shutil.copytree(folder, folder.with_name(f".{folder.name}.tmp"))
+    assert len(ask("3", workspace).versions[0].engines) == 2
+
+
+def test_snapshots_come_oldest_first_and_versions_by_number(workspace):
+    names = sorted((digest(number) for number in range(3)), reverse=True)
+    for day, name in enumerate(names, start=1):
+        write_snapshot(workspace, name, [Row("files:b.json#1", "w300/9", "train")], taken_at=f"2026-02-0{day}")
+    for number in (10, 9):
+        write_version(workspace, "fpenet", number, names[0], digest(number))
+    first, *others = ask("w300/9", workspace).appearances
+    assert [one.snapshot for one in (first, *others)] == names
+    assert [str(version.record) for version in first.versions] == ["fpenet/9", "fpenet/10"]
+
+
 def test_an_engine_goes_by_key_start_digest_file_and_folder(workspace):
     (key,) = (path.name for path in workspace.engines.iterdir() if "t4" in (path / "manifest.json").read_text())
     copied = workspace.root / "copied.plan"
     copied.write_bytes(b"an engine")
-    names = [key, key[:6], digest(key, "engine"), str(workspace.engines / key)]
+    names = [key, key[:4], digest(key, "engine"), str(workspace.engines / key)]
     assert {ask(name, workspace).name for name in names} == {key}
-    with pytest.raises(InputError, match="nothing in"):
-        ask(str(copied), workspace)
+    for name in (key[:3], str(copied)):
+        with pytest.raises(InputError, match="nothing in"):
+            ask(name, workspace)
+
+
+@pytest.mark.parametrize(
+    ("word", "annotation"),
+    [
+        ("team:task/1", "team:task/1/annotation/1"),  # and not one of task 10
+        ("points:001_2.pts", "points:001_2.pts"),
+        ("points:zürich", "points:zürich/über_3.pts"),
+    ],
+)
+def test_an_annotation_goes_by_its_task_its_entry_and_its_folder(workspace, word, annotation):
+    held = [Row("points:001_2.pts", "w300/2", "train"), Row("points:zürich/über_3.pts", "w300/3", "train")]
+    write_snapshot(workspace, digest("points"), held, taken_at="2026-02")
+    assert ask(word, workspace).name == annotation
 
 
 def test_an_answer_names_the_first_and_counts_all(workspace):
@@ -295,6 +350,24 @@ def test_a_snapshot_is_read_once(workspace):
         assert index.read == 0
 
 
+@pytest.mark.parametrize("name", ["faces.parquet", "superseded.parquet"])
+def test_a_table_that_was_replaced_is_read_again(workspace, name):
+    """Another file of the same time and size, or one of another time: numbers of deleted files are given again."""
+
+    def replace():
+        Path(shutil.copy2(table, table.with_suffix(".new"))).replace(table)
+
+    def change():
+        os.utime(table, ns=(0, table.stat().st_mtime_ns + 1))
+
+    table = workspace.snapshots / digest("snapshot") / name
+    for step in (replace, change):
+        with open_index(workspace):
+            step()
+        with open_index(workspace) as index:
+            assert index.read == 1
+
+
 def test_a_snapshot_that_is_being_made_is_none_yet(workspace):
     shutil.copytree(workspace.snapshots / digest("snapshot"), workspace.snapshots / f".{digest('snapshot')}.tmp")
     with open_index(workspace) as index:
@@ -309,8 +382,25 @@ def test_a_damaged_snapshot_is_named_and_spoils_nothing(workspace):
     table.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StorageError, match=r"faces\.parquet: can't be read"):
         ask("multipie/004", workspace)
+    table.write_bytes(whole)
+    table.with_name("superseded.parquet").unlink()
+    with pytest.raises(StorageError, match=r"superseded\.parquet: can't be read"):
+        ask("multipie/004", workspace)
     shutil.rmtree(table.parent)
     assert ask("multipie/004", workspace) == told
+
+
+def test_an_index_that_can_t_be_opened_is_told(workspace):
+    index_path(workspace).mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"index\.sqlite: unable to open .* run the same command again"):
+        ask("multipie/004", workspace)
+
+
+def test_an_index_is_dropped_with_what_sqlite_has_left_beside_it(workspace):
+    ask("multipie/004", workspace)
+    index_path(workspace).with_name("index.sqlite-journal").write_bytes(b"multipie/004")
+    drop_index(workspace)
+    assert not list(workspace.lineage.glob("index*"))
 
 
 def test_a_replaced_snapshot_leaves_no_trace_in_the_index(workspace):

@@ -112,7 +112,7 @@ def test_the_same_annotations_give_the_same_bytes(folder, workspace, tmp_path):
 def test_pull_json_says_what_came(folder, workspace):
     result = pull(sloth_source(folder), workspace, num_keypoints=3)
     noted = read_json(result.raw.with_name("pull.json"))
-    assert (noted["source"], noted["kind"], noted["records"]) == ("team", "sloth", 5)
+    assert (noted["source"], noted["kind"], noted["records"], noted["raw"]) == ("team", "sloth", 5, "raw.jsonl")
     assert noted["content_hash"] == result.content_hash
     assert str(folder) not in json.dumps(noted)
 
@@ -152,6 +152,15 @@ def test_a_pattern_that_matches_nothing_is_named(folder, workspace):
     source = sloth_source(folder, gt=["gt/train.json", "labels/*.json"])
     with pytest.raises(AnnotationFileError, match=r"labels/\*.json: no file matches; .*team holds gt/"):
         pull(source, workspace, num_keypoints=3)
+
+
+def test_hidden_files_hold_no_annotations(folder, workspace, tmp_path):
+    write(folder / "gt/.train.json", [entry("images/9_a.png")])
+    assert pull(sloth_source(folder), workspace, num_keypoints=3).records == 5
+    write(tmp_path / "a.json", [some_task()])
+    write(tmp_path / "._a.json", "what macOS knows of a.json")
+    (tmp_path / "media").mkdir()
+    assert pull(export_source(tmp_path, "*.json"), workspace, num_keypoints=5).records == 1
 
 
 def test_a_folder_that_is_not_there(tmp_path, workspace):
@@ -257,6 +266,28 @@ def test_a_text_that_is_no_file_s_name_finds_none(tmp_path, workspace):
     write(tmp_path / "media/face.png", "")
     records = records_of(pull(export_source(tmp_path, "a.json"), workspace, num_keypoints=5))
     assert [record.image for record in records] == [str(tmp_path / "media/face.png"), None]
+
+
+@pytest.mark.parametrize(
+    ("stored", "file"),
+    [
+        ("/data/upload/3/0a1b2c3d-j%C3%B6rg.png?token=a/b", "3/0a1b2c3d-jörg.png"),
+        ("/data/local-files/?d=set/face.png", "another/face.png"),
+    ],
+)
+def test_an_image_in_another_folder_is_found_by_its_name(tmp_path, workspace, stored, file):
+    write(tmp_path / "a.json", [some_task() | {"data": {"image": stored}}])
+    write(tmp_path / "media" / file, "")
+    (record,) = records_of(pull(export_source(tmp_path, "a.json"), workspace, num_keypoints=5))
+    assert record.image == str(tmp_path / "media" / file)
+
+
+def test_files_of_several_patterns_come_together(tmp_path, workspace):
+    for name in ("a.json", "b.json"):
+        write(tmp_path / name, [some_task()])
+    (tmp_path / "media").mkdir()
+    records = records_of(pull(export_source(tmp_path, "b.json", "a*.json"), workspace, num_keypoints=5))
+    assert [record.key for record in records] == ["a.json#0/task/17", "b.json#0/task/17"]
 
 
 def test_a_name_that_two_images_have_finds_neither(tmp_path, workspace):

@@ -119,6 +119,30 @@ def test_pts_without_flags_in_folders(tmp_path, faces_of):
     assert {flag for face in flagged.faces for flag in face.flags_N} == {Flag.VISIBLE}
 
 
+def test_one_file_with_flags_makes_points_without_one_visible(tmp_path, faces_of):
+    made = made_faces(2, 5)
+    write_pts(write_images(tmp_path, made), made[:1])
+    write_pts(tmp_path, made[1:], flags=False)
+    assert [set(face.flags_N) for face in faces_of(pts(tmp_path), 5).faces][1] == {Flag.VISIBLE}
+
+
+def test_an_image_s_suffix_may_be_in_capitals(tmp_path, faces_of):
+    made = made_faces(1, 5)
+    write_pts(write_images(tmp_path, made), made)
+    (tmp_path / "000_0.png").rename(tmp_path / "000_0.PNG")
+    assert [face.image_name for face in faces_of(pts(tmp_path), 5).faces] == ["000_0.PNG"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path, faces_of):
+    made = made_faces(1, 98)
+    images = write_images(tmp_path, made)
+    (tmp_path / "000_0.pts").write_text(pts_text(made[0].points_N2), encoding="utf-8-sig")
+    (tmp_path / "list.txt").write_text(wflw_line(made[0]), encoding="utf-8-sig")
+    for source in (pts(images), wflw(tmp_path / "list.txt", images)):
+        outcome = faces_of(source, 98)
+        assert (len(outcome.faces), outcome.violations) == (1, [])
+
+
 def test_origin_is_a_setting(tmp_path, faces_of):
     made = made_faces(1, 5)
     write_pts(write_images(tmp_path, made), made)
@@ -261,6 +285,15 @@ def test_several_faces_in_a_coco_image(tmp_path, faces_of):
     assert (outcome.counts.accepted, outcome.counts.skipped) == (3, 3)
 
 
+def test_a_coco_image_says_whose_face_it_shows(tmp_path, faces_of):
+    made = made_faces(1, 5)
+    content = json.loads(write_coco(tmp_path / "a.json", made).read_text())
+    content["images"][0]["subject"] = "team/7"
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    source = coco(tmp_path / "a.json", write_images(tmp_path, made), subject=SubjectRule(field="subject"))
+    assert [face.subject for face in faces_of(source, 5).faces] == ["team/7"]
+
+
 def test_faces_of_coco_wholebody(tmp_path, faces_of):
     made = made_faces(2, 68)
     content = json.loads(write_coco(tmp_path / "a.json", made, field="face_kpts", box="face_box").read_text())
@@ -395,11 +428,27 @@ def test_cofw_68(tmp_path, faces_of):
     np.testing.assert_array_equal(face.points_N2, face_68.points_N2)
     np.testing.assert_array_equal(face.flags_N, face_68.occluded_N)
 
+    scipy.io.savemat(tmp_path / "points/2_points.mat", content | {"Occ": face_68.occluded_N[:67, None]})
+    with pytest.raises(
+        AnnotationFileError, match=r"2_points.mat: Points is \(68, 2\), Occ \(67, 1\), not N x 2 and N"
+    ):
+        faces_of(cofw(path, points_68=str(tmp_path / "points")), 68)
     (tmp_path / "points/2_points.mat").write_bytes(b"MATLAB")
     with pytest.raises(AnnotationFileError, match=r"2_points.mat: is no MATLAB file with Points and Occ"):
         faces_of(cofw(path, points_68=str(tmp_path / "points")), 68)
     with pytest.raises(AnnotationFileError, match=r"holds no files such as 1_points.mat"):
         faces_of(cofw(path, points_68=str(tmp_path)), 68)
+    write_cofw(tmp_path / "COFW_train_color.mat", made_faces(1, 29))
+    with pytest.raises(AnnotationFileError, match=r"belongs to the images of one file; name one in `files`"):
+        faces_of(cofw(tmp_path / "*.mat", points_68=str(tmp_path / "points")), 68)
+
+
+def test_cofw_without_boxes(tmp_path, faces_of):
+    path = write_cofw(tmp_path / "COFW_train_color.mat", made_faces(2, 29))
+    with h5py.File(path, "r+") as file:
+        del file["bboxesTr"]
+    outcome = faces_of(cofw(path), 29)
+    assert ([face.tight_box for face in outcome.faces], outcome.violations) == ([None, None], [])
 
 
 def test_broken_rows_of_cofw(tmp_path, faces_of):
@@ -428,10 +477,18 @@ def too_few_images(path):
         file["phisTr"] = np.zeros((87, 5))
 
 
-def no_picture(path):
+def no_references(path):
     with h5py.File(path, "r+") as file:
-        del file["#refs#/0"]
-        file["IsTr"][0, 0] = file.create_dataset("#refs#/other", data=np.zeros((4, 4))).ref
+        del file["IsTr"]
+        file["IsTr"] = np.zeros((1, 2))
+
+
+def instead_of_a_picture(values):
+    def spoil(path):
+        with h5py.File(path, "r+") as file:
+            file["IsTr"][0, 0] = file.create_dataset("#refs#/other", data=values).ref
+
+    return spoil
 
 
 @pytest.mark.parametrize(
@@ -441,7 +498,9 @@ def no_picture(path):
         (lambda path: path.write_text("text"), "is no whole MATLAB 7.3 file"),
         (other_arrays, "has no arrays IsTr and phisTr, or IsT and phisT; it has pr"),
         (too_few_images, "Is, phis and bboxes are .*, not images and a row for each"),
-        (no_picture, r"image 1 is float64 of \(4, 4\), not a picture"),
+        (no_references, "Is, phis and bboxes are .*, not images and a row for each"),
+        (instead_of_a_picture(np.zeros((4, 4))), r"image 1 is float64 of \(4, 4\), not a picture"),
+        (instead_of_a_picture(np.zeros((4, 8, 8), np.uint8)), r"image 1 is uint8 of \(4, 8, 8\), not a picture"),
     ],
 )
 def test_files_that_are_no_cofw_file(tmp_path, faces_of, spoil, message):

@@ -55,10 +55,10 @@ class Traces:
 
     @cached_property
     def _names_pattern(self) -> re.Pattern[str] | None:
-        """A frame's name may have Label Studio's prefix of an upload before it."""
+        """A frame's name may have Label Studio's prefix of an upload before it, and the end of a sentence behind."""
         names = sorted(self.names | self.records, key=len, reverse=True)
         before = r"(?:(?<![\w.-])|(?<=/[0-9a-f]{8}-))"
-        return re.compile(rf"{before}(?:{'|'.join(map(re.escape, names))})(?![\w.-])") if names else None
+        return re.compile(rf"{before}(?:{'|'.join(map(re.escape, names))})(?![\w-])(?!\.\w)") if names else None
 
     def about(self, text: str) -> bool:
         """True if this very text is the subject, a frame or a record of it, or an annotation of such a record."""
