@@ -127,7 +127,18 @@ def test_extremes_are_the_best_and_the_worst_and_never_the_same_face():
     assert [face.name for face in evaluation.worst] == [batch.names[i] for i in order[:-4:-1]]
     few = evaluate(oracle(batch), split(batch, 3), examples=6)
     assert len(few.best) == 2 and len(few.worst) == 1
-    assert few.worst[0].image_HWC.dtype == np.uint8
+    none = evaluate(oracle(batch), split(batch, 4, 5), examples=0)
+    assert not none.best and not none.worst
+
+
+def test_an_example_is_the_input_in_whole_grey_values():
+    """What is between two values goes to the nearer one, what is beyond all to the last."""
+    batch = made_up_faces(1, 4)
+    predict = oracle(batch)
+    batch.images_BHWC[0, 1, :3, 0] = (90.6, 255.7, -0.6)
+    (face,) = evaluate(predict, [batch]).best
+    assert face.image_HWC.dtype == np.uint8
+    assert face.image_HWC[1, :4, 0].tolist() == [91, 255, 0, 90]
 
 
 def test_unreachable_points_lie_beyond_the_outermost_pixel_centres():

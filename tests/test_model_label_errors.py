@@ -51,8 +51,16 @@ def test_a_wrong_flag_is_found_and_named():
     points, subjects = faces()
     flags = blobs_of_flags(points)
     flags[20, 27] = 1
-    found = [finding for finding in rank_label_errors(points, flags, subjects).findings if finding.face == 20]
+    ranking = rank_label_errors(points, flags, subjects)
+    found = [finding for finding in ranking.findings if finding.face == 20]
     assert (found[0].kind, found[0].part) == (Kind.WRONG_FLAG, "P28")
+    assert all(finding.gain > 0 for finding in ranking.findings), "a flag that the others expect is no error"
+    assert not ranking.notes
+
+
+def test_faces_that_are_all_alike_have_no_wrong_labels():
+    points = np.repeat(faces()[0][:1], NUMBER, axis=0)
+    assert not rank_label_errors(points, UNKNOWN, [f"s/{number}" for number in range(NUMBER)]).findings
 
 
 @pytest.mark.slow
@@ -109,6 +117,9 @@ def test_an_unknown_layout_has_points_that_are_off_but_no_sides():
 def test_few_faces_or_points_are_said_to_be_too_few():
     points, subjects = faces()
     assert "30 faces of 15 subjects" in rank_label_errors(points[:30], UNKNOWN[:30], subjects[:30]).notes[0]
+    of_four = [f"s/{face % 4}" for face in range(NUMBER)]
+    assert "120 faces of 4 subjects" in rank_label_errors(points, UNKNOWN, of_four).notes[0]
+    assert rank_label_errors(points[:40], UNKNOWN[:40], subjects[:40]).findings
     ranking = rank_label_errors(points[:, :3], UNKNOWN[:, :3], subjects)
     assert not ranking.findings and "with 3 keypoints" in ranking.notes[0]
 
@@ -133,3 +144,7 @@ def test_surprise_is_the_chance_of_an_exponential_tail():
     for threshold in (5.0, 15.0):
         chance = (draws > threshold).mean()
         assert surprise(np.append(draws, threshold))[-1] == pytest.approx(-np.log(chance), abs=0.15)
+
+
+def test_where_all_are_alike_a_hair_s_breadth_is_no_surprise():
+    assert surprise(np.append(np.zeros(99), 0.01))[-1] < 1

@@ -310,7 +310,8 @@ def test_kpi_subjects_are_refused_however_their_letters_are_composed(tmp_path, w
     for listed in ("team/j\u00f6rg", "team/jo\u0308rg"):
         with pytest.raises(SubjectLeakError, match="team/j\u00f6rg"):
             refuse_leaks(surveys, {listed}, allow_unknown=False)
-    assert named_subjects([shard]) == {"team/j\u00f6rg"}
+    nobody = write_shard(tmp_path / "b", FACES[:1], tao_only=True)
+    assert named_subjects([shard, nobody, tmp_path / "none"]) == {"team/j\u00f6rg"}
 
 
 def test_unknown_subjects_need_permission(tmp_path):
@@ -332,14 +333,16 @@ def test_a_survey_finds_what_training_would_stumble_over(tmp_path):
     shard = write_shard(tmp_path / "few", [face])
     with pytest.raises(ShardError, match=r"0000.png has 68 keypoints, the spec 80"):
         survey([shard], with_root(tmp_path, num_keypoints=80))
-    short = replace(face, flags_N=face.flags_N[:67])
-    with pytest.raises(ShardError, match=r"0000.png has 67 occluded flags, the spec 68 keypoints"):
-        survey([write_shard(tmp_path / "short", [short])], with_root(tmp_path))
+    short = replace(FACES[1], flags_N=face.flags_N[:67])
+    with pytest.raises(ShardError, match=r"0001.png has 67 occluded flags, the spec 68 keypoints"):
+        survey([write_shard(tmp_path / "short", [face, short])], with_root(tmp_path))
     with pytest.raises(ShardError, match=r"0000.png is not there; check root_path"):
         survey([write_shard(tmp_path / "plain", [face], embed=False)], with_root(tmp_path))
-    oblong = replace(face, box=Box(1, 2, 30, 31))
-    with pytest.raises(ShardError, match="face box of 30 x 31"):
-        survey([write_shard(tmp_path / "oblong", [oblong], embed=False)], with_root(tmp_path))
+    for box, told in ((Box(1, 2, 30, 31), "30 x 31"), (Box(1, 2, 0, 0), "0 x 0")):
+        odd = face_record(replace(FACES[1], box=box), embed=False)
+        write_records(tmp_path / "odd", [face_record(face), odd])
+        with pytest.raises(ShardError, match=f"0001.png has a face box of {told}, not a square"):
+            survey([tmp_path / "odd"], with_root(tmp_path))
     shard.write_bytes(shard.read_bytes()[:-9])
     for read in (lambda: survey([shard], with_root(tmp_path)), lambda: named_subjects([shard])):
         with pytest.raises(ShardError, match=f"^{shard}: truncated record.*convert the annotations"):
@@ -360,3 +363,17 @@ def test_the_ratio_of_boxes_is_that_to_the_keypoints_in_use(tmp_path):
     assert plain == older == pytest.approx(1.3, abs=0.02)
     assert box_ratio(files[0], 80) is None
     assert box_ratio(tmp_path / "none", 68) is None
+
+
+def test_faces_without_a_square_have_no_part_in_the_ratio_of_boxes(tmp_path):
+    """One whose points all coincide, one with a point that is no number; and one box that was drawn far too large."""
+    nowhere = FACES[2].points_N2.copy()
+    nowhere[5] = np.nan
+    odd = [
+        replace(FACES[0], points_N2=np.full((68, 2), 90, np.float32)),
+        replace(FACES[1], box=Box(0, 0, 900, 900)),
+        replace(FACES[2], points_N2=nowhere),
+    ]
+    records = [face_record(face, embed=False) for face in (*odd, *FACES[3:])]
+    write_records(tmp_path / "odd", records)
+    assert box_ratio(tmp_path / "odd", 68) == pytest.approx(1.3, abs=0.02)

@@ -6,9 +6,10 @@ from model.checkpoint import EpochResult
 from model.figures import OTHER_COLOUR
 from model.progress import Plan
 from model.summaries import Summaries, drawn_face, forget_after, scalar_name
-from schemas.errors import SpecError
+from schemas.errors import SpecError, StorageError
 from tests.event_files import events, pictures, scalars
 from tests.shard_files import small_spec
+from tests.small_files import small_files
 
 PLAN = Plan(epochs=2, epochs_done=0, steps=25, faces=4, log_every_s=60)
 TERMS = {"loss": 3.0, "keypoints": 2.0, "heatmap": 0.75, "elt": 0.25, "region/eyes": 9.0}
@@ -103,6 +104,16 @@ def test_a_resumed_training_leaves_each_step_once(tmp_path):
     assert len(list((tmp_path / "stopped").iterdir())) == 2
 
 
+def test_what_a_kill_left_half_written_is_taken_away(tmp_path):
+    """Behind it TensorBoard would read nothing more, although no whole event is too many."""
+    watch(tmp_path)
+    before, path = scalars(tmp_path), next(tmp_path.iterdir())
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:20])
+    forget_after(tmp_path, 25)
+    assert scalars(tmp_path) == before
+
+
 def test_starting_anew_leaves_nothing_of_before(tmp_path):
     watch(tmp_path)
     forget_after(tmp_path, 0)
@@ -117,3 +128,14 @@ def test_a_keypoint_is_drawn_on_its_pixel_and_in_its_colour():
     assert centre == pytest.approx([31, 16], abs=0.2), "pixel 10 covers 30 to 32"
     brightest = np.unravel_index(light_HW.argmax(), light_HW.shape)
     assert drawn_HW3[brightest].tolist() == pytest.approx(OTHER_COLOUR[::-1], abs=3)
+
+
+def test_a_crop_in_colour_keeps_its_colours():
+    red_HW3 = np.full((20, 20, 3), (250, 40, 10), np.uint8)
+    assert drawn_face(red_HW3, np.array([[2.0, 2.0]]))[-1, -1].tolist() == [250, 40, 10]
+
+
+@pytest.mark.parametrize("most", [1, 2000])
+def test_a_full_disk_is_a_storage_error(most, tmp_path):
+    with pytest.raises(StorageError, match=r"(?s)can't be written.*enable_visualization: false"), small_files(most):
+        watch(tmp_path)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +13,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model.checkpoint import restore_checkpoint, save_checkpoint
 from model.learner import Learner
-from model.pipeline import evaluation_batches, training_batches
+from model.pipeline import evaluation_batches, targets, training_batches
 from model.progress import Plan, Watcher
 from model.status import STATUS_FILE
 from model.summaries import EVENTS
 from model.training import CHECKPOINT_FILE, HISTORY_FILE, MODEL_FILE, train
 from model.weights import load_network, save_network
-from schemas.errors import ShardError, SpecError, SubjectLeakError, TrainingError, UnknownSubjectError
+from schemas.errors import ShardError, SpecError, StorageError, SubjectLeakError, TrainingError, UnknownSubjectError
 from schemas.yamlspec import dump_spec
 from tests.event_files import pictures, scalars
 from tests.shard_files import blob_face, small_spec, write_shard
+from tests.small_files import small_files
 
 SPEC = """num_epoch: 4
 checkpoint_n_epoch: 2
@@ -76,6 +79,11 @@ def test_a_training_learns_and_leaves_its_files(undisturbed, shards):
     with (result.model_path.parent / HISTORY_FILE).open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["validation_error_px"]) for row in rows] == [epoch.validation_error_px for epoch in seen]
+    assert [{name: float(row[name]) for name in epoch.terms} for row, epoch in zip(rows, seen, strict=True)] == [
+        epoch.terms for epoch in seen
+    ]
+    rates = dict(scalars(result.model_path.parent / EVENTS)["learning_rate"])
+    assert [epoch.learning_rate for epoch in seen] == pytest.approx([rates[epoch.step] for epoch in seen])
 
 
 def test_the_model_is_the_epoch_with_the_lowest_validation_error(undisturbed, shards):
@@ -97,10 +105,17 @@ def test_of_equal_epochs_the_first_is_the_best(shards, tmp_path):
     still = small_spec(
         "optimizer: {learning_rate_schedule: {base_learning_rate: 1.0e-30, min_learning_rate: 1.0e-30}}\n"
     )
+    started = time.monotonic()
     result = run(shards, tmp_path, spec=still)
+    assert sum(epoch.seconds for epoch in result.history) < time.monotonic() - started
     first, second = (epoch.validation_error_px for epoch in result.history)
     assert first == second and [epoch.best for epoch in result.history] == [True, False]
     assert result.best.epoch == 1
+    (every,) = evaluation_batches(shards[1], still, batch_size=12)
+    loss, _ = Learner(still).assess(every.images_BHWC, targets(every, still))
+    assert result.best.validation_loss == pytest.approx(float(loss), rel=1e-4), (
+        "its batches of 8 and 4 count by their faces"
+    )
 
 
 KILLED_AFTER = 3
@@ -220,11 +235,18 @@ def test_another_spec_does_not_go_on_from_this_checkpoint(undisturbed, shards):
         run((shards[1], shards[0]), directory)
 
 
+def test_another_tensorflow_does_not_go_on_from_this_checkpoint(undisturbed, shards, monkeypatch):
+    monkeypatch.setattr(tf, "__version__", "1.15.5")
+    with pytest.raises(TrainingError, match="another spec or other data"):
+        run(shards, undisturbed[0].model_path.parent)
+
+
 def test_corrected_flags_are_other_data_and_another_place_is_not(undisturbed, shards, tmp_path):
     """A corrected file has the name, the size and the number of records of the file before."""
     directory, faces = undisturbed[0].model_path.parent, [blob_face(i) for i in range(40)]
     moved = write_shard(tmp_path / "moved" / "data", faces)
-    assert run(([moved], shards[1]), directory).resumed_after == 4
+    elsewhere = small_spec(SPEC, root_path=f"{tmp_path}/moved/")
+    assert run(([moved], shards[1]), directory, spec=elsewhere).resumed_after == 4
     faces[7] = replace(faces[7], flags_N=np.where(faces[7].flags_N == 1, 0, 1).astype(np.int8))
     corrected = write_shard(tmp_path / shards[0][0].name, faces)
     with pytest.raises(TrainingError, match="another spec or other data"):
@@ -251,7 +273,8 @@ def test_how_a_training_is_shown_may_change_on_the_way(undisturbed, shards):
 
     directory, listener = undisturbed[0].model_path.parent, Listener()
     shown = "log_every_n_secs: 5\nvisualize_num_images: 1\nenable_visualization: false\n"
-    assert run(shards, directory, spec=small_spec(SPEC + shown), progress=listener).resumed_after == 4
+    spec = small_spec(SPEC.replace("checkpoint_n_epoch: 2", "checkpoint_n_epoch: 3") + shown)
+    assert run(shards, directory, spec=spec, progress=listener).resumed_after == 4
     assert listener.plan == Plan(epochs=4, epochs_done=4, steps=5, faces=8, log_every_s=5)
 
 
@@ -274,10 +297,28 @@ def test_sets_without_masking_are_part_of_what_a_training_is(undisturbed, shards
         run(shards, directory, spec=changed)
 
 
-def test_a_damaged_checkpoint_is_named(shards, tmp_path):
-    (tmp_path / CHECKPOINT_FILE).write_bytes(b"PK\x03\x04 not a zip")
+@pytest.mark.parametrize("content", [b"PK\x03\x04 not a zip", b"neither", b""], ids=["torn", "other", "empty"])
+def test_a_damaged_checkpoint_is_named(content, tmp_path):
+    (tmp_path / CHECKPOINT_FILE).write_bytes(content)
     with pytest.raises(TrainingError, match="damaged"):
-        run(shards, tmp_path)
+        restore_checkpoint(tmp_path / CHECKPOINT_FILE, [], "ours")
+
+
+def test_a_checkpoint_without_all_weights_is_damaged(tmp_path):
+    path, weight = tmp_path / CHECKPOINT_FILE, tf.Variable([1.0, 2.0])
+    save_checkpoint(path, [weight], [], "ours")
+    for variables in ([weight, tf.Variable(3.0)], [tf.Variable([1.0, 2.0, 3.0])]):
+        with pytest.raises(TrainingError, match="damaged"):
+            restore_checkpoint(path, variables, "ours")
+
+
+def test_a_checkpoint_that_can_t_be_written_leaves_the_one_before(tmp_path):
+    path, weight = tmp_path / CHECKPOINT_FILE, tf.Variable([1.0, 2.0])
+    save_checkpoint(path, [weight], [], "ours")
+    weight.assign([3.0, 4.0])
+    with small_files(100), pytest.raises(StorageError, match="can't be written"):
+        save_checkpoint(path, [weight], [], "ours")
+    assert restore_checkpoint(path, [weight], "ours") == [] and weight.numpy().tolist() == [1.0, 2.0]
 
 
 def test_without_validation_faces_the_last_epoch_is_kept(shards, tmp_path):
@@ -287,11 +328,13 @@ def test_without_validation_faces_the_last_epoch_is_kept(shards, tmp_path):
         def step(self, number, terms, learning_rate):
             self.losses.append(terms["loss"])
 
-    result = run((shards[0], []), tmp_path, spec=small_spec(), progress=Listener())
-    means = np.reshape(Listener.losses, (2, 5)).mean(axis=1)
+    spec = small_spec("num_epoch: 3\ncheckpoint_n_epoch: 2\n")
+    result = run((shards[0], []), tmp_path, spec=spec, progress=Listener())
+    means = np.reshape(Listener.losses, (3, 5)).mean(axis=1)
     assert [epoch.loss for epoch in result.history] == pytest.approx(means), "an epoch's loss is that of its steps"
-    assert result.best.epoch == 2 and result.best.validation_error_px is None
+    assert result.best.epoch == 3 and result.best.validation_error_px is None
     assert (tmp_path / MODEL_FILE).exists()
+    assert run((shards[0], []), tmp_path, spec=spec).resumed_after == 3, "the end is a checkpoint too"
 
 
 def test_kpi_subjects_never_train(shards, tmp_path):
@@ -324,12 +367,12 @@ def test_a_wholly_frozen_network_is_refused():
         Learner(small_spec("model: {model_parameters: {width: 8, train_fpe_model: false}}\n"))
 
 
-def test_a_diverging_training_stops(shards, tmp_path):
+def test_a_diverging_training_stops_without_validation_too(shards, tmp_path):
     spec = small_spec(
         "optimizer: {learning_rate_schedule: {base_learning_rate: 1.0e+30, min_learning_rate: 1.0e+30}}\n"
     )
-    with pytest.raises(TrainingError, match="lower base_learning_rate"):
-        run(shards, tmp_path, spec=spec)
+    with pytest.raises(TrainingError, match=r"after step .*lower base_learning_rate"):
+        run((shards[0], []), tmp_path, spec=spec)
 
 
 def test_a_network_that_breaks_in_an_epoch_s_last_step_is_told(shards, tmp_path):
@@ -348,6 +391,17 @@ def test_subjects_for_training_and_for_validation_are_told(shards, tmp_path, cap
     caplog.clear()
     run(shards, tmp_path / "others", spec=spec)
     assert "validation" not in caplog.text
+
+
+def test_subjects_without_labels_are_told_too_and_nobody_is_no_subject(shards, tmp_path, caplog):
+    with pytest.raises(SpecError):
+        run(shards, tmp_path, unlabelled_files=shards[1])
+    assert "(blobs/020, blobs/021, blobs/022, blobs/023, blobs/024 and 1 more)" in caplog.text
+    caplog.clear()
+    nobody = [write_shard(tmp_path / "nobody", [replace(blob_face(0), subject="")])]
+    with pytest.raises(SpecError):
+        run((nobody, nobody), tmp_path, unlabelled_files=nobody, allow_unknown_subjects=True)
+    assert not caplog.text
 
 
 class FailingDevice(tf.distribute.OneDeviceStrategy):
@@ -438,4 +492,6 @@ loss: {loss_type: l1, visibility_coeff: 1.0}
     for number in range(10):
         costs.append(float(learner.step(batch, number=number, learning_rate=0.01)["visibility"]))
     assert costs[-1] < 0.5 * costs[0]
+    unjudged = batch | {"judged_BN": tf.zeros((4, 5))}
+    assert float(learner.step(unjudged, number=10, learning_rate=0.01)["visibility"]) == 0
     np.testing.assert_array_equal(heatmap.get_weights()[0], before)

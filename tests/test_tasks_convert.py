@@ -122,8 +122,10 @@ def test_records_hold_the_crop_and_the_floats(snapshot, workspace):
 def test_second_conversion_writes_nothing(snapshot, workspace):
     first = convert(snapshot, SETTINGS, workspace)
     stamps = {path: path.stat().st_mtime_ns for path in workspace.shards.iterdir() if path.name != ".lock"}
-    second = convert(snapshot, SETTINGS, workspace)
+    seen = []
+    second = convert(snapshot, SETTINGS, workspace, progress=lambda *counts: seen.append(counts))
     assert (first.written, second.written, second.reused) == (first.written, 0, first.written)
+    assert seen == [(24, 24)]
     assert second.key == first.key and second.files == first.files
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 

@@ -1,8 +1,10 @@
 """Run as a module: training on two replicas, on two halves of the CPU. Prints JSON.
 
 `step SHARD SPEC ...`: against one device with the whole batch, the largest differences of the terms of the loss, of
-the gradients, and of the weights after two steps, for every spec.
-`resume SHARD SPEC`: how far a training that was stopped and resumed ends from the undisturbed one, and what it did.
+the gradients, and of the weights after two steps, for every spec; and how much larger the validation's loss is, in
+losses for the keypoints of a batch.
+`resume SHARD SPEC`: how far a training that was stopped and resumed ends from the undisturbed one, and what it did;
+whether one device refused to go on from it, and how many seeds of dropout the replicas have.
 """
 
 import json
@@ -16,6 +18,7 @@ import tensorflow as tf
 from model.learner import Learner
 from model.pipeline import training_batches
 from model.training import CHECKPOINT_FILE, train
+from schemas.errors import TrainingError
 from schemas.experiment import ExperimentSpec
 from schemas.yamlspec import load_spec
 
@@ -36,6 +39,9 @@ def furthest(spec: ExperimentSpec, shard: Path, strategy: tf.distribute.Strategy
         far["terms"] = max(far["terms"], *(_far(ours[name], theirs[name]) for name in ours))
         if number == 0:
             far["gradients"] = _far(*(_joined(learner.optimizer.variables) for learner in (two, one)))
+    keypoints = one.step(batch, number=2, learning_rate=0.0)["keypoints"]
+    ours, theirs = (learner.assess(batch["image_BHWC"], batch)[0] for learner in (two, one))
+    far["validation"] = float((ours - theirs) / keypoints)
     far["weights"] = _far(*(_joined(learner.kept.trainable_variables) for learner in (two, one)))
     for variable in two.network.trainable_variables:
         copies = [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
@@ -43,16 +49,16 @@ def furthest(spec: ExperimentSpec, shard: Path, strategy: tf.distribute.Strategy
     return far
 
 
-def resumed(spec: ExperimentSpec, shard: Path, strategy: tf.distribute.Strategy) -> dict[str, float]:
+def resumed(spec: ExperimentSpec, shard: Path, strategy: tf.distribute.Strategy) -> dict[str, float | bool]:
     class StoppedError(Exception):
         pass
 
     def stop(result) -> None:
         raise StoppedError
 
-    def run(directory: Path, on_epoch=None):
+    def run(directory: Path, on_epoch=None, devices=strategy):
         files = {"train_files": [shard], "validation_files": [shard], "directory": directory}
-        return train(spec, strategy=strategy, on_epoch=on_epoch, **files)
+        return train(spec, strategy=devices, on_epoch=on_epoch, **files)
 
     with tempfile.TemporaryDirectory() as folder:
         whole, stopped = Path(folder) / "whole", Path(folder) / "stopped"
@@ -63,7 +69,21 @@ def resumed(spec: ExperimentSpec, shard: Path, strategy: tf.distribute.Strategy)
             result = run(stopped)
         with np.load(whole / CHECKPOINT_FILE) as theirs, np.load(stopped / CHECKPOINT_FILE) as ours:
             far = max(_far(ours[name], theirs[name]) for name in ours.files if name != "meta")
-    return {"weights": far, "resumed_after": result.resumed_after, "steps": result.history[-1].step}
+        try:
+            run(whole, devices=tf.distribute.OneDeviceStrategy("CPU:0"))
+            refused = False
+        except TrainingError:
+            refused = True
+    done = {"weights": far, "resumed_after": result.resumed_after, "steps": result.history[-1].step}
+    return done | {"refused": refused, "seeds": len(_seeds(spec, strategy))}
+
+
+def _seeds(spec: ExperimentSpec, strategy: tf.distribute.Strategy) -> set[tuple[int, ...]]:
+    """Of the first layer's dropout, on all replicas."""
+    learner = Learner(spec, strategy=strategy)
+    learner.spread_dropout()
+    state = next(v for v in learner.network.variables if v.path.endswith("seed_generator_state"))
+    return {tuple(copy.numpy().tolist()) for copy in strategy.experimental_local_results(state.value)}
 
 
 def _joined(variables: list) -> np.ndarray:
