@@ -20,6 +20,9 @@ _META = "meta"
 _FORMAT = 3
 """Of the file. To be raised with every change to what a checkpoint holds or means; 1 is a file that names none."""
 
+_DAMAGED = (zipfile.BadZipFile, KeyError, ValueError, EOFError, RuntimeError)
+"""What reading such a file raises; `RuntimeError` where its zip claims to be encrypted, or packed in another way."""
+
 
 @dataclass(frozen=True)
 class EpochResult:
@@ -96,7 +99,7 @@ def restore_checkpoint(
                 )
             for i, variable in enumerate(variables):
                 variable.assign(stored[f"{i:04d}"])
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+    except _DAMAGED as error:
         raise TrainingError(f"{path}: damaged; remove it to start anew") from error
     names = {field.name for field in fields(EpochResult)}
     return [EpochResult(**{name: row[name] for name in names}) for row in meta["history"]]

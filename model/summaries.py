@@ -19,6 +19,7 @@ from model.checkpoint import EpochResult
 from model.figures import draw_keypoints
 from model.images import encode_png
 from model.progress import Plan, Watcher
+from model.shards import plain_message
 from model.warp import move_points
 from schemas.errors import StorageError
 from schemas.experiment import ExperimentSpec
@@ -116,7 +117,7 @@ class Summaries(Watcher):
                 yield self._writer
         except tf.errors.OpError as error:
             hint = "free space, or set enable_visualization: false"
-            raise StorageError(f"{self._directory}: can't be written: {error.message}; {hint}") from error
+            raise StorageError(f"{self._directory}: can't be written: {plain_message(error)}; {hint}") from error
 
 
 def scalar_name(term: str, spec: ExperimentSpec) -> str | None:
