@@ -35,10 +35,9 @@ from deploy.calibration import record_faces
 from deploy.divergence import find_divergence
 from deploy.onnx_export import export_onnx, load_onnx
 from deploy.onnx_graph import INPUT_NAME, OUTPUT_CHANNELS
-from deploy.parity import compare
+from deploy.parity import compare, graph_predictions
 from deploy.precision import graph_in
 from deploy.qdq import MOVES, outermost
-from deploy.quantise import predictions
 from deploy.target_gates import failures, parity_gates
 from deploy.targets import Target, find_target
 from model.pipeline import EvaluationBatch, evaluation_batches
@@ -188,11 +187,11 @@ def crop_px(batch: EvaluationBatch) -> np.ndarray:
 def show(
     models: dict[str, onnx.ModelProto], target: Target, images_BSSC: np.ndarray, crop_px_B11: np.ndarray
 ) -> None:
-    expected, times = predictions(models["FP32"], images_BSSC), latencies(models, images_BSSC[0])
+    expected, times = graph_predictions(models["FP32"], images_BSSC), latencies(models, images_BSSC[0])
     print("\n| graph | mean crop px by region | p95 | max | beyond gates | own / clean | ms | MiB | TensorRT-RTX |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, graph in models.items():
-        found = predictions(graph, images_BSSC)
+        found = graph_predictions(graph, images_BSSC)
         parity = compare(*(one._replace(keypoints_BN2=one.keypoints_BN2 * crop_px_B11) for one in (expected, found)))
         regions = ", ".join(f"{region} {px:.4f}" for region, px in parity.mean_px.items())
         beyond = len(failures(parity_gates(target, compare(expected, found))))

@@ -29,9 +29,9 @@ from deploy.builders.base import channels_first
 from deploy.builders.onnxruntime import PROVIDERS, session_options
 from deploy.divergence_probe import Point, Twins, probe, with_layer_in_float
 from deploy.onnx_graph import INPUT_NAME, with_outputs
-from deploy.parity import Parity, compare
+from deploy.parity import Parity, compare, graph_predictions
 from deploy.qdq import LEVELS, ONE_SIDED_LEVELS, one_sided
-from deploy.quantise import calibrate, predictions
+from deploy.quantise import calibrate
 
 if TYPE_CHECKING:
     import onnx
@@ -137,12 +137,12 @@ def bisect_layers(
     Raises:
         ModelFileError: `model` was not made of `float_model`.
     """
-    twins, expected = Twins(float_model, model), predictions(float_model, images_BSSC)
-    before = compare(expected, predictions(model, images_BSSC))
-    reliefs = [
-        LayerRelief(layer, before, compare(expected, predictions(with_layer_in_float(twins, layer), images_BSSC)))
-        for layer in twins.lowered
-    ]
+    twins, expected = Twins(float_model, model), graph_predictions(float_model, images_BSSC)
+    before = compare(expected, graph_predictions(model, images_BSSC))
+    reliefs = []
+    for layer in twins.lowered:
+        found = graph_predictions(with_layer_in_float(twins, layer), images_BSSC)
+        reliefs.append(LayerRelief(layer, before, compare(expected, found)))
     return tuple(sorted(reliefs, key=lambda relief: relief.parity.worst_px))
 
 

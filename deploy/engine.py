@@ -20,7 +20,6 @@ from filelock import FileLock
 
 from deploy.builder_graph import require_opset, require_readable
 from deploy.builders.base import BuildResult, Predictions, Probe
-from deploy.builders.onnxruntime import OnnxRuntimeEngine
 from deploy.builders.registry import BUILDERS, require_here
 from deploy.calibration import Crops
 from deploy.device.build import build_there
@@ -28,7 +27,7 @@ from deploy.device.facts import DeviceFacts, read_facts, require_match
 from deploy.device.here import run_here
 from deploy.engine_directory import MANIFEST, MODEL, RECORD, BuiltEngine, fill, is_whole, read_engine
 from deploy.onnx_export import summarise
-from deploy.parity import Latency, Parity, compare
+from deploy.parity import Latency, Parity, compare, graph_predictions
 from deploy.precision import calibration_sha256, graph_in
 from deploy.shells.base import Shell
 from deploy.target_gates import TargetGate, gate_engine, parity_gates, require_reached
@@ -213,7 +212,7 @@ def check_engine(
         GateError: graph or engine do not reach the target's gates.
     """
     target = built.target
-    graph = compare(expected, OnnxRuntimeEngine(built.directory / MODEL).predict(images_BSSC))
+    graph = compare(expected, graph_predictions((built.directory / MODEL).read_bytes(), images_BSSC))
     require_reached(parity_gates(target, graph), f"the {target.precision} graph of target '{target.name}'")
     if measured is None:
         if reason := BUILDERS[target.builder].not_runnable(target):

@@ -12,9 +12,8 @@ import numpy as np
 from deploy.builders.base import Predictions
 from deploy.calibration import Crops
 from deploy.onnx_export import load_onnx
-from deploy.parity import Parity, compare
+from deploy.parity import Parity, compare, graph_predictions
 from deploy.precision import PreparedGraph, graph_in
-from deploy.quantise import run_graph
 from deploy.target_gates import failures, parity_gates
 from deploy.targets import Precision, Target
 from schemas.errors import GateError, ModelFileError
@@ -125,7 +124,7 @@ def _try(
         prepared = graph_in(onnx, target, calibration=calibration)
     except ModelFileError as error:
         return Rung(target.precision, (), None, None, str(error)), None
-    graph = compare(expected, run_graph(prepared.model, images_BSSC))
+    graph = compare(expected, graph_predictions(prepared.model, images_BSSC))
     failure = _failure(target, graph)
     if failure:
         found, relief = _blamed(onnx, prepared, images_BSSC[:DIVERGENCE_FACES])

@@ -8,17 +8,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deploy.builders.base import Engine, Predictions
+from deploy.builders.onnxruntime import OnnxRuntimeEngine
+from deploy.float16_graph import with_half_rounding
 from deploy.targets import ParityBound
 from schemas.errors import GateError, ModelFileError
 from schemas.layouts import layout
 
 if TYPE_CHECKING:
     import keras
+    import onnx
 
 KERAS_BATCH = 64
 WARM_UP_RUNS = 20
@@ -82,6 +86,15 @@ def keras_predictions(model: keras.Model, images_BSSC: np.ndarray) -> Prediction
         for i in range(0, len(images_BSSC), KERAS_BATCH)
     ]
     return Predictions(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def graph_predictions(graph: onnx.ModelProto | bytes, images_BSSC: np.ndarray) -> Predictions:
+    """What a graph says of float32 crops (B, S, S, C), in ONNX Runtime; what is FP16 in it is rounded as on a GPU."""
+    import onnx
+
+    model = onnx.load_from_string(graph) if isinstance(graph, bytes) else graph
+    content = with_half_rounding(model).SerializeToString()
+    return OnnxRuntimeEngine(Path("the graph"), threads=0, content=content).predict(images_BSSC)
 
 
 def compare(expected: Predictions, found: Predictions) -> Parity:

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deploy.builders.base import Predictions, channels_first
-from deploy.builders.onnxruntime import PROVIDERS, OnnxRuntimeEngine, session_options
-from deploy.float16_graph import with_half_rounding
+from deploy.builders.onnxruntime import PROVIDERS, session_options
 from deploy.onnx_graph import INPUT_NAME, with_outputs
-from deploy.parity import Parity, compare
+from deploy.parity import Parity, compare, graph_predictions
 from deploy.qdq import (
     LEVELS,
     ONE_SIDED_LEVELS,
@@ -87,7 +85,7 @@ class Calibrated:
         by_group = calibrate(model, groups, batches, one_sided(model, groups, placement))
         self._scales = {tensor: by_group[group] for tensor, group in groups.items()}
         self._images_BSSC = first_faces(batches, SHIFT_FACES)
-        self._expected = predictions(model, self._images_BSSC)
+        self._expected = graph_predictions(model, self._images_BSSC)
         self._made: dict[int, Quantised] = {}
 
     def with_float(self, names: Collection[str] = (), *, faces: int = SHIFT_FACES) -> Quantised:
@@ -100,7 +98,7 @@ class Calibrated:
         scales = {tensor: self._scales[tensor] for tensor in scale_groups(self._model, kept, self._placement)}
         made = insert(self._model, scales, kept, self._placement)
         expected = Predictions(*(values[:faces] for values in self._expected))
-        return Quantised(made, scales, kept, compare(expected, predictions(made, self._images_BSSC[:faces])))
+        return Quantised(made, scales, kept, compare(expected, graph_predictions(made, self._images_BSSC[:faces])))
 
     @cached_property
     def ranking(self) -> tuple[str, ...]:
@@ -164,7 +162,7 @@ def with_scales(
     shift = None
     if batches is not None:
         images_BSSC = first_faces(batches, SHIFT_FACES)
-        shift = compare(predictions(model, images_BSSC), predictions(made, images_BSSC))
+        shift = compare(graph_predictions(model, images_BSSC), graph_predictions(made, images_BSSC))
     return Quantised(made, dict(scales), tuple(float_layers), shift)
 
 
@@ -213,19 +211,6 @@ def first_faces(batches: Iterable[np.ndarray], count: int) -> np.ndarray:
         if sum(map(len, taken)) >= count:
             break
     return np.concatenate(taken)[:count]
-
-
-def predictions(model: onnx.ModelProto, images_BSSC: np.ndarray) -> Predictions:
-    """What a graph says of crops, in ONNX Runtime; what is FP16 in it is rounded as on a GPU."""
-    content = with_half_rounding(model).SerializeToString()
-    return OnnxRuntimeEngine(Path("the graph"), threads=0, content=content).predict(images_BSSC)
-
-
-def run_graph(content: bytes, images_BSSC: np.ndarray) -> Predictions:
-    """The same of a serialised graph."""
-    import onnx
-
-    return predictions(onnx.load_from_string(content), images_BSSC)
 
 
 def _activations(

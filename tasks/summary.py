@@ -126,7 +126,8 @@ class EngineSummary:
         stage: where its pointer stands, such as `staging`; None where it was not put anywhere.
         parity_px: mean distance from Keras over all points, in network-input pixels; None where not run.
         parity_max_px: the largest distance of one point.
-        graph_px: mean distance from Keras of the graph that the builder was given, run in ONNX Runtime.
+        graph_px: mean distance from Keras of the graph that the builder was given, run in ONNX Runtime; what is FP16
+            in it is rounded as on a GPU.
         latency_ms: median of one face at a time; None where not run.
         not_run: why it was not run here; empty where it was.
     """

@@ -56,6 +56,14 @@ def small_graph(*, opset: int = 13, seed: int = 0) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, ir_version=IR_VERSION, opset_imports=[onnx.helper.make_opsetid("", opset)])
 
 
+def too_large_for_half() -> onnx.ModelProto:
+    """Its weights fit FP16, what they make of a bright picture does not: 300 times 255 is above 65,504."""
+    model = small_graph()
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "weight")
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.full((POINTS, 1, 8, 8), 300.0, np.float32), "weight"))
+    return model
+
+
 def write_small(path: Path, *, half: bool = False) -> Path:
     """The graph as a file, in FP16 if `half`."""
     model = small_graph()

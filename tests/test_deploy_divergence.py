@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from deploy.divergence import TIMES_CLEAN, bisect_layers, find_divergence
 from deploy.float16_graph import to_float16, with_half_scales
 from deploy.onnx_graph import with_outputs
+from deploy.parity import graph_predictions
 from deploy.qdq import Placement, convolutions, one_sided
-from deploy.quantise import Calibrated, calibrate, predictions
+from deploy.quantise import Calibrated, calibrate
 from schemas.errors import ModelFileError
 from tests.layered_graphs import layered_graph
 from tests.small_graphs import POINTS, pictures, small_graph
@@ -121,10 +122,10 @@ def test_the_layer_that_brings_most_back_is_the_broken_one(half):
 def test_a_layer_in_float_is_as_if_it_had_never_been_quantised():
     made = graphs(1)
     calibrated = Calibrated(made.model, [pictures(16)])
-    expected = predictions(made.model, IMAGES)
+    expected = graph_predictions(made.model, IMAGES)
     for relief in bisect_layers(made.model, made.int8.model, IMAGES):
         again = calibrated.with_float([relief.layer]).model
-        direct = predictions(again, IMAGES).keypoints_BN2 - expected.keypoints_BN2
+        direct = graph_predictions(again, IMAGES).keypoints_BN2 - expected.keypoints_BN2
         assert relief.parity.mean_px["All"] == pytest.approx(np.linalg.norm(direct, axis=-1).mean(), rel=1e-3)
 
 

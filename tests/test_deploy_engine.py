@@ -9,13 +9,14 @@ from filelock import FileLock, Timeout
 
 from deploy import engine_directory, stages
 from deploy.engine import Provenance, build_engine, build_key, check_engine, read_engine, write_manifest
-from deploy.onnx_export import export_onnx
-from deploy.parity import keras_predictions
+from deploy.onnx_export import export_onnx, write_onnx
+from deploy.parity import graph_predictions, keras_predictions
 from deploy.targets import ParityBound, find_target
 from schemas.errors import EngineBuildError, GateError, ModelFileError, StorageError
 from schemas.storage import read_json, sha256_file, temporary_name
 from tests.killed import killed_at_fsync
 from tests.networks import crops, sharp_network
+from tests.small_graphs import pictures, too_large_for_half
 
 CPU, RTX = find_target("cpu"), find_target("rtx")
 AHEAD_OF_TIME = "is built ahead of time and bundled, not run by this project (for SM75, SM80, SM86, SM89, SM120)"
@@ -76,6 +77,14 @@ def test_a_gate_names_the_target(network, onnx, tmp_path):
     wrong = expected._replace(keypoints_BN2=expected.keypoints_BN2 + np.float32(1))
     with pytest.raises(GateError, match="the fp32 graph of target 'cpu' does not reach its gates"):
         check_engine(build_engine(onnx, CPU, tmp_path), wrong, images)
+
+
+def test_what_is_too_large_for_fp16_is_seen_where_the_engine_can_t_run(tmp_path):
+    """A CPU computes a graph in FP16 in float32, where it fits."""
+    model, images = too_large_for_half(), pictures(2)
+    built = build_engine(write_onnx(model, tmp_path / "model.onnx").path, RTX, tmp_path)
+    with pytest.raises(GateError, match=r"the fp16 graph of target 'rtx' does not reach its gates: parity All"):
+        check_engine(built, graph_predictions(model, images), images)
 
 
 def test_one_at_a_time_builds_an_engine(onnx, tmp_path, monkeypatch):

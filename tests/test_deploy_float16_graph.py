@@ -9,12 +9,11 @@ from onnx import TensorProto, numpy_helper
 from deploy.float16_graph import to_float16, with_half_rounding
 from deploy.onnx_export import export_onnx, load_onnx, onnx_model
 from deploy.onnx_graph import INPUT_NAME, check_readable, with_outputs
-from deploy.parity import compare
-from deploy.quantise import predictions
+from deploy.parity import compare, graph_predictions
 from schemas.errors import ModelFileError
 from tests.layered_graphs import layered_graph
 from tests.networks import WITH_VISIBILITY, sharp_network
-from tests.small_graphs import POINTS, pictures, small_graph
+from tests.small_graphs import POINTS, pictures, too_large_for_half
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +93,6 @@ def test_what_operators_put_out_is_rounded():
 
 
 def test_what_is_too_large_for_fp16_is_seen():
-    """Weights fit, what they make of a bright picture does not: 300 times 255 is above 65,504."""
-    model = small_graph()
-    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "weight")
-    weight.CopyFrom(onnx.numpy_helper.from_array(np.full((POINTS, 1, 8, 8), 300.0, np.float32), "weight"))
-    images_BSSC = pictures(2)
-    parity = compare(predictions(model, images_BSSC), predictions(to_float16(model, POINTS), images_BSSC))
+    model, images_BSSC = too_large_for_half(), pictures(2)
+    parity = compare(graph_predictions(model, images_BSSC), graph_predictions(to_float16(model, POINTS), images_BSSC))
     assert parity.max_px["All"] == np.inf

@@ -4,9 +4,8 @@ import pytest
 
 from deploy.ladder import climb, precisions
 from deploy.onnx_export import load_onnx
-from deploy.parity import compare
+from deploy.parity import compare, graph_predictions
 from deploy.precision import graph_in
-from deploy.quantise import predictions, run_graph
 from deploy.targets import ParityBound, TargetGates, find_target
 from schemas.errors import CalibrationError, GateError
 from schemas.storage import write_bytes
@@ -31,7 +30,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(exported):
-    return predictions(load_onnx(exported), IMAGES)
+    return graph_predictions(load_onnx(exported), IMAGES)
 
 
 def up(exported, expected, its_target, **options):
@@ -42,11 +41,11 @@ def test_the_first_precision_that_is_close_enough_is_taken(exported, expected):
     ladder = up(exported, expected, target(50))
     assert [str(rung) for rung in ladder.rungs] == ["int8: passed"]
     assert ladder.require(target(50)) == ladder.result == graph_in(exported, target(50), calibration=CROPS)
-    assert ladder.rungs[0].graph == compare(expected, run_graph(ladder.result.model, IMAGES))
+    assert ladder.rungs[0].graph == compare(expected, graph_predictions(ladder.result.model, IMAGES))
 
 
 def test_what_int8_and_mixed_lose_is_told_before_fp16_is_taken(exported, expected):
-    half = compare(expected, run_graph(graph_in(exported, target(1, "fp16")).model, IMAGES)).worst_px
+    half = compare(expected, graph_predictions(graph_in(exported, target(1, "fp16")).model, IMAGES)).worst_px
     between = target(2 * half)
     ladder = up(exported, expected, between)
     assert [rung.precision for rung in ladder.rungs] == ["int8", "mixed", "fp16"]

@@ -5,10 +5,9 @@ import pytest
 from deploy.builders.registry import BUILDERS
 from deploy.onnx_export import export_onnx, load_onnx
 from deploy.onnx_graph import check_readable
-from deploy.parity import compare
+from deploy.parity import compare, graph_predictions
 from deploy.precision import calibration_sha256, graph_in, reads_half_scales
 from deploy.qdq import always_float
-from deploy.quantise import predictions
 from deploy.targets import ParityBound, TargetGates, find_target
 from schemas.errors import CalibrationError
 from schemas.storage import write_bytes
@@ -76,7 +75,8 @@ def test_what_int8_leaves_in_float_is_half_for_a_parser_that_reads_it(tmp_path):
     assert (model.opset_import[0].version, kinds) == (19, {onnx.TensorProto.FLOAT16})
     assert model.ir_version >= onnx.helper.find_min_ir_version_for(list(model.opset_import))
     images = crops(8, seed=5)
-    assert compare(predictions(load_onnx(exported), images), predictions(model, images)).mean_px["All"] < 2
+    expected = graph_predictions(load_onnx(exported), images)
+    assert compare(expected, graph_predictions(model, images)).mean_px["All"] < 2
     (tmp_path / "int8.onnx").write_bytes(prepared.model)
     assert BUILDERS["tensorrt-rtx"].build(tmp_path / "int8.onnx", target, tmp_path).engine.stat().st_size > 50_000
     old = find_target("xavier-nx").model_copy(update={"precision": "int8", "gates": LOOSE})

@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import arrays
 from deploy.builders.registry import BUILDERS
 from deploy.onnx_export import onnx_model
 from deploy.onnx_graph import canonical, check_readable, with_interface
-from deploy.parity import compare
+from deploy.parity import compare, graph_predictions
 from deploy.qdq import convolutions, insert, outermost, quantised_weights, scale_groups
-from deploy.quantise import Calibrated, Quantised, predictions, quantise
+from deploy.quantise import Calibrated, Quantised, quantise
 from deploy.targets import find_target
 from schemas.errors import ModelFileError
 from tests.networks import KINDS, WITH_VISIBILITY, crops, sharp_network
@@ -38,7 +38,7 @@ def test_int8_is_a_valid_graph_that_says_nearly_the_same(both):
     model, made = both
     check_readable(made.model, "int8")
     images = crops(8, seed=2)
-    parity = compare(predictions(model, images), predictions(made.model, images))
+    parity = compare(graph_predictions(model, images), graph_predictions(made.model, images))
     assert 0 < parity.mean_px["All"] < 2.0
     assert made.shift.faces == 4
 
@@ -86,7 +86,7 @@ def test_int8_bytes_are_the_same_each_time_and_survive_canonical_names(both):
     renamed = canonical(made.model)
     check_readable(renamed, "canonical")
     images = crops(4)
-    expected, found = predictions(made.model, images), predictions(renamed, images)
+    expected, found = graph_predictions(made.model, images), graph_predictions(renamed, images)
     np.testing.assert_allclose(found.keypoints_BN2, expected.keypoints_BN2, atol=1e-3)
     operators = [node.op_type for node in renamed.graph.node]
     assert operators.count("QuantizeLinear") == len(made.scales)

@@ -5,9 +5,8 @@ import pytest
 from deploy.engine import Provenance
 from deploy.ladder import LADDER
 from deploy.onnx_export import export_onnx, load_onnx
-from deploy.parity import compare
+from deploy.parity import compare, graph_predictions
 from deploy.precision import graph_in
-from deploy.quantise import predictions, run_graph
 from deploy.targets import ParityBound, TargetGates, find_target
 from tasks.engines import build_and_check
 from tasks.reuse import StepOutput
@@ -23,7 +22,8 @@ def test_an_int8_target_gets_the_fastest_precision_that_is_close_enough(tmp_path
     onnx = export_onnx(network, tmp_path / "model.onnx").path
     images = FixedCrops(crops(4, seed=5))
     fp16 = find_target("cpu").model_copy(update={"precision": "fp16"})
-    half = compare(predictions(load_onnx(onnx), images()), run_graph(graph_in(onnx, fp16).model, images()))
+    expected = graph_predictions(load_onnx(onnx), images())
+    half = compare(expected, graph_predictions(graph_in(onnx, fp16).model, images()))
     gates = TargetGates(parity=ParityBound(mean_px=2 * half.worst_px, max_px=100))
     target = fp16.model_copy(update={"precision": "int8", "gates": gates})
     monkeypatch.setattr("deploy.targets.find_target", lambda name: target)

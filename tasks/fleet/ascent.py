@@ -18,7 +18,7 @@ from deploy.engine import (
     write_manifest,
 )
 from deploy.ladder import climb
-from deploy.parity import Parity, compare
+from deploy.parity import Parity, compare, graph_predictions
 from deploy.precision import PreparedGraph
 from deploy.target_gates import gate_engine
 from deploy.targets import GpuTarget, Target
@@ -193,9 +193,7 @@ class _Attempt:
 
     def _record_unchecked(self, built: BuiltEngine, prepared: PreparedGraph) -> None:
         """The manifest that an engine has until a device has run it: a delivery needs one."""
-        from deploy.quantise import run_graph
-
         material, reason = self._plan.material, "its devices run it"
-        graph = compare(material.expected, run_graph(prepared.model, material.kpi()))
+        graph = compare(material.expected, graph_predictions(prepared.model, material.kpi()))
         gates = gate_engine(built.target, size=built.size, not_measured=reason)
         write_manifest(built, EngineCheck(NOT_RUN_HERE, reason, graph, None, None, gates), material.provenance)
