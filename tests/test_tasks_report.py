@@ -74,6 +74,16 @@ def test_a_run_without_rejections_validation_or_engines_has_a_page_too(summary):
     assert "Validation error" not in text
 
 
+def test_the_error_of_visible_points_says_how_many_they_are(summary):
+    def told(visible, occluded, unknown):
+        points = {"visible": visible, "occluded": occluded, "unknown": unknown}
+        return Page(render(replace(summary, evaluation=summary.evaluation | {"points": points}))).text
+
+    assert "1,200 points; 34,000 have no flag" in told(1200, 300, 34000)
+    assert "no annotator said what is visible" in told(0, 0, 34000)
+    assert "have no flag" not in told(1200, 300, 0)
+
+
 def test_any_number_of_points_has_a_page(tmp_path):
     assert "Eyes" not in Page(render(made_up_summary(tmp_path, num_keypoints=5))).text
 
