@@ -29,10 +29,11 @@ from face_folders import converted, folder_source
 from hardware import hardware
 from unseen_occluders import occluded
 
+from deploy.parity import graph_predictions
 from deploy.predictor import load_predictor
 from model.bootstrap import Estimate, estimates_of
 from model.confidence import confidence_quality
-from model.evaluation import Evaluation, evaluate
+from model.evaluation import Evaluation, Predict, evaluate
 from model.near_duplicates import face_view, hashes_of, similar_pairs, thumbnail
 from model.network import network_cost
 from model.pipeline import EvaluationBatches
@@ -172,7 +173,7 @@ def measures(
     """What one model's errors are, in the same order for every model."""
     spec = load_spec(ExperimentSpec, spec_file)
     print(f"{name}:", size_of(model), flush=True)
-    predict, found = load_predictor(model).predict, []
+    predict, found = predictor_of(model), []
     for set_name, conversion in bring_in(given.data, given.workspace, spec, sets=given.sets):
         files, size = conversion.files[Split.KPI], {"batch_size": BATCH}
         still = evaluate(predict, EvaluationBatches(files, spec, **size), examples=0)
@@ -190,6 +191,13 @@ def measures(
             if (one.flags_FN == Flag.OCCLUDED).any():
                 tell_confidence(told, one)
     return found
+
+
+def predictor_of(model: Path) -> Predict:
+    """A graph says what it would on a GPU, which rounds what is FP16."""
+    if model.suffix == ".keras":
+        return load_predictor(model).predict
+    return partial(graph_predictions, model.read_bytes())
 
 
 def size_of(model: Path) -> str:
