@@ -115,7 +115,7 @@ def test_ctrl_c_ends_a_run_at_once_and_in_one_line(faces, tmp_path):
             time.sleep(POLL_S)
         os.killpg(process.pid, signal.SIGINT)  # Prefect's server gets it, too
         output, _ = process.communicate(timeout=40)
-    assert process.returncode == 130
+    assert process.returncode == 130, output
     assert "interrupted; run the same command again" in output and "Traceback" not in output
 
 
