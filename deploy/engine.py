@@ -48,7 +48,7 @@ class EngineCheck:
     Attributes:
         state: `passed`, or `not run here` for an engine that this machine can't run; a failed check is a GateError.
         reason: why it was not run, or ''.
-        graph: the engine's `model.onnx` (in the target's precision) in ONNX Runtime against Keras.
+        graph: the engine's `model.onnx` (in the target's precision) as `graph_predictions` runs it, against Keras.
         parity, latency: of the engine itself; None where it was not run.
         gates: every number of the engine that the target asks for, with its bound.
         device: that measured it; '' for this machine.

@@ -95,6 +95,11 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def own_opset(model: onnx.ModelProto) -> onnx.OperatorSetIdProto:
+    """The model's entry for ONNX's own operators, by which its opset can be changed.
+
+    Raises:
+        ModelFileError: the model names none.
+    """
     found = next((entry for entry in model.opset_import if entry.domain in ONNX_DOMAINS), None)
     if found is None:
         raise ModelFileError("the graph names no opset of ONNX's own operators; export it anew")
